@@ -1,0 +1,14 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# A deadline per example is a stop-watch, and machines differ. A continuous integration run draws
+# the same examples every time; a run by hand looks for new ones.
+settings.register_profile(
+    "wsproto_sip", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
+)
+settings.load_profile("wsproto_sip")
