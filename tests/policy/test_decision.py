@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsproto_sip.events import AcceptConnection, RejectConnection, RejectData, Request
+from wsproto_sip.policy.decision import (
+    Accept,
+    Continue,
+    Decision,
+    Deferred,
+    Identity,
+    Pending,
+    PolicyChain,
+    Reject,
+    RequestContext,
+    header_values,
+    refuse,
+)
+
+CONTEXT = RequestContext(
+    Request(
+        host="example.com",
+        target="/",
+        extra_headers=[(b"cookie", b"a=1"), (b"origin", b"null"), (b"cookie", b"b=2")],
+    ),
+    now=5.0,
+)
+ALICE = Identity("alice", "basic")
+BOB = Identity("bob", "token", {"role": "admin"})
+
+
+def passing(_: RequestContext) -> Decision:
+    return Continue()
+
+
+def test_header_values_are_those_of_the_name_in_order() -> None:
+    assert header_values(CONTEXT.request, b"cookie") == [b"a=1", b"b=2"]
+    assert header_values(CONTEXT.request, b"origin") == [b"null"]
+    assert header_values(CONTEXT.request, b"x-none") == []
+
+
+def test_an_empty_chain_accepts() -> None:
+    assert PolicyChain().decide(CONTEXT) == Accept(CONTEXT)
+
+
+def test_contributions_are_merged_in_order() -> None:
+    chain = PolicyChain(
+        [
+            lambda _: Continue(headers=[(b"a", b"1")], identity=ALICE, subprotocol="sip"),
+            passing,
+            lambda _: Continue(headers=[(b"b", b"2"), (b"a", b"3")]),
+        ]
+    )
+    assert chain.decide(CONTEXT) == Accept(
+        CONTEXT, "sip", ((b"a", b"1"), (b"b", b"2"), (b"a", b"3")), ALICE
+    )
+
+
+def test_a_later_identity_and_subprotocol_replace_earlier_ones() -> None:
+    chain = PolicyChain(
+        [
+            lambda _: Continue(identity=ALICE, subprotocol="sip"),
+            lambda _: Continue(identity=BOB, subprotocol="msrp"),
+        ]
+    )
+    assert chain.decide(CONTEXT) == Accept(CONTEXT, "msrp", (), BOB)
+
+
+def test_a_corrected_context_is_what_the_next_policy_sees() -> None:
+    other = RequestContext(CONTEXT.request, peer_address="192.0.2.1")
+    seen: list[RequestContext] = []
+
+    def look(context: RequestContext) -> Decision:
+        seen.append(context)
+        return Continue()
+
+    outcome = PolicyChain([look, lambda _: Continue(context=other), look]).decide(CONTEXT)
+    assert seen == [CONTEXT, other]
+    assert outcome == Accept(other)
+
+
+def test_the_first_refusal_wins_and_nobody_is_asked_after_it() -> None:
+    asked: list[int] = []
+
+    def answer(number: int, decision: Decision) -> Decision:
+        asked.append(number)
+        return decision
+
+    chain = PolicyChain(
+        [
+            lambda _: answer(1, Continue(headers=[(b"a", b"1")])),
+            lambda _: answer(2, refuse(403, "two")),
+            lambda _: answer(3, refuse(401, "three")),
+        ]
+    )
+    assert chain.decide(CONTEXT) == Reject(403, "two")
+    assert asked == [1, 2]
+
+
+def test_a_deferred_decision_is_taken_up_where_it_was_left() -> None:
+    def ask(_: RequestContext) -> Decision:
+        return Deferred("who?", lambda who: Continue(identity=who if who is ALICE else None))
+
+    times: list[float] = []
+
+    def clock(context: RequestContext) -> Decision:
+        times.append(context.now)
+        return Continue(headers=[(b"b", b"2")])
+
+    chain = PolicyChain([lambda _: Continue(headers=[(b"a", b"1")]), ask, clock])
+    pending = chain.decide(CONTEXT)
+    assert isinstance(pending, Pending)
+    assert pending.question == "who?"
+    assert pending.position == 1
+    assert times == []
+
+    outcome = chain.resume(pending, ALICE)
+    assert outcome == Accept(CONTEXT, None, ((b"a", b"1"), (b"b", b"2")), ALICE)
+    later = chain.resume(pending, ALICE, now=9.0)
+    assert isinstance(later, Accept)
+    assert later.context.now == 9.0
+    assert times == [5.0, 9.0]
+
+
+def test_a_deferred_decision_may_refuse_or_be_deferred_again() -> None:
+    second = Deferred("second", lambda answer: refuse(403, str(answer)))
+    chain = PolicyChain([lambda _: Deferred("first", lambda _: second), passing])
+    first = chain.decide(CONTEXT)
+    assert isinstance(first, Pending)
+    again = chain.resume(first, None)
+    assert again == Pending(second, 0, Accept(CONTEXT))
+    assert chain.resume(again, "no") == Reject(403, "no")
+
+
+def test_an_exception_of_a_hook_passes_through() -> None:
+    def broken(_: RequestContext) -> Decision:
+        raise LookupError("database gone")
+
+    with pytest.raises(LookupError, match="database gone"):
+        PolicyChain([broken]).decide(CONTEXT)
+
+
+def test_accept_gives_the_event() -> None:
+    accept = Accept(CONTEXT, "sip", ((b"a", b"1"),), ALICE)
+    assert accept.event() == AcceptConnection("sip", [], [(b"a", b"1")])
+
+
+def test_reject_gives_the_events() -> None:
+    assert refuse(403, "no", (b"a", b"1")).events() == [
+        RejectConnection(403, [(b"a", b"1")], has_body=False)
+    ]
+    with_body = Reject(403, headers=[(b"Content-Length", b"999"), (b"a", b"1")], body=b"no\n")
+    assert with_body.events() == [
+        RejectConnection(403, [(b"a", b"1"), (b"content-length", b"3")], has_body=True),
+        RejectData(b"no\n", body_finished=True),
+    ]
+
+
+@pytest.mark.parametrize("status", [-1, 0, 100, 101, 200, 299, 600, 1000])
+def test_a_refusal_has_the_status_of_one(status: int) -> None:
+    with pytest.raises(ValueError, match="not the status of a refusal"):
+        Reject(status)
+
+
+@pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"a\r\nb", b"\xe4"])
+def test_header_names_are_tokens(name: bytes) -> None:
+    with pytest.raises(ValueError, match="not a header field name"):
+        Continue(headers=[(name, b"x")])
+    with pytest.raises(ValueError, match="not a header field name"):
+        Reject(403, headers=[(name, b"x")])
+
+
+@given(st.binary())
+def test_no_control_character_gets_into_a_header(value: bytes) -> None:
+    harmless = not any((octet < 0x20 and octet != 9) or octet == 0x7F for octet in value)
+    for make in (
+        lambda: Continue(headers=[(b"x", value)]),
+        lambda: Reject(400, headers=[(b"x", value)]),
+    ):
+        if harmless:
+            assert make().headers == [(b"x", value)]
+        else:
+            with pytest.raises(ValueError, match="not a value for the header field b'x'"):
+                make()
+
+
+def test_identities_can_be_keys_whatever_their_attributes() -> None:
+    assert {BOB: 1}[Identity("bob", "token", {"role": "admin"})] == 1
+    assert hash(BOB) == hash(Identity("bob", "token"))
+    assert Identity("bob", "token") != BOB
