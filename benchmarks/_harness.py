@@ -1,0 +1,249 @@
+"""What the benchmarks share: taking turns with the clock, and writing the result down.
+
+Theory of operation: all candidates of a workload take their turns in one process, one after the
+other, and the order shifts by one each round, so that a slow moment of the machine hits everybody
+and not one of them. Each turn starts from a fresh connection made before the clock starts. The
+clock is the CPU time of the process, because wall time also counts what the machine's other
+users do. The cyclic garbage collector runs before a turn and not during it, and objects that were
+alive before the first turn are set aside, so that a collection looks at the candidate's work only.
+What a turn delivered is compared with what was sent; a difference ends the benchmark.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+
+
+class DeliveryError(Exception):
+    """A candidate delivered something else than what was sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[R]):
+    """One candidate's part in a workload.
+
+    Args:
+        candidate: The column it stands in.
+        prepare: Makes what one turn needs and returns the turn; only the call of what it returns
+            is timed.
+    """
+
+    candidate: str
+    prepare: Callable[[], Callable[[], R]]
+
+
+def take_turns(
+    turns: Sequence[Turn[R]], *, expected: R, operations: int, rounds: int
+) -> dict[str, list[float]]:
+    """Run every candidate once a round.
+
+    Args:
+        turns: The candidates.
+        expected: What each turn must return.
+        operations: How many operations one turn is, to divide its time by.
+        rounds: How often each candidate is measured; one more round before them is not counted.
+
+    Returns:
+        For each candidate the microseconds per operation, one figure a round.
+
+    Raises:
+        DeliveryError: A turn returned something else.
+    """
+    samples: dict[str, list[float]] = {turn.candidate: [] for turn in turns}
+    gc.collect()
+    gc.freeze()
+    try:
+        for number in range(-1, rounds):
+            shift = number % len(turns)
+            for turn in (*turns[shift:], *turns[:shift]):
+                run = turn.prepare()
+                gc.collect()
+                gc.disable()
+                try:
+                    start = time.process_time_ns()
+                    result = run()
+                    elapsed = time.process_time_ns() - start
+                finally:
+                    gc.enable()
+                if result != expected:
+                    raise DeliveryError(f"{turn.candidate} gave {result}, expected {expected}")
+                if number >= 0:
+                    samples[turn.candidate].append(elapsed / operations / 1000)
+    finally:
+        gc.unfreeze()
+    return samples
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A ratio that is to be reached.
+
+    Args:
+        workload: The row.
+        ours: The column of ours.
+        peer: The column compared with.
+        ratio: The highest value of ``ours / peer`` that is good enough.
+    """
+
+    workload: str
+    ours: str
+    peer: str
+    ratio: float
+
+
+@dataclass(slots=True)
+class Results:
+    """The figures of one run.
+
+    Args:
+        subject: What was measured, with its unit.
+        candidates: The columns in order, each with a note on how it was run.
+        ours: Those of the candidates that are this package's.
+        missing: What could not be measured, and why.
+        samples: Workload, candidate, and the microseconds of every round.
+    """
+
+    subject: str
+    candidates: dict[str, str]
+    ours: Sequence[str]
+    missing: list[str] = field(default_factory=list)
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def median(self, workload: str, candidate: str) -> float | None:
+        """The middle one of the rounds' figures, in microseconds; ``None`` where there is none."""
+        figures = self.samples.get(workload, {}).get(candidate)
+        return statistics.median(figures) if figures else None
+
+    def ratio(self, workload: str, ours: str, peer: str) -> float | None:
+        """Ours divided by the peer's; below 1 is faster."""
+        mine, theirs = self.median(workload, ours), self.median(workload, peer)
+        return None if mine is None or theirs is None else mine / theirs
+
+    def figures_table(self) -> list[list[str]]:
+        """Microseconds, one row a workload."""
+        rows = [["µs per message", *self.candidates]]
+        for workload in self.samples:
+            figures = (self.median(workload, candidate) for candidate in self.candidates)
+            rows.append([workload, *map(_number, figures)])
+        return rows
+
+    def ratio_table(self, ours: str) -> list[list[str]]:
+        """One of ours divided by each of the peers, one row a workload."""
+        peers = [name for name in self.candidates if name not in self.ours]
+        rows = [[f"{ours} /", *peers]]
+        for workload in self.samples:
+            ratios = (self.ratio(workload, ours, peer) for peer in peers)
+            rows.append([workload, *map(_number, ratios)])
+        return rows
+
+    def goals_table(self, goals: Iterable[Goal]) -> list[list[str]]:
+        """Each goal, what was measured, and whether that is good enough."""
+        rows = [["goal", "divided by", "at most", "measured", ""]]
+        for goal in goals:
+            ratio = self.ratio(goal.workload, goal.ours, goal.peer)
+            if ratio is None:
+                verdict = "not measured"
+            else:
+                verdict = "reached" if ratio <= goal.ratio else "NOT REACHED"
+            rows.append([goal.workload, goal.peer, f"{goal.ratio:.2f}", _number(ratio), verdict])
+        return rows
+
+    def write_json(self, path: Path, goals: Iterable[Goal]) -> None:
+        """Write everything down, every round included.
+
+        Args:
+            path: The file; it is replaced.
+            goals: The goals to state the verdict on.
+        """
+        report = {
+            "subject": self.subject,
+            "environment": environment(),
+            "candidates": self.candidates,
+            "missing": self.missing,
+            "samples": self.samples,
+            "medians": {
+                workload: {name: self.median(workload, name) for name in samples}
+                for workload, samples in self.samples.items()
+            },
+            "goals": [
+                {
+                    "workload": goal.workload,
+                    "ours": goal.ours,
+                    "peer": goal.peer,
+                    "at_most": goal.ratio,
+                    "measured": self.ratio(goal.workload, goal.ours, goal.peer),
+                }
+                for goal in goals
+            ],
+        }
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def render(self, goals: Sequence[Goal], *, markdown: bool) -> str:
+        """The whole report as text.
+
+        Args:
+            goals: The goals to state the verdict on.
+            markdown: Whether the tables are Markdown's, else plain columns.
+        """
+        table = markdown_table if markdown else plain_table
+        facts = ", ".join(f"{name} {value}" for name, value in environment().items())
+        parts = [f"{self.subject}\n{facts}", table(self.figures_table())]
+        parts += [table(self.ratio_table(ours)) for ours in self.ours if self._measured(ours)]
+        if goals:
+            parts.append(table(self.goals_table(goals)))
+        if self.missing:
+            parts.append("\n".join(f"not measured: {line}" for line in self.missing))
+        return "\n\n".join(parts)
+
+    def _measured(self, candidate: str) -> bool:
+        return any(candidate in samples for samples in self.samples.values())
+
+
+def environment() -> Mapping[str, str]:
+    """The interpreter, the machine, and the versions of what was measured."""
+    facts = {
+        platform.python_implementation(): platform.python_version(),
+        "on": f"{platform.system()} {platform.machine()}",
+    }
+    for package in ("wsproto", "websockets", "aiohttp", "picows"):
+        if package in sys.modules:
+            facts[package] = metadata.version(package)
+    return facts
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if value >= 1 else f"{value:.3f}"
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first one flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with the first row as its head."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    rule = "|---|" + "---:|" * (len(rows[0]) - 1)
+    return "\n".join([head, rule, *body])

@@ -1,0 +1,154 @@
+"""What receiving a message costs on the server side, against other libraries.
+
+Run from the root of the repository::
+
+    python -m benchmarks.receive
+    python -m benchmarks.receive --smoke
+    python -m benchmarks.receive --only text-20 --only sip-800-each --markdown
+
+Theory of operation: every candidate is handed the same octets, masked frames of a client, in the
+same reads, and hands whole messages to a consumer that looks at the kind of each event and adds
+up the lengths; where a library gives pieces, its consumer puts them together, because the
+application would. The connection is open before the clock starts: the notes in _receivers.py,
+repeated in the report of ``--json``, say for each how it got past the handshake and why that is
+fair. Replies are not collected, there are none to data frames. Before anything is timed, each
+candidate runs once with a consumer that keeps the messages, and they must be those that were
+sent; in the timed turns the number of texts, of binaries and their lengths must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks._harness import DeliveryError, Goal, Results, Turn, take_turns
+from benchmarks._receivers import Candidate, Tally, load
+from benchmarks._wire import Message, Workload, workloads
+
+GOALS = [
+    Goal("20 B text", "wsproto_sip", "wsproto", 0.08),
+    Goal("20 B text", "wsproto_sip", "websockets C", 0.30),
+    Goal("800 B SIP, one frame per read", "wsproto_sip", "wsproto", 0.22),
+    Goal("800 B SIP, one frame per read", "wsproto_sip", "websockets C", 0.75),
+    Goal("64 KiB binary", "wsproto_sip", "wsproto", 0.95),
+    Goal("125 B delivered byte by byte", "wsproto_sip", "wsproto", 0.05),
+]
+
+
+def expected_tally(workload: Workload) -> Tally:
+    """What every candidate must deliver."""
+    texts = sum(isinstance(message, str) for message in workload.messages)
+    size = sum(map(len, workload.messages))
+    return Tally(texts, len(workload.messages) - texts, size)
+
+
+def check_delivery(candidate: Candidate, workload: Workload) -> None:
+    """Run a candidate once and compare every message.
+
+    Raises:
+        DeliveryError: It delivered something else than what was sent.
+    """
+    seen: list[Message] = []
+
+    def keep(message: Message) -> int:
+        seen.append(message)
+        return len(message)
+
+    tally = candidate.connect(workload)(workload.reads, keep)
+    if tally != expected_tally(workload) or seen != list(workload.messages):
+        raise DeliveryError(
+            f"{candidate.name} does not deliver {workload.title}: {tally}, "
+            f"expected {expected_tally(workload)}"
+        )
+
+
+def measure(
+    chosen: Sequence[Workload], candidates: Sequence[Candidate], missing: list[str], rounds: int
+) -> Results:
+    """Check and time every candidate on every workload.
+
+    Args:
+        chosen: The workloads.
+        candidates: The candidates.
+        missing: Lines on what is not there; lines on workloads left out are added.
+        rounds: How often each is timed; 0 checks the delivery only.
+
+    Raises:
+        DeliveryError: A candidate delivered something else than what was sent.
+    """
+    results = Results(
+        "Receiving masked client frames on a server, CPU time in µs per message",
+        {candidate.name: candidate.note for candidate in candidates},
+        [candidate.name for candidate in candidates if candidate.ours],
+        missing,
+    )
+    for workload in chosen:
+        turns = []
+        for candidate in candidates:
+            if reason := candidate.skips(workload):
+                missing.append(f"{candidate.name} on {workload.title} ({reason})")
+                continue
+            check_delivery(candidate, workload)
+            turns.append(_turn(candidate, workload))
+        results.samples[workload.title] = take_turns(
+            turns,
+            expected=expected_tally(workload),
+            operations=len(workload.messages),
+            rounds=rounds,
+        )
+    return results
+
+
+def _turn(candidate: Candidate, workload: Workload) -> Turn[Tally]:
+    def prepare() -> Callable[[], Tally]:
+        receive = candidate.connect(workload)
+        return lambda: receive(workload.reads, len)
+
+    return Turn(candidate.name, prepare)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when every candidate delivered what it was sent."""
+    keys = [workload.key for workload in workloads(0)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.receive", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=keys,
+        metavar="WORKLOAD",
+        help=f"one of {', '.join(keys)}",
+    )
+    parser.add_argument("--smoke", action="store_true", help="everything once, with few messages")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+
+    candidates, missing = load()
+    chosen = [
+        workload
+        for workload in workloads(0.01 if options.smoke else 1.0)
+        if not options.only or workload.key in options.only
+    ]
+    titles = {workload.title for workload in chosen}
+    goals = [] if options.smoke else [goal for goal in GOALS if goal.workload in titles]
+    try:
+        results = measure(chosen, candidates, missing, 1 if options.smoke else options.rounds)
+    except DeliveryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(results.render(goals, markdown=options.markdown))
+    if options.smoke:
+        print("\nsmoke run: everything was delivered; the figures mean nothing")
+    if options.json:
+        results.write_json(options.json, goals)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
