@@ -1,0 +1,104 @@
+"""Which web pages may open a connection (RFC 6454, RFC 6455 §10.2)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from enum import Enum
+
+from .decision import Continue, Decision, RequestContext, header_values, refuse
+
+__all__ = ["ANY_ORIGIN", "AnyOrigin", "OriginPolicy"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+# RFC 6454 §6.2: what a browser sends is lower case, without a default port, path or user.
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]{0,31})://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::([1-9][0-9]{0,4}))?"
+)
+
+
+class AnyOrigin(Enum):
+    """The type of :data:`ANY_ORIGIN`."""
+
+    ANY = "any"
+
+
+ANY_ORIGIN = AnyOrigin.ANY
+"""Every origin is allowed. It has to be asked for by name."""
+
+
+def _fault(origin: str) -> str | None:
+    """What keeps a text from being an origin as a browser writes it; ``None`` if nothing does."""
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return "not scheme://host or scheme://host:port in lower case"
+    scheme, host, port = match.groups()
+    if host.startswith("["):
+        try:
+            canonical = f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+        except ValueError:
+            return "not an IPv6 address"
+        if canonical != host:
+            return f"the address is written {canonical}"
+    if port is not None:
+        if int(port) > 65535:
+            return "not a port"
+        if _DEFAULT_PORTS.get(scheme) == int(port):
+            return "the scheme's default port is left out"
+    return None
+
+
+class OriginPolicy:
+    """Refuse with 403 Forbidden what a page of another origin started.
+
+    Origins are compared as a whole, scheme, host and port, in the one form browsers write them
+    in, so that no suffix, prefix, other port or other case can look like an allowed one. All
+    three arguments must be given: what to do is the application's decision.
+
+    Args:
+        allowed: The origins (``https://example.com``, ``https://example.com:8443``), or
+            :data:`ANY_ORIGIN`.
+        allow_null: Whether ``null`` may connect: sandboxed frames and local files, so anybody.
+        allow_missing: Whether a request without Origin may connect: what is not a browser.
+
+    Raises:
+        ValueError: An allowed origin is not written as a browser would; the message says how it
+            differs.
+        TypeError: ``allowed`` is one string.
+    """
+
+    def __init__(
+        self, allowed: Iterable[str] | AnyOrigin, *, allow_null: bool, allow_missing: bool
+    ) -> None:
+        self._allowed: frozenset[bytes] | None = None
+        self._allow_null = allow_null
+        self._allow_missing = allow_missing
+        if isinstance(allowed, AnyOrigin):
+            return
+        if isinstance(allowed, str):
+            raise TypeError("allowed must be a collection of strings or ANY_ORIGIN, not one string")
+        origins: set[bytes] = set()
+        for origin in allowed:
+            fault = _fault(origin)
+            if fault is not None:
+                raise ValueError(f"not an origin as browsers send it: {origin!r}: {fault}")
+            origins.add(origin.encode("ascii"))
+        self._allowed = frozenset(origins)
+
+    def __call__(self, context: RequestContext, /) -> Decision:
+        """Look the request's Origin up. More than one Origin is answered with 400."""
+        values = header_values(context.request, b"origin")
+        if len(values) > 1:
+            return refuse(400, "more than one Origin")
+        if not values:
+            return Continue() if self._allow_missing else refuse(403, "no Origin")
+        origin = values[0]
+        if origin == b"null":
+            return Continue() if self._allow_null else refuse(403, "Origin is null")
+        if self._allowed is not None:
+            passes = origin in self._allowed
+        else:
+            passes = _fault(origin.decode("latin-1")) is None
+        return Continue() if passes else refuse(403, "Origin is not allowed")

@@ -1,0 +1,68 @@
+"""Which request targets and methods lead to a WebSocket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from .decision import Continue, Decision, RequestContext, refuse
+
+__all__ = ["TargetPolicy"]
+
+# A path in a pattern: what RFC 3986 §3.3 lets a path hold, percent-encoding included.
+_PATTERN = re.compile(r"(?:/[A-Za-z0-9\-._~%!$&'()*+,;=:@]*)+")
+
+# One segment a "*" stands for. Dot segments are left out, since what is behind the server may
+# resolve them, and then a wildcard would reach beyond its directory.
+_SEGMENT = r"(?!(?:\.|%2[Ee]){1,2}(?:/|\Z))[A-Za-z0-9\-._~%!$&'()*+,;=:@]+"
+
+
+class TargetPolicy:
+    """Let only known paths in: 404 Not Found for other targets, 405 for other methods.
+
+    Paths are compared octet by octet, without decoding and without their query. Only the origin
+    form (RFC 9112 §3.2.1) is taken.
+
+    Args:
+        paths: The paths; a segment ``*`` stands for exactly one segment that is not empty
+            (``/rooms/*/ws``).
+        methods: The methods; GET for HTTP/1.1 (RFC 6455 §4.1), CONNECT for HTTP/2 and 3 (RFC 8441
+            §4).
+
+    Raises:
+        ValueError: A path does not start with ``/`` or holds a character that no path can, or
+            there are no paths.
+        TypeError: ``paths`` is one string.
+    """
+
+    def __init__(
+        self, paths: Iterable[str], *, methods: Collection[str] = ("GET", "CONNECT")
+    ) -> None:
+        if isinstance(paths, str):
+            raise TypeError("paths must be a collection of strings, not one string")
+        exact: set[str] = set()
+        patterns: list[re.Pattern[str]] = []
+        for path in paths:
+            if not _PATTERN.fullmatch(path):
+                raise ValueError(f"not an absolute path without a query: {path!r}")
+            segments = path.split("/")
+            if "*" in segments:
+                expression = "/".join(_SEGMENT if s == "*" else re.escape(s) for s in segments)
+                patterns.append(re.compile(expression))
+            else:
+                exact.add(path)
+        if not exact and not patterns:
+            raise ValueError("no paths: every request would be refused")
+        self._exact = frozenset(exact)
+        self._patterns = tuple(patterns)
+        self._methods = frozenset(methods)
+        self._allow = (b"allow", ", ".join(methods).encode("ascii"))
+
+    def __call__(self, context: RequestContext, /) -> Decision:
+        """Compare the request's path and method."""
+        path = context.request.target.partition("?")[0]
+        if path not in self._exact and not any(p.fullmatch(path) for p in self._patterns):
+            return refuse(404, "no WebSocket at this target")
+        if context.method not in self._methods:
+            return refuse(405, "wrong method", self._allow)
+        return Continue()
