@@ -1,0 +1,204 @@
+"""MSRP URIs, their comparison, and paths made of them (RFC 4975 §6, §9).
+
+Theory of operation: a URI is read once by a strict pattern and keeps the octets it was read from,
+so that a path goes out exactly as it came in; equality and hash follow the comparison rules of the
+RFC, so that a URI can be looked up in a dictionary whatever the case of its host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
+
+__all__ = ["MsrpPath", "MsrpUri", "MsrpUriError", "format_path", "parse_path"]
+
+_URI = re.compile(
+    rb"(?P<scheme>msrps?)://"
+    rb"(?:(?P<userinfo>(?:[0-9A-Za-z\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*)@)?"
+    rb"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z](?:[0-9A-Za-z._\-]*))"
+    rb"(?::(?P<port>[0-9]{1,5}))?"
+    rb"(?:/(?P<session>[0-9A-Za-z\-._~+=/]+))?"
+    rb";(?P<transport>[0-9A-Za-z]+)"
+    rb"(?P<parameters>(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?)*)",
+    re.IGNORECASE,
+)
+
+
+class MsrpUriError(ValueError):
+    """These octets are no MSRP URI, or no path of them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MsrpUri:
+    """One MSRP URI (RFC 4975 §9), for example ``msrp://relay.example.org:2855/s1;tcp``.
+
+    Two URIs are equal as RFC 4975 §6.1 has it: scheme, host and transport without regard to case
+    (addresses by value), an absent port differs from every port, the session with regard to case;
+    userinfo and further parameters do not count.
+
+    Make one with :meth:`parse` or :meth:`build`.
+
+    Args:
+        raw: The octets as they came.
+        scheme: ``msrp`` or ``msrps``.
+        userinfo: What stands before the ``@``, or ``None``.
+        host: The host as written, an IPv6 address in its brackets.
+        port: The port, or ``None``.
+        session_id: The session, or ``None``.
+        transport: ``tcp``, ``ws`` or another one, in lower case.
+        parameters: Further parameters as written, each with its semicolon.
+    """
+
+    raw: bytes
+    scheme: str
+    userinfo: str | None
+    host: str
+    port: int | None
+    session_id: str | None
+    transport: str
+    parameters: str
+    _key: tuple[str, str, int | None, str | None, str] = field(repr=False)
+
+    @classmethod
+    def parse(cls, data: bytes) -> MsrpUri:
+        """Read a URI.
+
+        Args:
+            data: The octets of the URI and nothing else.
+
+        Raises:
+            MsrpUriError: They are none (RFC 4975 §9).
+        """
+        return _parse(data)
+
+    @classmethod
+    def build(
+        cls,
+        host: str,
+        port: int | None = None,
+        session_id: str | None = None,
+        *,
+        secure: bool = False,
+        transport: str = "tcp",
+        userinfo: str | None = None,
+    ) -> MsrpUri:
+        """Make a URI from its parts.
+
+        Args:
+            host: A name, an IPv4 address, or an IPv6 address in brackets.
+            port: 1 to 65535, or ``None``.
+            session_id: The session, or ``None``.
+            secure: Whether the scheme is ``msrps``.
+            transport: The transport parameter.
+            userinfo: What goes before the ``@``.
+
+        Raises:
+            MsrpUriError: The parts make no URI.
+        """
+        text = (
+            ("msrps://" if secure else "msrp://")
+            + ("" if userinfo is None else f"{userinfo}@")
+            + host
+            + ("" if port is None else f":{port}")
+            + ("" if session_id is None else f"/{session_id}")
+            + f";{transport}"
+        )
+        uri = _parse(text.encode("utf-8", "surrogatepass"))
+        # A part that holds a delimiter would have been read as another part.
+        if (uri.host, uri.port, uri.session_id, uri.userinfo) != (host, port, session_id, userinfo):
+            raise MsrpUriError(f"these parts make another URI: {text!r}")
+        return uri
+
+    @property
+    def secure(self) -> bool:
+        """Whether the scheme is ``msrps``."""
+        return self.scheme == "msrps"
+
+    @property
+    def authority(self) -> tuple[str, int | None]:
+        """Host in its comparable form, and port: where a next hop is reached."""
+        return self._key[1], self._key[2]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MsrpUri):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __bytes__(self) -> bytes:
+        return self.raw
+
+    def __str__(self) -> str:
+        return self.raw.decode("ascii")
+
+
+#: The URIs of a To-Path or From-Path header field, the next hop first.
+MsrpPath = tuple[MsrpUri, ...]
+
+
+def _comparable_host(host: str) -> str:
+    """The form of a host that is compared (RFC 4975 §6.1)."""
+    if host[0] == "[":
+        try:
+            return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError as error:
+            raise MsrpUriError(f"no IPv6 address: {host!r}") from error
+    return host.lower()
+
+
+# A conversation repeats the same few URIs in each chunk; the cache is small, so that a sender who
+# varies them gains nothing but his own misses.
+@lru_cache(maxsize=1024)
+def _parse(data: bytes) -> MsrpUri:
+    match = _URI.fullmatch(data)
+    if match is None:
+        raise MsrpUriError(f"no MSRP URI: {data[:80]!r}")
+    scheme = match["scheme"].decode("ascii").lower()
+    host = match["host"].decode("ascii")
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and not 1 <= port <= 65535:
+        raise MsrpUriError(f"no port: {port}")
+    session_id = None if match["session"] is None else match["session"].decode("ascii")
+    transport = match["transport"].decode("ascii").lower()
+    return MsrpUri(
+        raw=data,
+        scheme=scheme,
+        userinfo=None if match["userinfo"] is None else match["userinfo"].decode("ascii"),
+        host=host,
+        port=port,
+        session_id=session_id,
+        transport=transport,
+        parameters=match["parameters"].decode("ascii"),
+        _key=(scheme, _comparable_host(host), port, session_id, transport),
+    )
+
+
+def parse_path(value: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> MsrpPath:
+    """Read the value of a To-Path, From-Path or Use-Path header field (RFC 4975 §9).
+
+    Args:
+        value: URIs with one space between two.
+        limits: ``max_path_uris`` and ``max_uri`` count here.
+
+    Raises:
+        MsrpUriError: One of them is no MSRP URI, is too long, or there are too many.
+    """
+    parts = value.split(b" ", limits.max_path_uris)
+    if len(parts) > limits.max_path_uris:
+        raise MsrpUriError(f"more than {limits.max_path_uris} URIs in a path")
+    for part in parts:
+        if len(part) > limits.max_uri:
+            raise MsrpUriError(f"a URI of {len(part)} octets, more than {limits.max_uri}")
+    return tuple(map(_parse, parts))
+
+
+def format_path(path: Iterable[MsrpUri]) -> bytes:
+    """The value of a path header field: the URIs with one space between two."""
+    return b" ".join([uri.raw for uri in path])
