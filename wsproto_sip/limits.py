@@ -1,0 +1,59 @@
+"""Every bound in one place.
+
+A bound stands where the bytes first cost memory: the head of the handshake while it is read, the
+frame at its header, the message while it is put together, inflated octets inside the inflater.
+``None`` switches a bound off; the defaults hold on a public address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["STREAMING_LIMITS", "Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may cost.
+
+    Args:
+        max_handshake_bytes: Octets of the handshake's head in all; more is answered with 431.
+        max_header_line: Octets of one line of that head; more is answered with 431.
+        max_headers: Header fields in it; more are answered with 431.
+        max_list_items: Items in one list-valued header field; more are answered with 400.
+        max_message_size: Octets of one message, inflated; more fails the connection with 1009,
+            at the header that announces them.
+        max_frame_size: Octets of one frame; more fails with 1009. ``None`` leaves frames to
+            ``max_message_size``.
+        max_fragments: Data frames in one message, empty ones included; more fail with 1009.
+        max_inflate_ratio: How many times its compressed size a message may inflate to, counted
+            once it has passed ``inflate_ratio_floor``; more fails with 1009.
+        inflate_ratio_floor: Octets up to which the ratio is not looked at.
+        max_inflated_per_read: Inflated octets out of one read, after which parsing pauses until
+            the events so far have been taken.
+
+    Raises:
+        ValueError: A bound is negative.
+    """
+
+    max_handshake_bytes: int = 16 * 1024
+    max_header_line: int = 8 * 1024
+    max_headers: int = 64
+    max_list_items: int = 32
+    max_message_size: int | None = 1024 * 1024
+    max_frame_size: int | None = None
+    max_fragments: int | None = 1024
+    max_inflate_ratio: int | None = 200
+    inflate_ratio_floor: int = 64 * 1024
+    max_inflated_per_read: int | None = 2 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and value < 0:
+                raise ValueError(f"{item.name} must not be negative: {value!r}")
+
+
+#: What a connection gets that streams the pieces of messages to its caller: it holds no message,
+#: so the size and the number of pieces of one are the caller's to bound.
+STREAMING_LIMITS = Limits(max_message_size=None, max_fragments=None)
