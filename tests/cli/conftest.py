@@ -1,0 +1,96 @@
+"""The command line as processes of their own, and peers for it in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import websockets.sync.server
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from websockets.sync.server import ServerConnection
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMAND = [sys.executable, "-m", "wsproto_sip"]
+
+#: What stops a test that hangs; nothing waits for it.
+HANGS = 60
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts the command line; what is left of it at the test's end is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield started
+
+
+@pytest.fixture
+def serve(start: Callable[..., subprocess.Popen[bytes]]) -> tuple[str, subprocess.Popen[bytes]]:
+    """A server of ours on a free port: its URL and its process."""
+    process = start("serve", "--port", "0")
+    assert process.stdout is not None
+    announced = process.stdout.readline().decode().split()
+    assert announced[:2] == ["Listening", "on"]
+    return announced[2], process
+
+
+@pytest.fixture
+def connect(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> Callable[..., tuple[int, bytes, str]]:
+    """Runs a client of ours: its exit code, its standard output and its notices."""
+
+    def run(*arguments: str, lines: bytes = b"") -> tuple[int, bytes, str]:
+        process = start("connect", *arguments)
+        out, err = process.communicate(lines, timeout=HANGS)
+        return process.returncode, out, err.decode()
+
+    return run
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., str]]:
+    """Starts a server of the websockets library; gives its URL."""
+    with contextlib.ExitStack() as stack:
+
+        def listen(
+            handler: Callable[[ServerConnection], None],
+            ssl: ssl.SSLContext | None = None,
+            **options: Any,
+        ) -> str:
+            server = websockets.sync.server.serve(handler, "127.0.0.1", 0, ssl=ssl, **options)
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            scheme = "wss" if ssl else "ws"
+            return f"{scheme}://127.0.0.1:{server.socket.getsockname()[1]}/"
+
+        yield listen
+
+
+def echo(websocket: ServerConnection) -> None:
+    """Sends every message back."""
+    for message in websocket:
+        websocket.send(message)

@@ -1,0 +1,64 @@
+"""The command line: ``wsproto-sip serve`` and ``wsproto-sip connect``.
+
+Exit codes of both: 0 when all went well, 1 when the connection did not (rejected, lost, closed with
+an error), 2 when there was nothing to begin with (a wrong argument, a port in use, nobody
+listening), 130 after a second Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from . import connect, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def _version() -> str:
+    try:
+        return version("wsproto-sip")
+    except PackageNotFoundError:  # a source tree on the path, installed nowhere
+        return "(not installed)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsproto-sip", description="A WebSocket server and client to try things with."
+    )
+    parser.add_argument("--version", action="version", version=f"wsproto-sip {_version()}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    serve.add_command(commands)
+    connect.add_command(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The arguments behind the program's name; by default those of this process.
+
+    Returns:
+        The exit code; see the head of this module.
+
+    Raises:
+        SystemExit: A wrong argument (2), ``--help`` or ``--version`` (0).
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
