@@ -1,0 +1,295 @@
+"""Messages cut into chunks and put together again (RFC 4975 §5.1, §7.3.1).
+
+Theory of operation: the sender gives out one piece at a time, so that pieces of several messages
+can take turns on one connection and a message can be abandoned between two. The receiver keeps the
+pieces it has, sorted and without overlap; it never sets memory aside for octets that have not
+come, so a chunk that claims to stand far out costs no more than it holds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from ..utilities import RemoteProtocolError
+from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
+from .message import ByteRange, Continuation
+
+__all__ = [
+    "DEFAULT_CHUNK_SIZE",
+    "MessageSplitter",
+    "Piece",
+    "Reassembled",
+    "Reassembler",
+    "ReassemblyError",
+]
+
+#: Octets of body in one chunk: what RFC 4975 §7.1.1 lets anyone send without being interruptible.
+DEFAULT_CHUNK_SIZE = 2048
+
+#: What one separate piece costs beside its octets, about.
+_PIECE_COST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The part of a message that goes into one chunk.
+
+    Args:
+        byte_range: Where it stands.
+        data: Its octets.
+        continuation: The flag for the end-line.
+    """
+
+    byte_range: ByteRange
+    data: bytes
+    continuation: Continuation
+
+
+class MessageSplitter:
+    """Cuts one message into pieces, on demand.
+
+    Args:
+        body: The octets of the message.
+        chunk_size: Octets of one piece at most.
+
+    Attributes:
+        position: Octets given out so far.
+        finished: Whether the last piece has been given out.
+
+    Raises:
+        ValueError: ``chunk_size`` is not positive.
+    """
+
+    __slots__ = ("_body", "_chunk_size", "finished", "position")
+
+    def __init__(self, body: bytes, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size must be positive: {chunk_size}")
+        self._body = body
+        self._chunk_size = chunk_size
+        self.position = 0
+        self.finished = False
+
+    @property
+    def total(self) -> int:
+        """Octets of the whole message."""
+        return len(self._body)
+
+    def next_piece(self) -> Piece | None:
+        """The next piece; ``None`` when the message is finished. An empty message has one."""
+        if self.finished:
+            return None
+        start = self.position
+        data = self._body[start : start + self._chunk_size]
+        self.position = start + len(data)
+        self.finished = self.position == len(self._body)
+        return Piece(
+            ByteRange(start + 1, self.position, len(self._body)),
+            data,
+            Continuation.COMPLETE if self.finished else Continuation.MORE,
+        )
+
+    def abort(self) -> Piece | None:
+        """Abandon the message: the piece that says so (RFC 4975 §7.1.1).
+
+        ``None`` where nobody needs to hear of it, because nothing or everything was given out.
+        """
+        begun = self.position > 0 and not self.finished
+        self.finished = True
+        if not begun:
+            return None
+        here = ByteRange(self.position + 1, self.position, len(self._body))
+        return Piece(here, b"", Continuation.ABORT)
+
+
+class ReassemblyError(RemoteProtocolError):
+    """A chunk that cannot become part of its message, which has been dropped.
+
+    Args:
+        status: The status to answer: 400, or 413 where a bound is passed.
+        message: What is wrong.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Reassembled:
+    """Where a message stands after a chunk.
+
+    Args:
+        received: Octets of the message that are here, each counted once.
+        total: Octets of the whole message, ``None`` while not known.
+        body: The whole message, once it is complete.
+        aborted: Whether the sender has abandoned it.
+    """
+
+    received: int
+    total: int | None
+    body: bytes | None = None
+    aborted: bool = False
+
+
+@dataclass(slots=True)
+class _Message:
+    """One message under way: pieces in order, none overlapping another.
+
+    Neighbouring pieces are joined only when the later one comes last, which is how chunks
+    normally come; joining any other way would copy the message again and again.
+    """
+
+    starts: list[int] = field(default_factory=list)
+    pieces: list[bytearray] = field(default_factory=list)
+    received: int = 0
+    total: int | None = None
+    #: The chunk with the last octet has come.
+    ended: bool = False
+
+    @property
+    def cost(self) -> int:
+        return self.received + _PIECE_COST * len(self.pieces)
+
+    def insert(self, start: int, data: bytes) -> None:
+        """Put octets at an offset from 0; where others are already, the new ones win."""
+        if not data:
+            return
+        starts = self.starts
+        end = start + len(data)
+        index = bisect_right(starts, start) - 1
+        if index >= 0:
+            before = self.pieces[index]
+            before_end = starts[index] + len(before)
+            if before_end > start:
+                # What stands behind the new octets stays, as a piece of its own.
+                if before_end > end:
+                    starts.insert(index + 1, end)
+                    self.pieces.insert(index + 1, before[end - starts[index] :])
+                    self.received += before_end - end
+                del before[start - starts[index] :]
+                self.received -= before_end - start
+        index += 1
+        last = index
+        while last < len(starts) and starts[last] < end:
+            piece = self.pieces[last]
+            over = min(end - starts[last], len(piece))
+            self.received -= over
+            if over < len(piece):
+                del piece[:over]
+                starts[last] = end
+                break
+            last += 1
+        del starts[index:last], self.pieces[index:last]
+        if index and starts[index - 1] + len(self.pieces[index - 1]) == start:
+            self.pieces[index - 1] += data
+        else:
+            starts.insert(index, start)
+            self.pieces.insert(index, bytearray(data))
+        self.received += len(data)
+
+
+class Reassembler:
+    """Puts messages together from chunks in any order, within bounds (RFC 4975 §7.3.1).
+
+    Args:
+        limits: ``max_message_size``, ``max_messages``, ``max_pieces`` and ``max_buffered`` count
+            here.
+    """
+
+    __slots__ = ("_buffered", "_limits", "_messages")
+
+    def __init__(self, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> None:
+        self._limits = limits
+        self._messages: dict[bytes, _Message] = {}
+        self._buffered = 0
+
+    @property
+    def buffered(self) -> int:
+        """Octets held at present, with what keeping them costs."""
+        return self._buffered
+
+    def __len__(self) -> int:
+        """How many messages are under way."""
+        return len(self._messages)
+
+    def receive(
+        self,
+        message_id: bytes,
+        byte_range: ByteRange | None,
+        data: bytes,
+        continuation: Continuation,
+    ) -> Reassembled:
+        """Take the body of one chunk.
+
+        Args:
+            message_id: Which message it belongs to.
+            byte_range: Where it stands; ``None`` stands for the whole message.
+            data: Its octets; their number decides where it ends.
+            continuation: The flag of the end-line.
+
+        Raises:
+            ReassemblyError: The chunk contradicts itself or earlier ones, or a bound is passed.
+                The message is dropped.
+        """
+        where = ByteRange() if byte_range is None else byte_range
+        limits = self._limits
+        message = self._messages.pop(message_id, None)
+        if message is None:
+            message = _Message()
+        else:
+            self._buffered -= message.cost
+        if continuation is Continuation.ABORT:
+            return Reassembled(message.received, message.total, aborted=True)
+        start = where.start - 1
+        end = start + len(data)
+        self._check(message, where, end, continuation)
+        if end > limits.max_message_size or (message.total or 0) > limits.max_message_size:
+            raise ReassemblyError(413, f"a message of more than {limits.max_message_size} octets")
+        message.insert(start, data)
+        if message.ended and message.received == message.total:
+            body = bytes(message.pieces[0]) if message.pieces else b""
+            if len(message.pieces) > 1:
+                body = b"".join(message.pieces)
+            return Reassembled(len(body), len(body), body)
+        if len(message.pieces) > limits.max_pieces:
+            raise ReassemblyError(413, f"a message in more than {limits.max_pieces} pieces")
+        if len(self._messages) == limits.max_messages:
+            raise ReassemblyError(413, f"more than {limits.max_messages} messages under way")
+        if self._buffered + message.cost > limits.max_buffered:
+            raise ReassemblyError(413, f"more than {limits.max_buffered} octets under way")
+        self._messages[message_id] = message
+        self._buffered += message.cost
+        return Reassembled(message.received, message.total)
+
+    def discard(self, message_id: bytes) -> None:
+        """Forget a message under way; an unknown one is nothing."""
+        message = self._messages.pop(message_id, None)
+        if message is not None:
+            self._buffered -= message.cost
+
+    def clear(self) -> None:
+        """Forget all messages under way."""
+        self._messages.clear()
+        self._buffered = 0
+
+    @staticmethod
+    def _check(message: _Message, where: ByteRange, end: int, continuation: Continuation) -> None:
+        """Note what the chunk says of its message's size, and refuse contradictions."""
+        # An interrupted chunk holds less than its header promised, a whole one does not
+        # (RFC 4975 §7.1.1).
+        last = continuation is Continuation.COMPLETE
+        if where.end is not None and (end > where.end or (last and end < where.end)):
+            raise ReassemblyError(400, f"{end} octets in a range that ends at {where.end}")
+        totals = [total for total in (message.total, where.total) if total is not None]
+        if last:
+            totals.append(end)
+        if totals and min(totals) != max(totals):
+            raise ReassemblyError(400, f"a message of {min(totals)} and of {max(totals)} octets")
+        total = totals[0] if totals else None
+        known = message.starts[-1] + len(message.pieces[-1]) if message.pieces else 0
+        if total is not None and max(end, known) > total:
+            raise ReassemblyError(400, f"octets beyond the message's total of {total}")
+        message.total = total
+        message.ended = message.ended or last
