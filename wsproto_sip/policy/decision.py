@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from ..events import AcceptConnection, Event, RejectConnection, RejectData, Request
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from ..typing import Headers
 
 __all__ = [
+    "LATER",
     "Accept",
     "Continue",
     "Decision",
     "Deferred",
     "Identity",
+    "Later",
     "Outcome",
     "Pending",
     "Policy",
@@ -182,6 +185,16 @@ class Deferred:
 
 Decision = Continue | Reject | Deferred
 """What one policy answers."""
+
+
+class Later(Enum):
+    """The type of :data:`LATER`."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+"""What a caller's hook returns when it cannot answer at once; the policy then defers."""
 
 
 @dataclass(frozen=True, slots=True)
