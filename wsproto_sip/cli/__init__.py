@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from . import connect, serve
 
 if TYPE_CHECKING:
@@ -21,18 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def _version() -> str:
-    try:
-        return version("wsproto-sip")
-    except PackageNotFoundError:  # a source tree on the path, installed nowhere
-        return "(not installed)"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsproto-sip", description="A WebSocket server and client to try things with."
     )
-    parser.add_argument("--version", action="version", version=f"wsproto-sip {_version()}")
+    parser.add_argument("--version", action="version", version=f"wsproto-sip {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve.add_command(commands)
     connect.add_command(commands)
