@@ -7,11 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from wsproto_sip import __version__  # noqa: E402
+from wsproto_sip import __version__
 
 project = "wsproto-sip"
 author = "The wsproto-sip developers"
-copyright = author  # noqa: A001
+copyright = author
 release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
