@@ -29,6 +29,7 @@ LAYERS = (
     "frame_protocol",
     "extensions",
     "_parser",
+    "negotiation",
     "handshake",
     "connection",
     "extended_connect",

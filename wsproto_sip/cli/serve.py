@@ -197,8 +197,6 @@ class EchoConnection(asyncio.Protocol):
             return
         for event in self._websocket.events():
             self._handle(event)
-            if self._finished:
-                return
             if self._blocked and self._websocket.state is ConnectionState.OPEN:
                 self._transport.pause_reading()
                 return
