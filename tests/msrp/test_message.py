@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.msrp.recording import read_recording
+from tests.msrp.strategies import requests, responses
 from wsproto_sip.msrp.limits import MsrpLimits
 from wsproto_sip.msrp.message import (
     REASONS,
@@ -17,13 +17,12 @@ from wsproto_sip.msrp.message import (
     MsrpParseError,
     MsrpRequest,
     MsrpResponse,
-    MsrpStreamParser,
     format_status,
     new_transaction_id,
     parse_chunk,
     parse_status,
 )
-from wsproto_sip.msrp.uri import MsrpPath, parse_path
+from wsproto_sip.msrp.uri import parse_path
 from wsproto_sip.utilities import LocalProtocolError, RemoteProtocolError
 
 TO = parse_path(b"msrp://relay:2855/s1;tcp msrp://bob.invalid:1/b;ws")
@@ -471,52 +470,6 @@ def test_a_fresh_transaction_id_does_not_stand_in_the_body() -> None:
 
 # -- properties ----------------------------------------------------------------------------------
 
-idents = st.from_regex(rb"\A[0-9A-Za-z][0-9A-Za-z.\-+%=]{3,31}\Z")
-texts = st.from_regex(rb"\A[\t\x20-\x7e\x80-\xff]{0,20}\Z")
-names = st.from_regex(rb"\AX-[!#$%&'*+\-.^_`|~0-9A-Za-z]{0,10}\Z")
-uris = st.sampled_from(
-    [b"msrp://a:1/s;tcp", b"msrps://[::1]:2/t;ws", b"msrp://u@b;tcp;x=y", b"MSRP://C:7/z;TCP"]
-)
-paths: st.SearchStrategy[MsrpPath] = st.lists(uris, min_size=1, max_size=8).map(
-    lambda items: parse_path(b" ".join(items))
-)
-others = st.lists(st.tuples(names, texts), max_size=5)
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> MsrpRequest:
-    body = draw(st.none() | st.binary(max_size=80))
-    headers = draw(others)
-    if draw(st.booleans()):
-        headers.append((b"Message-ID", draw(idents)))
-    if body is not None:
-        headers.append((b"Content-Type", b"application/octet-stream"))
-    tid = draw(idents)
-    if body is not None and draw(st.booleans()):
-        # Nearly an end-line: of a longer id, or of this one without its CRLF before.
-        body += b"\r\n-------x" + tid + b"$\r\n"
-    return MsrpRequest(
-        tid,
-        draw(st.sampled_from([b"SEND", b"REPORT", b"AUTH", b"NICKNAME"])),
-        draw(paths),
-        draw(paths),
-        headers,
-        body,
-        draw(st.sampled_from(Continuation)),
-    )
-
-
-@st.composite
-def responses(draw: st.DrawFn) -> MsrpResponse:
-    return MsrpResponse(
-        draw(idents),
-        draw(st.integers(100, 999)),
-        draw(paths),
-        draw(paths),
-        draw(others),
-        draw(st.none() | texts),
-    )
-
 
 @given(requests() | responses())
 def test_round_trip(chunk: MsrpRequest | MsrpResponse) -> None:
@@ -550,66 +503,3 @@ def test_a_changed_octet_never_gives_a_chunk_of_other_framing(
     except MsrpParseError:
         return
     assert len(read.to_bytes()) == len(octets)
-
-
-# -- streams -------------------------------------------------------------------------------------
-
-
-def cut(data: bytes, cuts: list[int]) -> list[bytes]:
-    marks = [0, *sorted(at % (len(data) + 1) for at in cuts), len(data)]
-    return [data[start:end] for start, end in pairwise(marks)]
-
-
-@given(st.lists(requests() | responses(), max_size=5), st.lists(st.integers(0), max_size=10))
-def test_any_cutting_of_a_stream_gives_its_chunks(
-    chunks: list[MsrpRequest | MsrpResponse], cuts: list[int]
-) -> None:
-    expected = [chunk.to_bytes() for chunk in chunks]
-    parser = MsrpStreamParser()
-    found: list[bytes] = []
-    for piece in cut(b"".join(expected), cuts):
-        found += parser.receive(piece)
-    assert found == expected
-    assert parser.error is None
-
-
-def test_a_stream_octet_by_octet() -> None:
-    body = b"\r\n-------abcd\r\n-------abcd#x\r\n-------abcdd$\r\n"
-    one = send(b"Content-Type: a/b\r\n\r\n" + body + b"\r\n-------abcd+\r\n")
-    two = send(b"-------abcd$\r\n")
-    parser = MsrpStreamParser()
-    found = [chunk for at in one + two for chunk in parser.receive(bytes([at]))]
-    assert found == [one, two]
-
-
-def failure(parser: MsrpStreamParser) -> int | None:
-    return None if parser.error is None else parser.error.status
-
-
-def test_a_stream_that_is_not_msrp() -> None:
-    for junk in (b"GET / HTTP/1.1\r\n", b"x" * 256):
-        parser = MsrpStreamParser()
-        assert parser.receive(junk[:10]) == []
-        assert failure(parser) is None
-        assert parser.receive(junk[10:]) == []
-        assert failure(parser) == 400
-        assert parser.receive(send(b"-------abcd$\r\n")) == []
-
-
-def test_chunks_before_an_error_come_out() -> None:
-    good = send(b"-------abcd$\r\n")
-    parser = MsrpStreamParser()
-    assert parser.receive(good + b"\r\n" + good) == [good]
-    assert failure(parser) == 400
-
-
-def test_a_stream_chunk_has_a_bound() -> None:
-    good = send(b"-------abcd$\r\n")
-    parser = MsrpStreamParser(limits=MsrpLimits(max_chunk_size=len(good)))
-    assert parser.receive(good * 3) == [good] * 3
-    parser = MsrpStreamParser(limits=MsrpLimits(max_chunk_size=len(good) - 1))
-    assert parser.receive(good) == []
-    assert failure(parser) == 413
-    parser = MsrpStreamParser(limits=MsrpLimits(max_chunk_size=100))
-    assert parser.receive(send(b"A: %b\r\n" % (b"x" * 100))) == []
-    assert failure(parser) == 413

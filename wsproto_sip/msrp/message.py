@@ -1,4 +1,4 @@
-"""MSRP chunks: parser, serialiser, and the framer for streams (RFC 4975 §7, §9; RFC 4976 §9).
+"""MSRP chunks: parser and serialiser (RFC 4975 §7, §9; RFC 4976 §9).
 
 Theory of operation: a chunk is a first line that carries a transaction id, two paths, header
 fields, perhaps a body, and an end-line that repeats the id. Nothing announces the length of the
@@ -24,6 +24,8 @@ from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .uri import MsrpPath, MsrpUriError, format_path, parse_path
 
 __all__ = [
+    "END_LINE",
+    "FIRST_LINE",
     "REASONS",
     "ByteRange",
     "Continuation",
@@ -32,7 +34,7 @@ __all__ = [
     "MsrpParseError",
     "MsrpRequest",
     "MsrpResponse",
-    "MsrpStreamParser",
+    "find_end_line",
     "format_status",
     "new_transaction_id",
     "parse_chunk",
@@ -61,7 +63,8 @@ _IDENT = rb"[0-9A-Za-z][0-9A-Za-z.\-+%=]{3,31}"
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _NAME = rb"[A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*"
 
-_FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([0-9]{3})(?: (%b))?)\r\n" % (_IDENT, _TEXT))
+#: The first line of a chunk; the first group is its transaction id.
+FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([0-9]{3})(?: (%b))?)\r\n" % (_IDENT, _TEXT))
 _TO_PATH = re.compile(rb"To-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
 _FROM_PATH = re.compile(rb"From-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
 _HEADER = re.compile(rb"(%b): (%b)\r\n" % (_NAME, _TEXT))
@@ -89,7 +92,8 @@ _KNOWN: dict[bytes, re.Pattern[bytes] | None] = {
     b"authentication-info": None,
 }
 
-_END_LINE = b"\r\n-------"
+#: What comes before the transaction id in an end-line.
+END_LINE = b"\r\n-------"
 _END_FLAGS = (b"$\r\n", b"+\r\n", b"#\r\n")
 
 
@@ -296,7 +300,7 @@ class MsrpRequest(_Fields):
             body = b""
         elif typed:
             body = b"\r\n%b\r\n" % self.body
-            if b"%b%b" % (_END_LINE, self.transaction_id) in b"\r\n" + self.body:
+            if b"%b%b" % (END_LINE, self.transaction_id) in b"\r\n" + self.body:
                 raise LocalProtocolError("the body holds the end-line of its own transaction")
         else:
             raise LocalProtocolError("a body needs Content-Type as the last header (RFC 4975 §9)")
@@ -410,7 +414,7 @@ def parse_chunk(data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
     Raises:
         MsrpParseError: They are not exactly one well-formed chunk.
     """
-    first = _FIRST_LINE.match(data, 0, limits.max_first_line)
+    first = FIRST_LINE.match(data, 0, limits.max_first_line)
     if first is None:
         raise MsrpParseError(400, f"no first line of MSRP: {data[:80]!r}")
     tid, method, code, comment = first.groups()
@@ -446,12 +450,12 @@ def parse_chunk(data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
     return request
 
 
-def _find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
+def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
     """Where the end-line of this transaction begins, with the CRLF before it; -1 for nowhere.
 
     A line that only begins like it, such as that of a longer id, is not it (RFC 4975 §7.1).
     """
-    marker = _END_LINE + tid
+    marker = END_LINE + tid
     while (position := data.find(marker, position)) >= 0:
         flag = position + len(marker)
         if data[flag : flag + 3] in _END_FLAGS:
@@ -469,10 +473,10 @@ def _parse_rest(
         ValueError: It is malformed.
     """
     # The CRLF before the end-line can be the one that ends the From-Path line.
-    end = _find_end_line(data, tid, position - 2)
+    end = find_end_line(data, tid, position - 2)
     if end < 0:
         raise ValueError("the end-line of the transaction is missing")
-    flag = end + len(_END_LINE) + len(tid)
+    flag = end + len(END_LINE) + len(tid)
     if flag + 3 != len(data):
         raise ValueError("octets behind the end-line: a message is one chunk (RFC 7977 §5.1)")
     body: bytes | None = None
@@ -528,79 +532,3 @@ def new_transaction_id(body: bytes | None = None, *, entropy: Entropy = os.urand
         if body is None or b"-------" + tid not in body:
             return tid
     raise ValueError("the source of entropy repeats itself")
-
-
-class MsrpStreamParser:
-    """Cuts the octets of a TCP connection into chunks (RFC 4975 §7.3.1).
-
-    It only frames: what it hands out still goes through :func:`parse_chunk`. It holds at most one
-    chunk of ``max_chunk_size`` besides what one call brings, and looks at each octet a bounded
-    number of times.
-
-    Args:
-        limits: ``max_first_line`` and ``max_chunk_size`` count here.
-
-    Attributes:
-        error: Why the stream can no longer be framed, or ``None``. Then nothing more comes out,
-            later input is dropped, and the connection is of no further use.
-    """
-
-    __slots__ = ("_buffer", "_limits", "_searched", "_tid", "error")
-
-    def __init__(self, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> None:
-        self._limits = limits
-        self._buffer = bytearray()
-        self._tid: bytes | None = None
-        self._searched = 0
-        self.error: MsrpParseError | None = None
-
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take octets from the connection.
-
-        Args:
-            data: What was read, cut anywhere.
-
-        Returns:
-            The chunks that are now complete.
-        """
-        chunks: list[bytes] = []
-        if self.error is None:
-            self._buffer += data
-            while (chunk := self._next()) is not None:
-                chunks.append(chunk)
-        return chunks
-
-    def _fail(self, status: int, message: str) -> None:
-        self.error = MsrpParseError(status, message)
-        self._buffer = bytearray()
-
-    def _next(self) -> bytes | None:
-        buffer = self._buffer
-        limits = self._limits
-        if self._tid is None:
-            first = _FIRST_LINE.match(buffer, 0, limits.max_first_line)
-            if first is None:
-                # A whole line, or as much as a line may have, and still no match.
-                if b"\r\n" in buffer[: limits.max_first_line] or len(buffer) >= (
-                    limits.max_first_line
-                ):
-                    self._fail(400, f"no first line of MSRP: {bytes(buffer[:80])!r}")
-                return None
-            self._tid = first[1]
-            self._searched = first.end() - 2
-        end = _find_end_line(buffer, self._tid, self._searched)
-        if end < 0:
-            # Look again only where an end-line could still begin that is not all here.
-            unfinished = len(buffer) - len(_END_LINE) - len(self._tid) - 2
-            self._searched = max(self._searched, unfinished)
-            if len(buffer) > limits.max_chunk_size:
-                self._fail(413, f"a chunk of more than {limits.max_chunk_size} octets")
-            return None
-        size = end + len(_END_LINE) + len(self._tid) + 3
-        if size > limits.max_chunk_size:
-            self._fail(413, f"a chunk of {size} octets, more than {limits.max_chunk_size}")
-            return None
-        chunk = bytes(buffer[:size])
-        del buffer[:size]
-        self._tid = None
-        return chunk
