@@ -27,6 +27,10 @@ def context(target: str, method: str = "GET") -> RequestContext:
         "/rooms/..a/ws",
         "/rooms/.../ws",
         "/a*b/%20",
+        "http://example.com/ws?x",
+        "WSS://user@example.com:80/ws",
+        "http://example.com",
+        "http://example.com?/other",
     ],
 )
 def test_known_targets_pass(target: str) -> None:
@@ -47,7 +51,10 @@ def test_known_targets_pass(target: str) -> None:
         "/ws\n",
         "/w%73",
         "/x/../ws",
-        "http://example.com/ws",
+        "http://example.com/wss",
+        "ftp://example.com/ws",
+        "http:///ws",
+        "http://example.com#/ws",
         "/rooms//ws",
         "/rooms/../ws",
         "/rooms/./ws",

@@ -10,13 +10,14 @@ therefore never let a request in past the ones behind it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from ..events import AcceptConnection, Event, RejectConnection, RejectData, Request
+from ..negotiation import RESERVED
+from ..utilities import check_header_fields
 
 if TYPE_CHECKING:
     from ..extensions import Extension
@@ -39,9 +40,6 @@ __all__ = [
     "header_values",
     "refuse",
 ]
-
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +94,6 @@ def header_values(request: Request, name: bytes) -> list[bytes]:
     return [value for field_name, value in request.extra_headers if field_name == name]
 
 
-def _check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    for name, value in headers:
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"not a header field name: {name!r}")
-        if not _FIELD_VALUE.fullmatch(value):
-            # RFC 9110 §5.5: CR, LF and NUL would let a value become a field or a body.
-            raise ValueError(f"not a value for the header field {name!r}: {value!r}")
-
-
 @dataclass(frozen=True, slots=True)
 class Continue:
     """This policy has nothing against the request.
@@ -116,7 +105,7 @@ class Continue:
         context: What the following policies shall see instead of the context this one saw.
 
     Raises:
-        ValueError: A header field's name is no token, or its value holds a control character.
+        LocalProtocolError: A header field cannot be sent, or is the handshake's own to set.
     """
 
     headers: Sequence[tuple[bytes, bytes]] = ()
@@ -125,7 +114,7 @@ class Continue:
     context: RequestContext | None = None
 
     def __post_init__(self) -> None:
-        _check_headers(self.headers)
+        check_header_fields(self.headers, RESERVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +128,8 @@ class Reject:
         body: The response's body.
 
     Raises:
-        ValueError: The status is out of range, a header field's name is no token, or its value
-            holds a control character.
+        ValueError: The status is out of range.
+        LocalProtocolError: A header field cannot be sent.
     """
 
     status: int
@@ -151,7 +140,7 @@ class Reject:
     def __post_init__(self) -> None:
         if not 300 <= self.status <= 599:
             raise ValueError(f"not the status of a refusal (300 to 599): {self.status!r}")
-        _check_headers(self.headers)
+        check_header_fields(self.headers)
 
     def events(self) -> list[Event]:
         """What to send: the rejection, and its body if it has one.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from ..subprotocols import select_subprotocol
+from ..utilities import is_token
 from .decision import Continue, Decision, RequestContext, refuse
 
 __all__ = ["SubprotocolPolicy"]
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class SubprotocolPolicy:
@@ -37,7 +36,7 @@ class SubprotocolPolicy:
         if isinstance(enabled, str):
             raise TypeError("enabled must be a sequence of strings, not one string")
         for name in enabled:
-            if not _TOKEN.fullmatch(name):
+            if not name.isascii() or not is_token(name.encode("ascii")):
                 raise ValueError(f"not the name of a sub-protocol: {name!r}")
         if len(set(enabled)) != len(enabled):
             raise ValueError(f"a sub-protocol is given twice: {', '.join(enabled)}")
@@ -53,13 +52,11 @@ class SubprotocolPolicy:
 
     def __call__(self, context: RequestContext, /) -> Decision:
         """Compare the request's proposals with what is enabled."""
-        proposed = context.request.subprotocols
-        first, second = proposed, self._enabled
-        if self._server_preference:
-            first, second = list(self._enabled), tuple(proposed)
-        for name in first:
-            if name in second:
-                return Continue(subprotocol=name)
+        name = select_subprotocol(
+            context.request.subprotocols, self._enabled, prefer_server=self._server_preference
+        )
+        if name is not None:
+            return Continue(subprotocol=name)
         if self._required:
             return refuse(400, "no enabled sub-protocol proposed", *self._hints)
         return Continue()

@@ -16,12 +16,15 @@ _PATTERN = re.compile(r"(?:/[A-Za-z0-9\-._~%!$&'()*+,;=:@]*)+")
 # resolve them, and then a wildcard would reach beyond its directory.
 _SEGMENT = r"(?!(?:\.|%2[Ee]){1,2}(?:/|\Z))[A-Za-z0-9\-._~%!$&'()*+,;=:@]+"
 
+# The absolute form (RFC 9112 §3.2.2): what a client behind a proxy may send.
+_AUTHORITY = re.compile(r"(?i:https?|wss?)://[^/?#]+")
+
 
 class TargetPolicy:
     """Let only known paths in: 404 Not Found for other targets, 405 for other methods.
 
-    Paths are compared octet by octet, without decoding and without their query. Only the origin
-    form (RFC 9112 §3.2.1) is taken.
+    Paths are compared octet by octet, without decoding and without their query. Of a whole URI
+    only the path counts; its host is for the handshake to compare with Host.
 
     Args:
         paths: The paths; a segment ``*`` stands for exactly one segment that is not empty
@@ -61,6 +64,9 @@ class TargetPolicy:
     def __call__(self, context: RequestContext, /) -> Decision:
         """Compare the request's path and method."""
         path = context.request.target.partition("?")[0]
+        authority = _AUTHORITY.match(path)
+        if authority is not None:
+            path = path[authority.end() :] or "/"
         if path not in self._exact and not any(p.fullmatch(path) for p in self._patterns):
             return refuse(404, "no WebSocket at this target")
         if context.method not in self._methods:
