@@ -1,0 +1,388 @@
+"""WebSocket on a stream of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220): extended CONNECT, both roles.
+
+Theory of operation: the caller's HTTP library owns the connection, its settings and its frames.
+It hands over header lists, pseudo-header fields included, and gets header lists to send, and then
+a :class:`~wsproto_sip.connection.Connection`, which is fed the payload of the stream's DATA frames
+and whose output goes into such frames. The end of the stream is the end of input (RFC 8441 §5).
+Both versions of HTTP write the same lists, so nothing here asks which one it is.
+
+That the server has sent SETTINGS_ENABLE_CONNECT_PROTOCOL, before a client may ask, is the caller's
+to know. Key and accept value are not needed and not looked at (RFC 8441 §5).
+
+What a server answers to a bad request: 405 to another method than CONNECT, 501 to another protocol
+than websocket (RFC 9220 §3), 431 to a list above a limit, 400 to everything else. Where the list is
+malformed, it may reset the stream instead (RFC 9113 §8.1.1).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ._head import refusal
+from .connection import Connection
+from .events import AcceptConnection, RejectConnection, Request
+from .limits import Limits
+from .negotiation import (
+    RESERVED,
+    TAKEN_FROM_ANSWER,
+    TAKEN_FROM_REQUEST,
+    WEBSOCKET_VERSION,
+    read_answer,
+    read_host,
+    read_offers,
+    write_answer,
+    write_host,
+    write_offers,
+    write_target,
+)
+from .states import ConnectionType
+from .utilities import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    check_header_fields,
+    is_token,
+    normed_header_dict,
+    target_authority,
+)
+
+if TYPE_CHECKING:
+    from .extensions import Extension
+    from .typing import Entropy, Headers
+
+__all__ = ["ClientExtendedConnect", "ServerExtendedConnect"]
+
+# RFC 9113 §8.2.2 and RFC 9114 §4.2: fields that speak of an HTTP/1.1 connection.
+_OF_A_CONNECTION = frozenset(
+    [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"]
+)
+# RFC 8441 §4: a request has all of them.
+_OF_A_REQUEST = frozenset([b":authority", b":method", b":path", b":protocol", b":scheme"])
+_OF_A_RESPONSE = frozenset([b":status"])
+_RESERVED = RESERVED | _OF_A_CONNECTION
+
+_DEFAULT_LIMITS = Limits()
+_is_status = re.compile(rb"[1-9][0-9]{2}").fullmatch
+_forbidden = re.compile(rb"[\r\n\x00]").search
+
+
+def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[bytes, bytes]:
+    """Checks what RFC 9113 §8.2 and §8.3 ask of any header list, and joins its fields."""
+    if len(headers) > limits.max_headers + len(pseudo):
+        raise refusal(f"more than {limits.max_headers} header fields", 431)
+    # RFC 9113 §6.5.2: a field counts as 32 octets more than it has.
+    if sum(len(name) + len(value) + 32 for name, value in headers) > limits.max_handshake_bytes:
+        raise refusal(f"the list is longer than {limits.max_handshake_bytes} octets", 431)
+    seen: set[bytes] = set()
+    regular = False
+    for name, value in headers:
+        if name in pseudo:
+            if regular or name in seen:
+                raise RemoteProtocolError(f"{name.decode()} is repeated or out of place")
+            seen.add(name)
+        else:
+            regular = True
+            if not is_token(name) or name != name.lower():
+                raise RemoteProtocolError(f"not a field name: {name[:40]!r}")
+            if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
+                raise RemoteProtocolError(f"{name.decode()} has no place in this version of HTTP")
+        if _forbidden(value):
+            raise RemoteProtocolError(f"{name.decode()} has a control character")
+    return normed_header_dict(headers)
+
+
+def _lower(headers: Headers) -> Headers:
+    """The same fields as RFC 9113 §8.2.1 has them written."""
+    return [(name.lower(), value) for name, value in headers]
+
+
+class _Stream:
+    """What the two roles share."""
+
+    __slots__ = ("_connection", "_entropy", "_limits", "_whole_messages")
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        entropy: Entropy = os.urandom,
+        whole_messages: bool = False,
+    ) -> None:
+        self._limits = limits
+        self._entropy = entropy
+        self._whole_messages = whole_messages
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The connection on the stream.
+
+        Raises:
+            LocalProtocolError: The handshake has not succeeded.
+        """
+        if self._connection is None:
+            raise LocalProtocolError("the handshake has not succeeded")
+        return self._connection
+
+    def _connect(self, role: ConnectionType, extensions: list[Extension]) -> None:
+        self._connection = Connection(
+            role,
+            extensions,
+            limits=self._limits,
+            entropy=self._entropy,
+            whole_messages=self._whole_messages,
+        )
+
+
+class ServerExtendedConnect(_Stream):
+    """The server's side of one extended CONNECT.
+
+    Args:
+        limits: Bounds of the header list and of the connection.
+        entropy: See :class:`~wsproto_sip.connection.Connection`.
+        whole_messages: See :class:`~wsproto_sip.connection.Connection`.
+    """
+
+    __slots__ = ("_answered", "_offers", "_subprotocols")
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        entropy: Entropy = os.urandom,
+        whole_messages: bool = False,
+    ) -> None:
+        super().__init__(limits=limits, entropy=entropy, whole_messages=whole_messages)
+        self._answered = False
+        # What the client offers; None while there is no request.
+        self._offers: tuple[str, ...] | None = None
+        self._subprotocols: tuple[str, ...] = ()
+
+    def receive_request(self, headers: Headers) -> Request:
+        """Takes the request (RFC 8441 §5).
+
+        Args:
+            headers: Its header list: pseudo-header fields first, names in lower case.
+
+        Returns:
+            What is asked for; ``host`` is ``:authority``.
+
+        Raises:
+            RemoteProtocolError: It does not open a WebSocket; ``event_hint`` is for
+                :meth:`reject`.
+            LocalProtocolError: There was a request already.
+        """
+        if self._answered or self._offers is not None:
+            raise LocalProtocolError("there was a request already")
+        try:
+            request, extensions = self._read_request(headers)
+        except RemoteProtocolError as error:
+            if error.event_hint is None:
+                error.event_hint = RejectConnection()
+            raise
+        # Copies: the lists of the event are the caller's.
+        self._offers = tuple(extensions)
+        self._subprotocols = tuple(request.subprotocols)
+        return request
+
+    def _read_request(self, headers: Headers) -> tuple[Request, list[str]]:
+        limits = self._limits or _DEFAULT_LIMITS
+        fields = _read(headers, _OF_A_REQUEST, limits)
+        method = fields.get(b":method")
+        if method is not None and method != b"CONNECT":
+            raise refusal(f"the method is {method[:20]!r}", 405, [(b"allow", b"CONNECT")])
+        missing = _OF_A_REQUEST - fields.keys()
+        if missing:
+            raise RemoteProtocolError(f"{min(missing).decode()} is missing")
+        protocol = fields[b":protocol"]
+        if protocol != b"websocket":
+            raise refusal(f"the protocol is {protocol[:20]!r} and not websocket", 501)
+        # RFC 8441 §5: the schemes that stand for wss and ws.
+        if fields[b":scheme"] not in (b"https", b"http"):
+            raise RemoteProtocolError(f"the scheme is {fields[b':scheme'][:20]!r}")
+        path = fields[b":path"]
+        try:
+            authority = target_authority(path)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
+        if authority is not None:
+            raise RemoteProtocolError(":path is not a path")
+        host = read_host(fields[b":authority"])
+        # RFC 9113 §8.3.1: Host has no say here, but it may not say something else.
+        if fields.get(b"host", fields[b":authority"]).lower() != fields[b":authority"].lower():
+            raise RemoteProtocolError("Host and :authority differ")
+        if b"content-length" in fields:
+            # RFC 9110 §9.3.6: what follows is the connection.
+            raise RemoteProtocolError("the request has a body")
+        if fields.get(b"sec-websocket-version", WEBSOCKET_VERSION) != WEBSOCKET_VERSION:
+            # RFC 6455 §4.4; 426 would need Upgrade, which HTTP/2 has not.
+            version = [(b"sec-websocket-version", WEBSOCKET_VERSION)]
+            raise refusal("that version is not spoken", 400, version)
+        extensions, subprotocols = read_offers(fields, limits)
+        request = Request(
+            host=host,
+            target=path.decode("ascii"),
+            extensions=extensions,
+            extra_headers=[
+                (name, value)
+                for name, value in headers
+                if name not in _OF_A_REQUEST and name not in TAKEN_FROM_REQUEST
+            ],
+            subprotocols=subprotocols,
+        )
+        return request, extensions
+
+    def accept(self, event: AcceptConnection) -> Headers:
+        """Accepts the request; :attr:`connection` is there then.
+
+        Args:
+            event: The answer.
+
+        Returns:
+            The response's header list, to be sent without ending the stream.
+
+        Raises:
+            LocalProtocolError: There is no request to answer, the sub-protocol was not offered,
+                or a header field cannot be sent.
+        """
+        if self._answered or self._offers is None:
+            raise LocalProtocolError("there is no request to accept")
+        fields, agreed = write_answer(event, self._offers, self._subprotocols, _RESERVED)
+        self._answered = True
+        self._connect(ConnectionType.SERVER, agreed)
+        return [(b":status", b"200"), *_lower(fields)]
+
+    def reject(self, event: RejectConnection) -> Headers:
+        """Rejects the request.
+
+        Args:
+            event: The answer. Fields that only HTTP/1.1 has are left out, so that one rejection
+                serves all versions.
+
+        Returns:
+            The response's header list. A body is the caller's to send, in DATA frames; without
+            one the list ends the stream.
+
+        Raises:
+            LocalProtocolError: It was answered before, or with such a status or header field it
+                cannot be.
+        """
+        if self._answered:
+            raise LocalProtocolError("the request has been answered")
+        if not 300 <= event.status_code <= 999:
+            raise LocalProtocolError(f"{event.status_code} does not reject a handshake")
+        fields = _lower(check_header_fields(event.headers))
+        self._answered = True
+        return [
+            (b":status", b"%d" % event.status_code),
+            *(field for field in fields if field[0] not in _OF_A_CONNECTION),
+        ]
+
+
+class ClientExtendedConnect(_Stream):
+    """The client's side of one extended CONNECT.
+
+    Args:
+        limits: Bounds of the header list and of the connection.
+        entropy: See :class:`~wsproto_sip.connection.Connection`.
+        whole_messages: See :class:`~wsproto_sip.connection.Connection`.
+    """
+
+    __slots__ = ("_answered", "_offered", "_subprotocols")
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        entropy: Entropy = os.urandom,
+        whole_messages: bool = False,
+    ) -> None:
+        super().__init__(limits=limits, entropy=entropy, whole_messages=whole_messages)
+        self._answered = False
+        # What was offered; None while nothing was asked for.
+        self._offered: tuple[Extension, ...] | None = None
+        self._subprotocols: tuple[str, ...] = ()
+
+    def request_headers(self, request: Request, *, secure: bool = True) -> Headers:
+        """Asks for a WebSocket (RFC 8441 §5).
+
+        Args:
+            request: What to ask for; ``host`` becomes ``:authority``.
+            secure: Whether the URI is a ``wss`` one.
+
+        Returns:
+            The request's header list, to be sent without ending the stream.
+
+        Raises:
+            LocalProtocolError: It was asked before, or the request cannot be sent as it is.
+        """
+        if self._offered is not None:
+            raise LocalProtocolError("a request cannot be sent twice")
+        target = write_target(request.target)
+        host = write_host(request.host)
+        fields, offered = write_offers(request, _RESERVED)
+        self._offered = tuple(offered)
+        self._subprotocols = tuple(request.subprotocols)
+        return [
+            (b":method", b"CONNECT"),
+            (b":protocol", b"websocket"),
+            (b":scheme", b"https" if secure else b"http"),
+            (b":path", target),
+            (b":authority", host),
+            *_lower(fields),
+        ]
+
+    def receive_response(self, headers: Headers) -> AcceptConnection | RejectConnection | None:
+        """Takes a response.
+
+        Args:
+            headers: Its header list, ``:status`` first, names in lower case.
+
+        Returns:
+            What was answered; None for an interim response, which has another behind it. After
+            an acceptance :attr:`connection` is there; a rejection's body, if it has one, is the
+            payload of the stream's DATA frames and makes no events.
+
+        Raises:
+            RemoteProtocolError: It is malformed, or accepts what was not offered. The stream is
+                to be reset.
+            LocalProtocolError: Nothing was asked, or it was answered before.
+        """
+        if self._offered is None or self._answered:
+            raise LocalProtocolError("there is no request that this could answer")
+        try:
+            event = self._read_response(headers, self._offered)
+        except RemoteProtocolError as error:
+            self._answered = True
+            # A client has nothing to answer with.
+            error.event_hint = None
+            raise
+        self._answered = event is not None
+        return event
+
+    def _read_response(
+        self, headers: Headers, offered: tuple[Extension, ...]
+    ) -> AcceptConnection | RejectConnection | None:
+        limits = self._limits or _DEFAULT_LIMITS
+        fields = _read(headers, _OF_A_RESPONSE, limits)
+        text = fields.get(b":status", b"")
+        # RFC 9113 §8.6: nothing is switched by 101 here.
+        if not _is_status(text) or text == b"101":
+            raise RemoteProtocolError(f"not a status: {text[:20]!r}")
+        status = int(text)
+        if status < 200:
+            return None
+        rest = [(name, value) for name, value in headers if name != b":status"]
+        if status >= 300:
+            return RejectConnection(status, rest)
+        # RFC 8441 §5: 200, and no other success, opens the connection.
+        if status != 200:
+            raise RemoteProtocolError(f"status {status} neither accepts nor rejects")
+        subprotocol, extensions = read_answer(fields, offered, self._subprotocols, limits)
+        self._connect(ConnectionType.CLIENT, extensions)
+        return AcceptConnection(
+            subprotocol=subprotocol,
+            extensions=extensions,
+            extra_headers=[item for item in rest if item[0] not in TAKEN_FROM_ANSWER],
+        )
