@@ -11,6 +11,7 @@ from wsproto_sip.msrp.chunking import (
     Reassembled,
     Reassembler,
     ReassemblyError,
+    reported_range,
 )
 from wsproto_sip.msrp.limits import MsrpLimits
 from wsproto_sip.msrp.message import ByteRange, Continuation
@@ -233,6 +234,22 @@ def test_a_chunk_far_out_costs_no_more_than_it_holds() -> None:
     reassembler = Reassembler()
     take(reassembler, b"16000000-*/*", b"x")
     assert reassembler.buffered == 129
+
+
+@pytest.mark.parametrize(
+    ("claimed", "size", "last", "reported"),
+    [
+        (None, 5, True, b"1-5/5"),
+        (None, 5, False, b"1-5/*"),
+        (b"1-*/*", 0, True, b"1-0/0"),
+        (b"4-*/*", 5, True, b"4-8/8"),
+        (b"4-9/20", 5, False, b"4-8/20"),
+        (b"4-*/20", 30, False, b"4-*/20"),
+        (b"9223372036854775807-*/*", 9, False, b"9223372036854775807-*/*"),
+    ],
+)
+def test_what_a_report_tells(claimed: bytes | None, size: int, last: bool, reported: bytes) -> None:
+    assert bytes(reported_range(claimed, size, last)) == reported
 
 
 # -- properties ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ __all__ = [
     "Reassembled",
     "Reassembler",
     "ReassemblyError",
+    "reported_range",
 ]
 
 #: Octets of body in one chunk: what RFC 4975 §7.1.1 lets anyone send without being interruptible.
@@ -293,3 +294,24 @@ class Reassembler:
             raise ReassemblyError(400, f"octets beyond the message's total of {total}")
         message.total = total
         message.ended = message.ended or last
+
+
+def reported_range(claimed: bytes | None, size: int, last: bool) -> ByteRange:
+    """The range a chunk really held, for a REPORT about it (RFC 4975 §7.1.2).
+
+    Args:
+        claimed: The value of its Byte-Range header field, ``None`` for none.
+        size: Octets of its body.
+        last: Whether it was the end of its message.
+
+    Raises:
+        ValueError: The value is malformed, which a parsed chunk's never is.
+    """
+    where = ByteRange() if claimed is None else ByteRange.parse(claimed)
+    end = where.start - 1 + size
+    total = end if where.total is None and last else where.total
+    try:
+        return ByteRange(where.start, end, total)
+    except ValueError:
+        # The body contradicts its header; let the sender find its own words again.
+        return where

@@ -1,0 +1,961 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from tests.msrp.recording import read_recording
+from wsproto_sip.msrp.authentication import Challenge, DigestServer, answer_challenge, verify_server
+from wsproto_sip.msrp.limits import MsrpLimits
+from wsproto_sip.msrp.message import (
+    Continuation,
+    MsrpChunk,
+    MsrpRequest,
+    MsrpResponse,
+    parse_chunk,
+)
+from wsproto_sip.msrp.relay import MsrpRelay
+from wsproto_sip.msrp.relay_config import (
+    DropConnection,
+    ForwardToPeer,
+    MsrpRelayConfig,
+    RelayAction,
+    SendChunk,
+)
+from wsproto_sip.msrp.uri import MsrpPath, MsrpUri, format_path, parse_path
+
+USERS = {"alice": "a-secret", "carol": "c-secret"}
+CONFIG = MsrpRelayConfig(
+    "relay.example",
+    2855,
+    aliases=frozenset({("ws.relay.example", 443), ("127.0.0.1", 28591)}),
+    peers={"bob": ("10.1.1.1", 2855)},
+)
+BOB = MsrpUri.parse(b"msrp://10.1.1.1:2855/bobs;tcp")
+RELAY = MsrpUri.parse(b"msrps://relay.example:2855;ws")
+
+
+@dataclass
+class World:
+    """A relay, the time, and what it has asked for."""
+
+    config: MsrpRelayConfig = CONFIG
+    now: float = 1000.0
+    relay: MsrpRelay = field(init=False)
+    sent: list[tuple[int | str, MsrpChunk]] = field(default_factory=list)
+    dropped: list[tuple[int, str]] = field(default_factory=list)
+    serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.relay = MsrpRelay(self.config, DigestServer("relay.example", USERS))
+
+    def do(self, actions: list[RelayAction]) -> None:
+        for action in actions:
+            match action:
+                case SendChunk(connection_id, data):
+                    self.sent.append((connection_id, parse_chunk(data)))
+                case ForwardToPeer(peer, data):
+                    self.sent.append((peer, parse_chunk(data)))
+                case DropConnection(connection_id, reason):
+                    self.dropped.append((connection_id, reason))
+
+    def take(self) -> list[tuple[int | str, MsrpChunk]]:
+        taken, self.sent = self.sent, []
+        return taken
+
+    def give(self, connection_id: int, chunk: MsrpChunk) -> list[tuple[int | str, MsrpChunk]]:
+        self.do(self.relay.receive(connection_id, chunk.to_bytes(), self.now))
+        return self.take()
+
+    def wait(self, seconds: float) -> list[tuple[int | str, MsrpChunk]]:
+        self.now += seconds
+        self.do(self.relay.handle_timeout(self.now))
+        return self.take()
+
+    def tid(self) -> bytes:
+        self.serial += 1
+        return b"t%05d" % self.serial
+
+    def client(self, connection_id: int, user: str, *, expires: int | None = None) -> Client:
+        self.do(self.relay.connection_made(connection_id, self.now))
+        client = Client(self, connection_id, user)
+        answer = client.authenticate(expires=expires)
+        assert answer.code == 200
+        return client
+
+
+@dataclass
+class Client:
+    """One connection, and what its client knows."""
+
+    world: World
+    id: int
+    user: str
+    session: MsrpUri = RELAY
+    nonces: int = 0
+
+    @property
+    def uri(self) -> MsrpUri:
+        return MsrpUri.parse(b"msrp://%d.invalid:1/%b;ws" % (self.id, self.user.encode()))
+
+    def auth(
+        self,
+        *,
+        to: MsrpPath = (RELAY,),
+        expires: int | None = None,
+        credentials: bytes | None = None,
+    ) -> MsrpResponse:
+        request = MsrpRequest(self.world.tid(), b"AUTH", to, (self.uri,))
+        if expires is not None:
+            request.headers.append((b"Expires", b"%d" % expires))
+        if credentials is not None:
+            request.headers.append((b"Authorization", credentials))
+        ((to_whom, answer),) = self.world.give(self.id, request)
+        assert to_whom == self.id
+        assert isinstance(answer, MsrpResponse)
+        assert answer.transaction_id == request.transaction_id
+        assert (answer.to_path, answer.from_path) == ((self.uri,), to[:1])
+        return answer
+
+    def authenticate(
+        self, *, expires: int | None = None, password: str | None = None
+    ) -> MsrpResponse:
+        challenged = self.auth(expires=expires)
+        assert challenged.code == 401
+        challenge = Challenge.parse(challenged.header(b"WWW-Authenticate") or b"")
+        secret = USERS[self.user] if password is None else password
+        credentials = answer_challenge(challenge, self.user, secret, RELAY)
+        answer = self.auth(expires=expires, credentials=bytes(credentials))
+        if answer.code == 200:
+            info = answer.header(b"Authentication-Info") or b""
+            assert verify_server(credentials, secret, info)
+            (self.session,) = parse_path(answer.header(b"Use-Path") or b"")
+        return answer
+
+    def to(self, *path: MsrpUri) -> MsrpPath:
+        return (self.session, *path)
+
+    def request(
+        self,
+        to: MsrpPath,
+        *,
+        method: bytes = b"SEND",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = b"hello",
+        from_path: MsrpPath | None = None,
+        message_id: bytes | None = b"msg1",
+        flag: Continuation = Continuation.COMPLETE,
+    ) -> MsrpRequest:
+        lines = [] if message_id is None else [(b"Message-ID", message_id)]
+        lines += headers
+        if body is not None:
+            lines.append((b"Content-Type", b"text/plain"))
+        return MsrpRequest(
+            self.world.tid(), method, to, from_path or (self.uri,), lines, body, flag
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def alice(world: World) -> Client:
+    return world.client(1, "alice")
+
+
+@pytest.fixture
+def carol(world: World, alice: Client) -> Client:
+    return world.client(2, "carol")
+
+
+@pytest.fixture
+def bob(world: World) -> int:
+    world.do(world.relay.connection_made(9, world.now, peer="bob"))
+    return 9
+
+
+def only(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> MsrpChunk:
+    ((to_whom, chunk),) = sent
+    assert to_whom == to
+    return chunk
+
+
+def code_of(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> int:
+    chunk = only(sent, to)
+    assert isinstance(chunk, MsrpResponse)
+    return chunk.code
+
+
+def forwarded(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> MsrpRequest:
+    """The request that was sent on, after the answer to the previous hop."""
+    chunk = only(sent[-1:], to)
+    assert isinstance(chunk, MsrpRequest)
+    return chunk
+
+
+def status_of(report: MsrpChunk) -> bytes | None:
+    assert isinstance(report, MsrpRequest)
+    assert report.method == b"REPORT"
+    return report.header(b"Status")
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+def test_connections_are_counted(world: World) -> None:
+    relay = world.relay
+    assert relay.connection_made(1, 0.0) == []
+    with pytest.raises(ValueError, match="connection 1 is there already"):
+        relay.connection_made(1, 0.0)
+    with pytest.raises(ValueError, match="no such peer: 'eve'"):
+        relay.connection_made(2, 0.0, peer="eve")
+    with pytest.raises(ValueError, match="no such peer: 'eve'"):
+        relay.peer_unreachable("eve", 0.0)
+    assert relay.connections == 1
+    assert relay.connection_lost(1, 0.0) == []
+    assert relay.connection_lost(1, 0.0) == []
+    assert relay.connections == 0
+    assert relay.receive(1, b"whatever", 0.0) == []
+
+
+def test_connections_have_a_bound() -> None:
+    world = World(replace(CONFIG, limits=MsrpLimits(max_connections=1)))
+    world.do(world.relay.connection_made(1, 0.0))
+    assert world.relay.connection_made(2, 0.0) == [DropConnection(2, "too many connections")]
+    assert world.relay.connections == 1
+
+
+def test_a_client_has_to_authenticate_in_time(world: World) -> None:
+    world.do(world.relay.connection_made(1, world.now))
+    world.do(world.relay.connection_made(9, world.now, peer="bob"))
+    assert world.relay.next_deadline() == 1030.0
+    world.wait(29.9)
+    assert world.dropped == []
+    world.wait(0.1)
+    assert world.dropped == [(1, "no session")]
+    assert (world.relay.connections, world.relay.next_deadline()) == (1, None)
+
+
+def test_a_client_without_a_session_again_has_as_long_again(world: World) -> None:
+    world.client(1, "alice", expires=60)
+    world.client(2, "alice", expires=60)
+    world.wait(60)
+    assert (world.relay.sessions, world.dropped) == (0, [])
+    Client(world, 2, "alice").authenticate()
+    world.wait(30)
+    assert world.dropped == [(1, "no session")]
+
+
+def test_the_last_session_counts(world: World) -> None:
+    alice = world.client(1, "alice", expires=60)
+    Client(world, 1, "carol").authenticate(expires=120)
+    world.wait(60)
+    assert (world.relay.sessions, world.relay.next_deadline()) == (1, world.now + 60)
+    assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 481
+
+
+def test_a_client_may_take_its_time_where_that_is_configured() -> None:
+    world = World(replace(CONFIG, authentication_timeout=None))
+    world.do(world.relay.connection_made(1, 0.0))
+    assert world.relay.next_deadline() is None
+
+
+# -- AUTH ------------------------------------------------------------------------------------------
+
+
+def test_authentication(world: World) -> None:
+    client = world.client(1, "alice")
+    assert client.session.secure
+    assert client.session.authority == ("relay.example", 2855)
+    assert world.relay.sessions == 1
+    answer = client.authenticate(expires=60)
+    assert answer.header(b"Expires") == b"60"
+    assert world.relay.sessions == 1
+
+
+def test_a_second_auth_prolongs_the_session(world: World, alice: Client) -> None:
+    first = alice.session
+    world.wait(800)
+    alice.authenticate()
+    assert alice.session == first
+    world.wait(800)
+    assert world.relay.sessions == 1
+    world.wait(100)
+    assert world.relay.sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("expires", "headers"),
+    [
+        (0, {b"Min-Expires": b"60"}),
+        (59, {b"Min-Expires": b"60"}),
+        (3601, {b"Max-Expires": b"3600"}),
+        (9999999999, {b"Max-Expires": b"3600"}),
+    ],
+)
+def test_times_out_of_bounds(expires: int, headers: dict[bytes, bytes]) -> None:
+    world = World()
+    world.do(world.relay.connection_made(1, world.now))
+    answer = Client(world, 1, "alice").authenticate(expires=expires)
+    assert answer.code == 423
+    assert headers.items() <= dict(answer.headers).items()
+    assert world.relay.sessions == 0
+
+
+@pytest.mark.parametrize("expires", [60, 3600])
+def test_times_at_the_bounds(expires: int) -> None:
+    world = World()
+    world.client(1, "alice", expires=expires)
+    world.wait(expires - 1)
+    assert world.relay.sessions == 1
+    world.wait(1)
+    assert world.relay.sessions == 0
+
+
+def test_a_wrong_password(world: World) -> None:
+    world.do(world.relay.connection_made(1, world.now))
+    client = Client(world, 1, "alice")
+    for number in range(5):
+        assert world.dropped == []
+        assert client.authenticate(password=f"guess {number}").code == 401
+    assert world.dropped == [(1, "too many refused credentials")]
+    assert world.relay.connections == 0
+
+
+def test_an_old_nonce_is_stale_and_no_guess(world: World) -> None:
+    world.do(world.relay.connection_made(1, world.now))
+    client = Client(world, 1, "alice")
+    challenge = Challenge.parse(client.auth().header(b"WWW-Authenticate") or b"")
+    credentials = bytes(answer_challenge(challenge, "alice", "a-secret", RELAY))
+    world.now += 301
+    for _ in range(10):
+        answer = client.auth(credentials=credentials)
+        assert answer.code == 401
+        assert Challenge.parse(answer.header(b"WWW-Authenticate") or b"").stale
+    assert world.dropped == []
+
+
+def test_credentials_are_taken_once(world: World, alice: Client) -> None:
+    challenge = Challenge.parse(alice.auth().header(b"WWW-Authenticate") or b"")
+    credentials = bytes(answer_challenge(challenge, "alice", "a-secret", RELAY))
+    assert alice.auth(credentials=credentials).code == 200
+    world.do(world.relay.connection_made(7, world.now))
+    assert Client(world, 7, "alice").auth(credentials=credentials).code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"msrps://other.example:2855;ws",
+        b"msrps://relay.example:2856;ws",
+        b"msrps://relay.example;ws",
+        b"msrps://relay.example:2855;ws msrps://relay.example:2855;ws",
+    ],
+)
+def test_auth_for_somebody_else(world: World, alice: Client, path: bytes) -> None:
+    assert alice.auth(to=parse_path(path)).code == 403
+
+
+def test_auth_under_another_name(world: World, alice: Client) -> None:
+    assert alice.auth(to=parse_path(b"msrp://alice@WS.relay.example:443;ws")).code == 401
+
+
+def test_an_identity_of_the_connection_needs_no_credentials(world: World) -> None:
+    world.do(world.relay.connection_made(1, world.now, identity="alice"))
+    answer = Client(world, 1, "alice").auth()
+    assert answer.code == 200
+    assert answer.header(b"Authentication-Info") is None
+    assert world.relay.sessions == 1
+
+
+def test_without_an_authenticator_only_identities_count() -> None:
+    relay = MsrpRelay(CONFIG)
+    world = World()
+    world.relay = relay
+    world.do(relay.connection_made(1, 0.0))
+    assert Client(world, 1, "alice").auth().code == 403
+
+
+def test_a_peer_has_no_session(world: World, bob: int) -> None:
+    assert Client(world, bob, "alice").auth().code == 403
+
+
+def test_sessions_have_bounds() -> None:
+    limits = MsrpLimits(max_sessions_per_connection=2, max_sessions=3)
+    world = World(replace(CONFIG, limits=limits))
+    alice = world.client(1, "alice")
+    assert Client(world, 1, "carol").authenticate().code == 200
+    other = Client(world, 1, "alice")
+    refused = MsrpRequest(b"abcd", b"AUTH", (RELAY,), (BOB,))
+    challenge = Challenge.parse(other.auth().header(b"WWW-Authenticate") or b"")
+    refused.headers = [
+        (b"Authorization", bytes(answer_challenge(challenge, "alice", "a-secret", RELAY)))
+    ]
+    answer = only(world.give(1, refused), 1)
+    assert isinstance(answer, MsrpResponse)
+    assert (answer.code, answer.comment) == (403, b"Too many sessions")
+    assert alice.authenticate().code == 200
+    world.client(2, "carol")
+    world.do(world.relay.connection_made(3, world.now))
+    assert Client(world, 3, "carol").authenticate().code == 403
+    assert world.relay.sessions == 3
+
+
+# -- SEND ------------------------------------------------------------------------------------------
+
+
+def test_client_to_client(world: World, alice: Client, carol: Client) -> None:
+    request = alice.request(
+        alice.to(carol.session, carol.uri), headers=((b"X-Other", b"kept"),), flag=Continuation.MORE
+    )
+    sent = world.give(1, request)
+    assert sent[0] == (1, request.response(200))
+    got = forwarded(sent, 2)
+    assert len(sent) == 2
+    assert got == MsrpRequest(
+        got.transaction_id,
+        b"SEND",
+        (carol.uri,),
+        (carol.session, alice.session, alice.uri),
+        request.headers,
+        b"hello",
+        Continuation.MORE,
+    )
+    assert got.transaction_id != request.transaction_id
+    assert world.relay.transactions == 1
+    assert world.give(2, got.response(200)) == []
+    assert world.relay.transactions == 0
+    assert world.wait(100) == []
+
+
+def test_to_oneself(world: World, alice: Client) -> None:
+    sent = world.give(1, alice.request(alice.to(alice.session, alice.uri)))
+    assert forwarded(sent, 1).from_path == (alice.session, alice.session, alice.uri)
+
+
+def test_a_success_report_finds_its_way_back(world: World, alice: Client, carol: Client) -> None:
+    got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
+    report = MsrpRequest(
+        b"abcd",
+        b"REPORT",
+        got.from_path,
+        got.to_path,
+        [(b"Message-ID", b"msg1"), (b"Byte-Range", b"1-5/5"), (b"Status", b"000 200 OK")],
+    )
+    back = only(world.give(2, report), 1)
+    assert isinstance(back, MsrpRequest)
+    assert (back.method, back.headers) == (b"REPORT", report.headers)
+    assert back.to_path == (alice.uri,)
+    assert back.from_path == (alice.session, carol.session, carol.uri)
+
+
+def test_to_a_peer_and_back(world: World, alice: Client, bob: int) -> None:
+    request = alice.request(alice.to(BOB))
+    sent = world.give(1, request)
+    assert sent[0] == (1, request.response(200))
+    got = forwarded(sent, "bob")
+    assert (got.to_path, got.from_path) == ((BOB,), (alice.session, alice.uri))
+    assert world.give(bob, got.response(200)) == []
+    assert world.relay.transactions == 0
+    answer = Client(world, bob, "bob").request((alice.session, alice.uri), from_path=(BOB,))
+    sent = world.give(bob, answer)
+    assert sent[0] == (bob, answer.response(200))
+    back = forwarded(sent, 1)
+    assert (back.to_path, back.from_path) == ((alice.uri,), (alice.session, BOB))
+
+
+def test_beyond_a_peer(world: World, alice: Client) -> None:
+    far = MsrpUri.parse(b"msrp://far.away:1/f;tcp")
+    got = forwarded(world.give(1, alice.request(alice.to(BOB, far))), "bob")
+    assert got.to_path == (BOB, far)
+
+
+def test_a_sign_of_life(world: World, alice: Client) -> None:
+    """RFC 7977 §6: a SEND without a body."""
+    request = alice.request(alice.to(), body=None)
+    assert world.give(1, request) == [(1, request.response(200))]
+
+
+def test_bodies_are_not_for_the_relay(world: World, alice: Client) -> None:
+    assert code_of(world.give(1, alice.request(alice.to())), 1) == 415
+
+
+def test_an_empty_chunk_is_forwarded(world: World, alice: Client, carol: Client) -> None:
+    sent = world.give(1, alice.request(alice.to(carol.session, carol.uri), body=None))
+    assert forwarded(sent, 2).body is None
+
+
+NOWHERE = MsrpUri.parse(b"msrp://evil.example:2855/x;tcp")
+
+
+def test_refusals(world: World, alice: Client, carol: Client, bob: int) -> None:
+    unknown = MsrpUri.build("relay.example", 2855, "guess", secure=True)
+    from_bob = Client(world, bob, "bob")
+    cases = [
+        (1, alice.request((unknown, carol.uri)), 481),
+        (1, alice.request((NOWHERE,)), 481),
+        (1, alice.request(alice.to(unknown, carol.uri)), 481),
+        (1, alice.request((carol.session, carol.uri)), 506),
+        (1, alice.request((carol.session, alice.session, alice.uri)), 506),
+        (1, alice.request(alice.to(carol.session, carol.uri), from_path=(carol.uri,)), 403),
+        (1, alice.request(alice.to(carol.session, carol.uri), from_path=(BOB, alice.uri)), 403),
+        (1, alice.request(alice.to(carol.session, carol.uri), from_path=(alice.uri, BOB)), 403),
+        (1, alice.request(alice.to(carol.session)), 403),
+        (1, alice.request(alice.to(carol.session, alice.uri)), 403),
+        (1, alice.request(alice.to(carol.session, carol.uri, carol.uri)), 403),
+        (1, alice.request(alice.to(carol.uri)), 403),
+        (1, alice.request(alice.to(NOWHERE)), 403),
+        (1, alice.request(alice.to(BOB), message_id=None), 400),
+        (bob, from_bob.request((alice.session, alice.uri), from_path=(NOWHERE,)), 403),
+        (bob, from_bob.request((alice.session, carol.uri), from_path=(BOB,)), 403),
+        (bob, from_bob.request((alice.session,), from_path=(BOB,)), 403),
+        (bob, from_bob.request((alice.session, carol.session, carol.uri), from_path=(BOB,)), 403),
+        (bob, from_bob.request((unknown, alice.uri), from_path=(BOB,)), 481),
+    ]
+    for number, request, status in cases:
+        assert code_of(world.give(number, request), number) == status, format_path(request.to_path)
+        # Who wants to hear nothing hears nothing, and a report is never answered.
+        quiet = (b"Failure-Report", b"no")
+        assert world.give(number, replace(request, headers=[quiet, *request.headers])) == []
+        if status != 400:
+            assert world.give(number, replace(request, method=b"REPORT")) == []
+    assert world.relay.transactions == 0
+    assert world.dropped == []
+
+
+def test_nobody_speaks_without_a_session(world: World, alice: Client) -> None:
+    world.do(world.relay.connection_made(5, world.now))
+    eve = Client(world, 5, "eve")
+    assert code_of(world.give(5, eve.request((alice.session, alice.uri))), 5) == 506
+    stolen = eve.request(alice.to(BOB), from_path=(alice.uri,))
+    assert code_of(world.give(5, stolen), 5) == 506
+
+
+def test_an_expired_session_is_gone(world: World) -> None:
+    alice = world.client(1, "alice", expires=60)
+    world.now += 60
+    assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 481
+    world.wait(0)
+    assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 481
+
+
+def test_sessions_end_with_their_connection(world: World, alice: Client, carol: Client) -> None:
+    world.do(world.relay.connection_lost(2, world.now))
+    assert world.relay.sessions == 1
+    assert code_of(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 1) == 481
+    # Another connection of the same number has nothing of it.
+    world.do(world.relay.connection_made(2, world.now))
+    assert code_of(world.give(2, carol.request(carol.to(BOB))), 2) == 481
+
+
+def test_other_methods(world: World, alice: Client, carol: Client) -> None:
+    assert code_of(world.give(1, alice.request(alice.to(), method=b"FOO", body=None)), 1) == 501
+    assert code_of(world.give(1, alice.request(alice.to(), method=b"AUTH", body=None)), 1) == 501
+    assert world.give(1, alice.request(alice.to(), method=b"REPORT", body=None)) == []
+    request = alice.request(alice.to(carol.session, carol.uri), method=b"NICKNAME", body=None)
+    got = only(world.give(1, request), 2)
+    assert isinstance(got, MsrpRequest)
+    assert (got.method, world.relay.transactions) == (b"NICKNAME", 1)
+    answer = got.response(425, b"taken", [(b"X", b"y")])
+    back = only(world.give(2, answer), 1)
+    assert back == MsrpResponse(
+        request.transaction_id,
+        425,
+        (alice.uri,),
+        (alice.session, carol.session, carol.uri),
+        [(b"X", b"y")],
+        b"taken",
+    )
+    assert world.relay.transactions == 0
+
+
+def test_other_methods_that_stay_without_an_answer(world: World, alice: Client) -> None:
+    world.give(1, alice.request(alice.to(BOB), method=b"NICKNAME", body=None))
+    assert world.wait(30) == []
+    assert world.relay.transactions == 0
+
+
+# -- responses, failures and time --------------------------------------------------------------
+
+
+def test_a_failure_further_on_is_reported(world: World, alice: Client, carol: Client) -> None:
+    request = alice.request(
+        alice.to(carol.session, carol.uri), headers=((b"Byte-Range", b"4-*/20"),)
+    )
+    got = forwarded(world.give(1, request), 2)
+    report = only(world.give(2, got.response(413)), 1)
+    assert isinstance(report, MsrpRequest)
+    assert report == MsrpRequest(
+        report.transaction_id,
+        b"REPORT",
+        (alice.uri,),
+        (alice.session,),
+        [
+            (b"Message-ID", b"msg1"),
+            (b"Byte-Range", b"4-8/20"),
+            (b"Status", b"000 413 Stop-sending-message"),
+        ],
+    )
+    assert world.relay.transactions == 0
+
+
+def test_silence_is_reported_after_thirty_seconds(world: World, alice: Client) -> None:
+    got = forwarded(world.give(1, alice.request(alice.to(BOB))), "bob")
+    assert world.relay.next_deadline() == world.now + 30
+    assert world.wait(29.9) == []
+    report = only(world.wait(0.1), 1)
+    assert status_of(report) == b"000 408 Transaction-did-not-complete-in-allotted-time"
+    world.do(world.relay.connection_made(9, world.now, peer="bob"))
+    assert world.give(9, got.response(413)) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "answered", "failure", "silence"),
+    [
+        (None, True, True, True),
+        (b"yes", True, True, True),
+        (b"partial", False, True, False),
+        (b"no", False, False, False),
+    ],
+)
+def test_failure_report(mode: bytes | None, answered: bool, failure: bool, silence: bool) -> None:
+    world = World()
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    headers = () if mode is None else ((b"Failure-Report", mode),)
+    request = alice.request(alice.to(carol.session, carol.uri), headers=headers)
+    sent = world.give(1, request)
+    assert len(sent) == (2 if answered else 1)
+    got = forwarded(sent, 2)
+    assert len(world.give(2, got.response(400))) == failure
+    world.give(1, request)
+    assert len(world.wait(30)) == silence
+    assert world.relay.transactions == 0
+
+
+def test_responses_that_belong_to_nothing(world: World, alice: Client, carol: Client) -> None:
+    got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
+    wrong = replace(got.response(413), to_path=(alice.session,))
+    assert world.give(2, wrong) == []
+    assert world.give(2, replace(got.response(413), transaction_id=b"abcd")) == []
+    # Nobody answers for another, whatever they know.
+    assert world.give(1, got.response(413)) == []
+    assert world.relay.transactions == 1
+    assert len(world.give(2, got.response(413))) == 1
+    assert world.give(2, got.response(413)) == []
+
+
+def test_the_next_hop_goes_away(world: World, alice: Client, carol: Client) -> None:
+    world.give(1, alice.request(alice.to(carol.session, carol.uri)))
+    world.do(world.relay.connection_lost(2, world.now))
+    assert status_of(only(world.take(), 1)) == b"000 481 Session-does-not-exist"
+    assert world.relay.transactions == 0
+
+
+def test_the_sender_goes_away(world: World, alice: Client, carol: Client) -> None:
+    got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
+    world.give(1, alice.request(alice.to(carol.session, carol.uri)))
+    world.do(world.relay.connection_lost(1, world.now))
+    world.do(world.relay.connection_made(1, world.now))
+    assert world.give(2, got.response(413)) == []
+    assert world.wait(30) == []
+    assert world.relay.transactions == 0
+
+
+def test_a_peer_goes_away(world: World, alice: Client, bob: int) -> None:
+    world.do(world.relay.connection_made(10, world.now, peer="bob"))
+    world.give(1, alice.request(alice.to(BOB)))
+    world.do(world.relay.connection_lost(9, world.now))
+    assert world.take() == []
+    world.do(world.relay.connection_lost(10, world.now))
+    assert (status_of(only(world.take(), 1)) or b"")[:7] == b"000 408"
+
+
+def test_a_peer_that_cannot_be_reached(world: World, alice: Client) -> None:
+    world.give(1, alice.request(alice.to(BOB)))
+    world.do(world.relay.peer_unreachable("bob", world.now))
+    assert (status_of(only(world.take(), 1)) or b"")[:7] == b"000 408"
+
+
+def test_reports_reach_a_peer_on_another_connection(world: World, alice: Client, bob: int) -> None:
+    request = Client(world, bob, "bob").request((alice.session, alice.uri), from_path=(BOB,))
+    first = forwarded(world.give(bob, request), 1)
+    second = forwarded(world.give(bob, request), 1)
+    assert (status_of(only(world.give(1, first.response(413)), bob)) or b"")[:7] == b"000 413"
+    world.do(world.relay.connection_lost(bob, world.now))
+    assert (status_of(only(world.give(1, second.response(413)), "bob")) or b"")[:7] == b"000 413"
+
+
+@pytest.mark.parametrize(
+    "limits", [MsrpLimits(max_transactions=2), MsrpLimits(max_transactions_per_connection=2)]
+)
+def test_transactions_have_bounds(limits: MsrpLimits) -> None:
+    world = World(replace(CONFIG, limits=limits))
+    alice = world.client(1, "alice")
+    got = [forwarded(world.give(1, alice.request(alice.to(BOB))), "bob") for _ in range(2)]
+    assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 413
+    quiet = alice.request(alice.to(BOB), headers=((b"Failure-Report", b"no"),))
+    assert len(world.give(1, quiet)) == 1
+    world.do(world.relay.connection_made(9, world.now, peer="bob"))
+    world.give(9, got[0].response(200))
+    assert len(world.give(1, alice.request(alice.to(BOB)))) == 2
+
+
+# -- malformed chunks ------------------------------------------------------------------------------
+
+
+def test_malformed_chunks_do_not_end_the_flow(world: World, alice: Client, carol: Client) -> None:
+    good = alice.request(alice.to(carol.session, carol.uri)).to_bytes()
+    world.do(world.relay.receive(1, good + b"x", world.now))
+    answer = only(world.take(), 1)
+    assert isinstance(answer, MsrpResponse)
+    assert (answer.code, answer.to_path) == (400, (alice.uri,))
+    world.do(world.relay.receive(1, b"noise", world.now))
+    assert world.take() == []
+    assert len(world.give(1, alice.request(alice.to(carol.session, carol.uri)))) == 2
+
+
+def test_too_many_malformed_chunks_do(world: World, alice: Client) -> None:
+    for _ in range(20):
+        assert world.dropped == []
+        world.do(world.relay.receive(1, b"noise", world.now))
+    assert world.dropped == [(1, "too many malformed chunks")]
+    assert world.relay.sessions == 0
+
+
+# -- the recording ---------------------------------------------------------------------------------
+
+
+def test_the_recording_through_the_relay() -> None:
+    """Our relay, given what the recorded clients sent, tells each the same as the recorded one.
+
+    What must differ does: sessions and nonces, transaction ids behind the relay, and the
+    Message-ID that the other relay repeats in its responses.
+    """
+    config = replace(
+        CONFIG, host="127.0.0.1", port=28591, secure=False, peers={"bob": ("127.0.0.1", 28599)}
+    )
+    relay = MsrpRelay(config)
+    numbers = {"alice": 1, "carol": 2, "bob": 3}
+    for name, number in numbers.items():
+        relay.connection_made(number, 0.0, **{"peer" if name == "bob" else "identity": name})
+    sessions: dict[bytes, bytes] = {}
+    tids: dict[tuple[str, bytes], bytes] = {}
+    queues: dict[str, list[MsrpChunk]] = {name: [] for name in numbers}
+    checked = 0
+    for entry in read_recording():
+        if entry.who not in numbers:
+            continue
+        data = entry.data
+        for theirs in sessions:
+            data = data.replace(theirs, sessions[theirs])
+        chunk = parse_chunk(data)
+        if entry.to_server:
+            if isinstance(chunk, MsrpResponse):
+                chunk.transaction_id = tids[entry.who, chunk.transaction_id]
+            for action in relay.receive(numbers[entry.who], chunk.to_bytes(), 0.0):
+                match action:
+                    case SendChunk(number, octets):
+                        name = next(key for key, value in numbers.items() if value == number)
+                    case ForwardToPeer(name, octets):
+                        pass
+                    case DropConnection():
+                        raise AssertionError(action)
+                queues[name].append(parse_chunk(octets))
+            continue
+        ours = queues[entry.who].pop(0)
+        if isinstance(chunk, MsrpRequest):
+            tids[entry.who, chunk.transaction_id] = ours.transaction_id
+            chunk.transaction_id = ours.transaction_id
+        elif chunk.code == 401:
+            # Our clients are known already: the first AUTH has a session, the second prolongs it.
+            continue
+        elif chunk.header(b"use-path"):
+            sessions[chunk.header(b"use-path") or b""] = ours.header(b"use-path") or b""
+            assert ours.header(b"expires") == chunk.header(b"expires")
+            continue
+        else:
+            chunk.headers = []
+        assert ours == chunk
+        checked += 1
+    # All that the other relay sent to the three but its four answers to AUTH.
+    assert checked == 28
+    assert relay.sessions == 2
+    assert not any(queues.values())
+
+
+# -- a model ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flight:
+    """A SEND the relay has passed on, as its receiver sees it."""
+
+    sender: int
+    receiver: int
+    request: MsrpRequest
+    deadline: float
+    mode: bytes
+
+
+class RelayMachine(RuleBasedStateMachine):
+    """The relay against a model of who is there and what is under way."""
+
+    clients = Bundle("clients")
+    flights = Bundle("flights")
+
+    @initialize()
+    def start(self) -> None:
+        self.world = World()
+        self.next_id = 0
+        self.alive: dict[int, Client] = {}
+        self.expires: dict[int, float] = {}
+        self.pending: list[Flight] = []
+
+    def live(self, client: Client) -> bool:
+        return client.id in self.alive and self.expires[client.id] > self.world.now
+
+    @rule(target=clients, user=st.sampled_from(sorted(USERS)), expires=st.integers(60, 200))
+    def arrive(self, user: str, expires: int) -> Client:
+        self.next_id += 1
+        client = self.world.client(self.next_id, user, expires=expires)
+        self.alive[client.id] = client
+        self.expires[client.id] = self.world.now + expires
+        return client
+
+    @rule(client=clients, expires=st.integers(60, 200))
+    def prolong(self, client: Client, expires: int) -> None:
+        if client.id in self.alive:
+            before, known = client.session, self.live(client)
+            assert client.authenticate(expires=expires).code == 200
+            assert not known or client.session == before
+            self.expires[client.id] = self.world.now + expires
+
+    @rule(client=clients)
+    def leave(self, client: Client) -> None:
+        if client.id in self.alive:
+            self.world.do(self.world.relay.connection_lost(client.id, self.world.now))
+            self.gone(client.id)
+            self.check_reports(
+                [flight for flight in self.pending if flight.receiver == client.id], b"000 481"
+            )
+
+    def gone(self, number: int) -> None:
+        del self.alive[number], self.expires[number]
+
+    def check_reports(self, ended: list[Flight], status: bytes) -> None:
+        """Each sender that is still there hears of its message once, in order."""
+        expected = [
+            (flight.sender, flight.request.message_id)
+            for flight in ended
+            if flight.sender in self.alive
+            and (flight.mode == b"yes" or (flight.mode == b"partial" and status != b"000 408"))
+        ]
+        self.pending = [flight for flight in self.pending if flight not in ended]
+        found = []
+        for to_whom, report in self.world.take():
+            assert (status_of(report) or b"").startswith(status)
+            found.append((to_whom, report.message_id))
+        assert found == expected
+
+    @rule(
+        target=flights,
+        sender=clients,
+        receiver=clients,
+        mode=st.sampled_from([b"yes", b"partial", b"no"]),
+        body=st.binary(max_size=30),
+    )
+    def send(self, sender: Client, receiver: Client, mode: bytes, body: bytes) -> object:
+        if sender.id not in self.alive:
+            return multiple()
+        request = sender.request(
+            sender.to(receiver.session, receiver.uri),
+            headers=((b"Failure-Report", mode),),
+            body=body,
+            message_id=self.world.tid(),
+        )
+        sent = self.world.give(sender.id, request)
+        if not (self.live(sender) and self.live(receiver)):
+            if mode == b"no":
+                assert sent == []
+            else:
+                assert code_of(sent, sender.id) == 481
+            return multiple()
+        if mode == b"yes":
+            assert sent.pop(0) == (sender.id, request.response(200))
+        got = only(sent, receiver.id)
+        assert isinstance(got, MsrpRequest)
+        assert (got.body, got.headers) == (body, request.headers)
+        assert got.to_path == (receiver.uri,)
+        assert got.from_path == (receiver.session, sender.session, sender.uri)
+        flight = Flight(sender.id, receiver.id, got, self.world.now + 30, mode)
+        if mode != b"no":
+            self.pending.append(flight)
+        return flight
+
+    @rule(flight=consumes(flights), code=st.sampled_from([200, 400, 413]))
+    def answer(self, flight: Flight, code: int) -> None:
+        if flight.receiver not in self.alive:
+            return
+        known = flight in self.pending
+        self.world.do(
+            self.world.relay.receive(
+                flight.receiver, flight.request.response(code).to_bytes(), self.world.now
+            )
+        )
+        ended = [flight] if known and code != 200 else []
+        if known:
+            self.pending.remove(flight)
+        self.check_reports(ended, b"000 %d" % code)
+
+    @rule(flight=flights)
+    def answer_for_another(self, flight: Flight) -> None:
+        for number in self.alive:
+            if number != flight.receiver:
+                assert self.world.give(number, flight.request.response(413)) == []
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 15.0, 30.0, 60.0]))
+    def pass_time(self, seconds: float) -> None:
+        world = self.world
+        world.now += seconds
+        world.do(world.relay.handle_timeout(world.now))
+        # First what was under way, then who has had no session for too long.
+        late = [flight for flight in self.pending if flight.deadline <= world.now]
+        cut = {number for number, _ in world.dropped}
+        orphans = [
+            flight for flight in self.pending if flight not in late and flight.receiver in cut
+        ]
+        self.check_reports(late, b"000 408")
+        for number in cut:
+            assert self.expires[number] <= world.now
+            self.gone(number)
+        world.dropped.clear()
+        assert orphans == []
+        assert world.relay.handle_timeout(world.now) == []
+
+    @invariant()
+    def the_tables_agree(self) -> None:
+        relay = self.world.relay
+        assert relay.connections == len(self.alive)
+        assert relay.transactions == len(self.pending)
+        assert relay.sessions >= sum(map(self.live, self.alive.values()))
+        deadline = relay.next_deadline()
+        if self.pending:
+            assert deadline is not None
+            assert deadline <= min(flight.deadline for flight in self.pending)
+
+
+RelayMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
+TestRelayMachine = RelayMachine.TestCase
