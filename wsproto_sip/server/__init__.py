@@ -1,0 +1,1 @@
+"""Many connections: commands and their forms on the wire, statistics, parameters."""

@@ -1,0 +1,1 @@
+"""The management commands as octets, and back; without I/O."""
