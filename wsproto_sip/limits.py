@@ -31,6 +31,14 @@ class Limits:
         inflate_ratio_floor: Octets up to which the ratio is not looked at.
         max_inflated_per_read: Inflated octets out of one read, after which parsing pauses until
             the events so far have been taken.
+        max_frames_per_call: Frames that a session takes in one call; the rest is continued in the
+            next, and its deadline is at once.
+        max_queued_messages: Messages after which a session with ``auto_pause`` stops reading.
+        max_queued_bytes: Octets in messages after which it does.
+        max_control_rate: Control frames a second, above ``control_burst``; more fail with 1008.
+        control_burst: Control frames that may come at once.
+        high_water: Octets waiting to be sent above which a session is not ``writable``.
+        max_outgoing: Octets waiting to be sent above which the connection fails with 1008.
 
     Raises:
         ValueError: A bound is negative.
@@ -46,6 +54,13 @@ class Limits:
     max_inflate_ratio: int | None = 200
     inflate_ratio_floor: int = 64 * 1024
     max_inflated_per_read: int | None = 2 * 1024 * 1024
+    max_frames_per_call: int | None = 256
+    max_queued_messages: int = 16
+    max_queued_bytes: int = 64 * 1024
+    max_control_rate: int | None = 50
+    control_burst: int = 200
+    high_water: int = 64 * 1024
+    max_outgoing: int | None = 1024 * 1024
 
     def __post_init__(self) -> None:
         for item in fields(self):
