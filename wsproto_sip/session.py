@@ -19,28 +19,23 @@ costs their parsing and a few comparisons; control frames, bounds and endings go
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ._masking import KeySource
-from ._parser import FrameParser
+from ._session_core import SessionCore
 from .config import SessionConfig
-from .connection import arrange_extensions
-from .events import CloseConnection, Event, Message, Ping, Pong, RejectConnection
-from .frame_protocol import CloseReason, FrameEncoder, Opcode
+from .events import CloseConnection, Event, Message, Ping, Pong
+from .frame_protocol import CloseReason, Opcode
 from .handshake import H11Handshake
 from .keepalive import LATENESS, Keepalive, KeepaliveAction
 from .lifecycle import (
-    TRANSITIONS,
     Cause,
     CheckTransport,
-    ConnectionClosed,
     Step,
     TransportAction,
 )
-from .prepared import PreparedMessage
 from .states import ConnectionState, ConnectionType
-from .timers import Deadlines, Timer
-from .utilities import LocalProtocolError, RemoteProtocolError
+from .timers import Timer
+from .utilities import RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,21 +56,7 @@ _CLOSED = ConnectionState.CLOSED
 _DEFAULT: Final = SessionConfig()
 
 
-class _Parser(FrameParser):
-    """A parser that tells when a session has to look at what came out."""
-
-    __slots__ = ("controls",)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.controls = False
-
-    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
-        self.controls = True
-        super()._control(opcode, payload, events)
-
-
-class Session:
+class Session(SessionCore):
     """One connection, from the first octet to the last.
 
     Args:
@@ -94,92 +75,7 @@ class Session:
         keepalive: The keep-alive, which works while the connection is open.
     """
 
-    __slots__ = (
-        "_answer",
-        "_backlog",
-        "_cause",
-        "_close_rcvd",
-        "_close_sent",
-        "_control_time",
-        "_control_tokens",
-        "_deadlines",
-        "_delivered",
-        "_delivered_bytes",
-        "_detail",
-        "_encoder",
-        "_ended",
-        "_extended",
-        "_failed",
-        "_handed",
-        "_handshake",
-        "_input",
-        "_input_ended",
-        "_now",
-        "_out",
-        "_parser",
-        "_pong",
-        "_state",
-        "_unread",
-        "_waiting",
-        "config",
-        "extensions",
-        "keepalive",
-        "paused",
-        "role",
-        "subprotocol",
-        "transport_action",
-    )
-
-    def __init__(
-        self, role: ConnectionType, *, now: float, config: SessionConfig = _DEFAULT
-    ) -> None:
-        self.role = role
-        self.config = config
-        self.subprotocol: str | None = None
-        self.extensions: list[Extension] = []
-        self.transport_action = TransportAction.NONE
-        self.paused = False
-        self.keepalive = Keepalive(config.keepalive, now=now, entropy=config.entropy)
-        self._now = now
-        self._state = _CONNECTING
-        self._handshake: H11Handshake | None = H11Handshake(
-            role, limits=config.limits, entropy=config.entropy
-        )
-        self._parser: _Parser | None = None
-        self._encoder = FrameEncoder(
-            role is ConnectionType.CLIENT, KeySource(config.entropy), None, ()
-        )
-        self._deadlines = Deadlines()
-        self._deadlines.set(Timer.OPEN, _after(now, config.open_timeout))
-        self._deadlines.set(Timer.AGE, _after(now, config.max_age))
-        # Events that came up outside a call that returns events.
-        self._unread: list[Event] | None = None
-        # Octets that came while paused, or with the handshake; whether the end came with them.
-        self._input = b""
-        self._input_ended = False
-        # Output: what waits for data_to_send(), its size, what was ever handed out, and how much
-        # of that the transport still holds.
-        self._out: list[bytes] = []
-        self._waiting = 0
-        self._handed = 0
-        self._backlog = 0
-        # The Ping and the close frame that are to be answered.
-        self._pong: bytes | None = None
-        self._answer: CloseConnection | None = None
-        self._close_rcvd: CloseConnection | None = None
-        self._close_sent: CloseConnection | None = None
-        self._cause: Cause | None = None
-        self._detail = ""
-        self._failed = False
-        self._ended = False
-        # Messages delivered since the last resume().
-        self._delivered = 0
-        self._delivered_bytes = 0
-        # The bucket that bounds control frames.
-        self._control_tokens = float(config.limits.control_burst)
-        self._control_time = now
-        # Whether a deadline that was looked at too late was granted once more.
-        self._extended = False
+    __slots__ = ()
 
     @classmethod
     def established(
@@ -208,31 +104,6 @@ class Session:
         session = cls(role, now=now, config=config)
         session._open(subprotocol, list(extensions), trailing_data)
         return session
-
-    @property
-    def state(self) -> ConnectionState:
-        """Where the session is; :data:`~wsproto_sip.lifecycle.TRANSITIONS` has the ways."""
-        return self._state
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``ConnectionClosed`` is out."""
-        return self._ended
-
-    @property
-    def writable(self) -> bool:
-        """Whether less than ``limits.high_water`` octets wait to be sent."""
-        return self._waiting + self._backlog < self.config.limits.high_water
-
-    @property
-    def round_trip_time(self) -> float | None:
-        """Seconds that the last answered Ping took; None before the first."""
-        return self.keepalive.round_trip_time
-
-    @property
-    def last_received(self) -> float:
-        """When the peer last sent anything, or the session began."""
-        return self.keepalive.last_received
 
     # -- input -------------------------------------------------------------------------------------
 
@@ -303,53 +174,6 @@ class Session:
             return
         events += handshake.events()
         self._follow(handshake)
-
-    def _follow(self, handshake: H11Handshake) -> None:
-        """Follows the handshake to where it is."""
-        if handshake.state is _OPEN:
-            self._open(
-                handshake.subprotocol, handshake.accepted_extensions, handshake.trailing_data
-            )
-        elif handshake.state is _REJECTING and self._state is _CONNECTING:
-            self._set_cause(Cause.REJECTION)
-            self._step(Step.REJECT)
-        elif handshake.state is _CLOSED and self._state is not _CLOSED:
-            self._set_cause(Cause.REJECTION)
-            self._over(TransportAction.CLOSE)
-
-    def _open(
-        self, subprotocol: str | None, extensions: list[Extension], trailing_data: bytes
-    ) -> None:
-        config = self.config
-        if subprotocol is not None:
-            config = self.config = config.profiles.get(subprotocol, config)
-        limits = config.limits
-        client = self.role is ConnectionType.CLIENT
-        self.subprotocol = subprotocol
-        self.extensions, deflate, chain = arrange_extensions(extensions, limits)
-        frames = limits.max_frames_per_call
-        if config.auto_pause:
-            frames = min(frames or limits.max_queued_messages, limits.max_queued_messages)
-        self._parser = _Parser(
-            client,
-            limits,
-            deflate,
-            chain,
-            whole_messages=config.whole_messages,
-            text_as_bytes=config.text_as_bytes,
-            max_frames=frames,
-        )
-        self._encoder = FrameEncoder(client, KeySource(config.entropy), deflate, chain)
-        self._handshake = None
-        self._step(Step.ACCEPT)
-        now = self._now
-        self.keepalive = Keepalive(config.keepalive, now=now, entropy=config.entropy)
-        self._deadlines.clear(Timer.OPEN)
-        self._deadlines.set(Timer.IDLE, _after(now, config.idle_timeout))
-        self._deadlines.set(Timer.AGE, _after(now, config.max_age))
-        self._control_tokens = float(limits.control_burst)
-        self._control_time = now
-        self._input = trailing_data + self._input
 
     def _take(self, events: list[Event]) -> list[Event]:
         """Looks at what came out of the parser, and does what has to follow from it."""
@@ -439,269 +263,6 @@ class Session:
         self.paused = False
         self._delivered = self._delivered_bytes = 0
         return [] if self._ended else self._proceed()
-
-    # -- output ------------------------------------------------------------------------------------
-
-    def send(self, event: Event | PreparedMessage, now: float) -> None:
-        """Sends an event; :meth:`data_to_send` has the octets.
-
-        Args:
-            event: In the handshake ``Request`` (client), ``AcceptConnection``,
-                ``RejectConnection`` or ``RejectData`` (server); then a message or a piece of one,
-                a prepared message, ``Ping``, ``Pong`` or ``CloseConnection``.
-            now: The time.
-
-        Raises:
-            LocalProtocolError: The event may not be sent now, or its contents may not be sent at
-                all; the session is as it was.
-            TypeError: It is not an event that can be sent.
-        """
-        self._tick(now)
-        encoder = self._encoder
-        handshake = self._handshake
-        if handshake is not None:
-            self._queue(handshake.send(event))  # type: ignore[arg-type]
-            self._follow(handshake)
-        elif isinstance(event, Message | PreparedMessage):
-            if self._state is not _OPEN and (self._state is not _REMOTE_CLOSING or self._failed):
-                raise self._refusal(event)
-            if isinstance(event, PreparedMessage):
-                self._queue(event.frame(encoder))
-            else:
-                self._queue(encoder.message(event))
-        elif isinstance(event, CloseConnection):
-            if self._state is not _OPEN and self._state is not _REMOTE_CLOSING:
-                raise self._refusal(event)
-            self._send_close(event, Cause.LOCAL)
-        elif isinstance(event, Ping | Pong):
-            if self._state is not _OPEN:
-                raise self._refusal(event)
-            if isinstance(event, Ping):
-                self._ping(event.payload)
-            else:
-                self._queue(encoder.control(Opcode.PONG, event.payload))
-        else:
-            raise TypeError(f"not an event that an open session sends: {event!r}")
-
-    def _refusal(self, event: object) -> LocalProtocolError:
-        return LocalProtocolError(
-            f"{type(event).__name__} cannot be sent in state {self._state.name}"
-        )
-
-    def _ping(self, payload: bytes) -> None:
-        self._queue(self._encoder.control(Opcode.PING, payload))
-        self.keepalive.ping(bytes(payload), self._now)
-
-    def _queue(self, octets: bytes) -> None:
-        if not octets:
-            return
-        self._out.append(octets)
-        self._waiting += len(octets)
-        bound = self.config.limits.max_outgoing
-        if bound is not None and self._waiting + self._backlog > bound and self._state is _OPEN:
-            self._unread = [*(self._unread or ()), self._violation("too much output waits")]
-
-    def data_to_send(self) -> bytes:
-        """Takes the octets that are to be written to the transport.
-
-        Returns:
-            All of them, with the automatic answers; empty where there are none.
-        """
-        if self._pong is not None or self._answer is not None:
-            self._flush()
-        out = self._out
-        if not out:
-            return b""
-        octets = out[0] if len(out) == 1 else b"".join(out)
-        self._out = []
-        self._waiting = 0
-        self._handed += len(octets)
-        return octets
-
-    def _flush(self) -> None:
-        """Writes the automatic answers."""
-        pong, answer = self._pong, self._answer
-        self._pong = self._answer = None
-        # Our own close frame may wait already, and nothing goes behind it (RFC 6455 §5.5.1). While
-        # the transport is stuck the Pong waits for a later Ping to take its place.
-        if pong is not None and self._state is not _CLOSED:
-            if self._backlog < self.config.limits.high_water or answer is not None:
-                octets = self._encoder.control(Opcode.PONG, pong)
-                self._out.insert(0, octets)
-                self._waiting += len(octets)
-            else:
-                self._pong = pong
-        if answer is not None:
-            self._send_close(answer, Cause.REMOTE)
-
-    def transport_backlog(self, octets: int, now: float) -> None:
-        """Tells how much of what was handed out the transport has not taken yet.
-
-        Adapters that know it call this after writing and when it changes. Then the output is
-        bounded by ``limits.max_outgoing``, ``writable`` includes it, and a transport that takes
-        nothing for ``send_timeout`` seconds ends the session.
-
-        Args:
-            octets: How many wait in the transport's own buffer.
-            now: The time.
-        """
-        self._tick(now)
-        moved = octets < self._backlog or self._deadlines[Timer.SEND] == inf
-        self._backlog = octets
-        if not octets or self._ended:
-            self._deadlines.clear(Timer.SEND)
-        elif moved:
-            self._deadlines.set(Timer.SEND, _after(now, self.config.send_timeout))
-
-    # -- closing -----------------------------------------------------------------------------------
-
-    def close(
-        self,
-        code: int = CloseReason.NORMAL_CLOSURE,
-        reason: str = "",
-        *,
-        now: float,
-        cause: Cause = Cause.LOCAL,
-    ) -> None:
-        """Begins to close, whatever the state; once more does nothing.
-
-        Args:
-            code: The status code (RFC 6455 §7.4).
-            reason: Text of at most 123 octets in UTF-8; longer ones are cut.
-            now: The time.
-            cause: Why.
-
-        Raises:
-            LocalProtocolError: The code may not be sent, or the reason cannot be encoded.
-        """
-        self._tick(now)
-        if self._state in (_OPEN, _REMOTE_CLOSING):
-            self._send_close(CloseConnection(code, reason), cause)
-        elif self._handshake is not None and self._state is _CONNECTING:
-            self._set_cause(cause, reason)
-            self._give_up(self._handshake, 503)
-
-    def abort(self, *, now: float, cause: Cause = Cause.LOCAL) -> list[Event]:
-        """Ends the session at once, without a close frame.
-
-        Args:
-            now: The time.
-            cause: Why.
-
-        Returns:
-            The ``ConnectionClosed``, unless it is out already.
-        """
-        self._tick(now)
-        events: list[Event] = []
-        if not self._ended:
-            self._set_cause(cause)
-            self._finish(TransportAction.ABORT, events)
-        return events
-
-    def tls_failed(self, *, now: float) -> list[Event]:
-        """Ends the session because TLS did; the code is 1015 (RFC 6455 §7.4.1).
-
-        Args:
-            now: The time.
-
-        Returns:
-            The ``ConnectionClosed``, unless it is out already.
-        """
-        return self.abort(now=now, cause=Cause.TLS)
-
-    def _send_close(self, event: CloseConnection, cause: Cause) -> None:
-        octets = self._encoder.close(event.code, event.reason)
-        self._answer = None
-        self._close_sent = event
-        self._set_cause(cause)
-        self._step(Step.SEND_CLOSE)
-        self._arm_close()
-        self._out.append(octets)
-        self._waiting += len(octets)
-        if self._state is _CLOSED and (self.role is ConnectionType.SERVER or self._failed):
-            # RFC 6455 §7.1.1: the server closes TCP first.
-            self.transport_action = TransportAction.CLOSE
-
-    def _fail(self, event: CloseConnection) -> None:
-        """Fails the connection (RFC 6455 §7.1.7) for what an event says."""
-        self._failed = True
-        if self._state is _OPEN and not self.config.auto_close:
-            # The close frame is the caller's.
-            self._step(Step.RECEIVE_CLOSE)
-            self._arm_close()
-            return
-        if self._state is _OPEN:
-            octets = self._encoder.close(event.code, event.reason)
-            self._close_sent = event
-            self._out.append(octets)
-            self._waiting += len(octets)
-        self._pong = None
-        self._over(TransportAction.CLOSE)
-
-    def _violation(self, reason: str) -> CloseConnection:
-        """Fails the connection because a rule of ours was broken."""
-        if self._parser is not None:
-            self._parser.end_of_input()
-        event = CloseConnection(CloseReason.POLICY_VIOLATION, reason)
-        self._set_cause(Cause.LIMIT, reason)
-        self._fail(event)
-        return event
-
-    def _give_up(self, handshake: H11Handshake, status: int) -> None:
-        """Ends the handshake, politely where a response can still be sent."""
-        action = TransportAction.ABORT
-        if self.role is ConnectionType.SERVER:
-            try:
-                self._queue(handshake.send(RejectConnection(status_code=status)))
-                action = TransportAction.CLOSE
-            except LocalProtocolError:
-                # There is nothing yet to respond to.
-                pass
-        self._over(action)
-
-    def _over(self, action: TransportAction) -> None:
-        """Nothing more will be said; the transport has until the close deadline to end."""
-        self._step(Step.END)
-        self._arm_close()
-        self._handshake = None
-        self._input = b""
-        self.transport_action = action
-
-    def _end_of_input(self, events: list[Event]) -> None:
-        if self._answer is not None:
-            # The transport may be closed one way only.
-            self._flush()
-        self._set_cause(Cause.END_OF_INPUT)
-        self._finish(TransportAction.CLOSE, events)
-
-    def _finish(self, action: TransportAction, events: list[Event]) -> None:
-        """The end: reports it, and lets go of everything."""
-        self._over(action)
-        self._ended = True
-        self._parser = None
-        self._pong = self._answer = None
-        self._deadlines.clear_all()
-        received = self._close_rcvd
-        cause = self._cause or Cause.LOCAL
-        if received is not None:
-            code, reason = received.code, received.reason or ""
-        else:
-            code = (
-                CloseReason.TLS_HANDSHAKE_FAILED
-                if cause is Cause.TLS
-                else CloseReason.ABNORMAL_CLOSURE
-            )
-            reason = self._detail
-        events.append(ConnectionClosed(int(code), reason, cause, received, self._close_sent))
-
-    def _step(self, step: Step) -> None:
-        self._state = TRANSITIONS[self._state, step]
-
-    def _set_cause(self, cause: Cause, detail: str | None = None) -> None:
-        """Notes why the session ends; the first reason stays."""
-        if self._cause is None:
-            self._cause = cause
-            self._detail = detail or ""
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -816,24 +377,6 @@ class Session:
         self._tick(now)
         self.keepalive.reconfigure(config, now)
 
-    def _arm_close(self) -> None:
-        """Gives closing its deadline; that of the first step stays."""
-        if self._deadlines[Timer.CLOSE] == inf:
-            self._deadlines.clear(Timer.OPEN)
-            self._deadlines.set(Timer.CLOSE, _after(self._now, self.config.close_timeout))
-
-    def _tick(self, now: float) -> None:
-        if now < self._now:
-            self._shift(now)
-        self._now = now
-
-    def _shift(self, now: float) -> None:
-        """Follows a clock that was set back: what had time before still has as much."""
-        seconds = now - self._now
-        self._deadlines.shift(seconds)
-        self._control_time += seconds
-        self.keepalive.shift(seconds)
-
     def describe(self, now: float) -> str:
         """The session in one line for logs and dumps, at most 200 characters, safe to print.
 
@@ -854,7 +397,3 @@ class Session:
         if self._cause is not None:
             words.append(f"cause {self._cause.value}")
         return ", ".join(words)[:200]
-
-
-def _after(now: float, seconds: float | None) -> float:
-    return inf if seconds is None else now + seconds
