@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsproto_sip.limits import STREAMING_LIMITS, Limits
+
+NAMES = [item.name for item in dataclasses.fields(Limits)]
+OPTIONAL = [item.name for item in dataclasses.fields(Limits) if "None" in str(item.type)]
+
+
+def test_defaults_that_hold_on_a_public_address() -> None:
+    limits = Limits()
+    assert limits.max_handshake_bytes == 16 * 1024
+    assert limits.max_header_line == 8 * 1024
+    assert limits.max_headers == 64
+    assert limits.max_list_items == 32
+    assert limits.max_message_size == 1024 * 1024
+    assert limits.max_frame_size is None
+    assert limits.max_fragments == 1024
+    assert limits.max_inflate_ratio == 200
+    assert limits.inflate_ratio_floor == 64 * 1024
+    assert limits.max_inflated_per_read == 2 * 1024 * 1024
+
+
+def test_streaming_bounds_no_message() -> None:
+    assert dataclasses.replace(Limits(), max_message_size=None, max_fragments=None) == (
+        STREAMING_LIMITS
+    )
+
+
+def test_every_bound_is_documented() -> None:
+    text = Limits.__doc__ or ""
+    assert [name for name in NAMES if f"        {name}: " not in text] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(value=st.integers(max_value=-1))
+def test_a_negative_bound_is_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must not be negative: {value}$"):
+        dataclasses.replace(Limits(), **{name: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(value=st.integers(min_value=0))
+def test_any_other_bound_is_taken(name: str, value: int) -> None:
+    assert getattr(dataclasses.replace(Limits(), **{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_none_switches_off(name: str) -> None:
+    off: dict[str, Any] = {name: None}
+    assert getattr(dataclasses.replace(Limits(), **off), name) is None
+
+
+def test_values_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Limits().max_headers = 3  # type: ignore[misc]
+    assert hash(Limits()) == hash(Limits())
+    assert not hasattr(Limits(), "__dict__")
