@@ -28,9 +28,16 @@ def test_defaults_that_hold_on_a_public_address() -> None:
 
 
 def test_streaming_bounds_no_message() -> None:
-    assert dataclasses.replace(Limits(), max_message_size=None, max_fragments=None) == (
-        STREAMING_LIMITS
-    )
+    differing = {
+        name: getattr(STREAMING_LIMITS, name)
+        for name in NAMES
+        if getattr(STREAMING_LIMITS, name) != getattr(Limits(), name)
+    }
+    assert differing == {
+        "max_message_size": None,
+        "max_fragments": None,
+        "inflate_ratio_floor": 1024 * 1024,
+    }
 
 
 def test_every_bound_is_documented() -> None:
