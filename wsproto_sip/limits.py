@@ -70,5 +70,8 @@ class Limits:
 
 
 #: What a connection gets that streams the pieces of messages to its caller: it holds no message,
-#: so the size and the number of pieces of one are the caller's to bound.
-STREAMING_LIMITS = Limits(max_message_size=None, max_fragments=None)
+#: so the size and the number of pieces of one are the caller's to bound, and a message may be a
+#: megabyte of zeros.
+STREAMING_LIMITS = Limits(
+    max_message_size=None, max_fragments=None, inflate_ratio_floor=1024 * 1024
+)
