@@ -1,0 +1,330 @@
+"""URIs: ``sip:`` and ``sips:`` taken apart, ``tel:`` half so, any other kept as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Self
+from urllib.parse import unquote as percent_decode
+
+from ._syntax import HOST, parse_port
+from .errors import SipParseError, SipValueError
+from .params import NO_URI_PARAMS, UriParams, percent_encode
+
+__all__ = ["AbsoluteUri", "SipUri", "TelUri", "Uri", "parse_uri"]
+
+_USER = r"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]++|%[0-9A-Fa-f]{2})++"
+_PASSWORD = r"(?:[A-Za-z0-9\-_.!~*'()&=+$,]++|%[0-9A-Fa-f]{2})*+"  # noqa: S105 - grammar
+_HEADERS = r"(?:[A-Za-z0-9\-_.!~*'()\[\]/?:+$=&]++|%[0-9A-Fa-f]{2})++"
+_SIP_RE = re.compile(
+    rf"(sips?+):(?:({_USER})(?::({_PASSWORD}))?+@)?({HOST})(?::([0-9]++))?(;[^?]++)?(?:\?({_HEADERS}))?+",
+    re.IGNORECASE | re.ASCII,
+)
+_USER_RE = re.compile(_USER)
+_PASSWORD_RE = re.compile(_PASSWORD)
+_HOST_RE = re.compile(HOST)
+_HEADERS_RE = re.compile(_HEADERS)
+_TEL_RE = re.compile(r"tel:(\+?+[0-9A-Fa-f*#().\-]++)((?:;[^;]++)*+)", re.IGNORECASE | re.ASCII)
+_SEPARATORS_RE = re.compile(r"[().\-]++")
+#: Visible ASCII except what would end a name-addr or a request line.
+_ABSOLUTE_RE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*+):[^\x00-\x20\x7f-\U0010ffff<>\"]++")
+_USER_SAFE = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()&=+$,;?/"
+)
+#: Parameters that two equal URIs must both have or both lack (RFC 3261 §19.1.4).
+_DECISIVE_PARAMS = ("user", "ttl", "method", "maddr", "transport")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SipUri:
+    """A SIP or SIPS URI (RFC 3261 §19.1); user, password and headers as written, escapes kept.
+
+    Equality is that of §19.1.4: ``SIP:%61lice@Example.COM`` equals ``sip:alice@example.com``, but
+    a URI with ``:5060`` differs from one without a port. It is not transitive, and the hash takes
+    only what equal URIs always share.
+
+    Args:
+        host: A name, an IPv4 address, or an IPv6 address in brackets.
+        user: The user part, escaped; :meth:`make` takes a plain one.
+        port: 0 to 65535.
+        params: The parameters.
+        scheme: ``sip`` or ``sips``.
+        password: The password, escaped.
+        headers: What follows the question mark, escaped.
+
+    Raises:
+        SipValueError: A part cannot stand in a URI as it is.
+    """
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+    params: UriParams = field(default=NO_URI_PARAMS)
+    scheme: str = "sip"
+    password: str | None = None
+    headers: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _HOST_RE.fullmatch(self.host):
+            raise SipValueError(f"not a host: {self.host!r:.100}")
+        if self.user is not None and not _USER_RE.fullmatch(self.user):
+            raise SipValueError(f"not an escaped user part: {self.user!r:.100}")
+        if self.port is not None and not 0 <= self.port <= 65535:
+            raise SipValueError(f"not a port: {self.port!r}")
+        if self.scheme not in ("sip", "sips"):
+            raise SipValueError(f"neither sip nor sips: {self.scheme!r:.100}")
+        if self.password is not None and (
+            self.user is None or not _PASSWORD_RE.fullmatch(self.password)
+        ):
+            raise SipValueError("not an escaped password, or one without a user")
+        if self.headers is not None and not _HEADERS_RE.fullmatch(self.headers):
+            raise SipValueError(f"not escaped headers: {self.headers!r:.100}")
+
+    @classmethod
+    def make(
+        cls,
+        host: str,
+        user: str | None = None,
+        port: int | None = None,
+        *,
+        scheme: str = "sip",
+        **params: str | None,
+    ) -> SipUri:
+        """Make a URI from plain text, escaping what needs it.
+
+        Args:
+            host: As for the class; an IPv6 address may come without its brackets.
+            user: The plain user part.
+            port: 0 to 65535.
+            scheme: ``sip`` or ``sips``.
+            params: Parameters, plain; ``None`` is one without a value (``lr=None``).
+
+        Raises:
+            SipValueError: A part cannot be written.
+        """
+        return cls(
+            bracketed(host),
+            None if user is None else percent_encode(user, _USER_SAFE),
+            port,
+            UriParams(params.items()) if params else NO_URI_PARAMS,
+            scheme,
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> SipUri:
+        """Read a SIP or SIPS URI.
+
+        Raises:
+            SipParseError: 416 for another scheme, 400 for bad syntax.
+        """
+        match = _SIP_RE.fullmatch(text)
+        if match is None:
+            if text[:4].lower() == "sip:" or text[:5].lower() == "sips:":
+                raise SipParseError(400, f"bad SIP URI: {text!r:.100}")
+            raise SipParseError(416, f"not a SIP URI: {text!r:.100}")
+        scheme, user, password, host, port, params, headers = match.groups()
+        uri = cls.__new__(cls)
+        _set(uri, "host", host)
+        _set(uri, "user", user)
+        _set(uri, "port", port and parse_port(port))
+        _set(uri, "params", UriParams.parse(params) if params else NO_URI_PARAMS)
+        _set(uri, "scheme", scheme if scheme in ("sip", "sips") else scheme.lower())
+        _set(uri, "password", password)
+        _set(uri, "headers", headers)
+        return uri
+
+    @property
+    def username(self) -> str | None:
+        """The user part as plain text, without its escapes."""
+        return None if self.user is None else _decoded(self.user)
+
+    @property
+    def address(self) -> str:
+        """The host as an address literal goes without brackets: ``::1``, ``192.0.2.1``, a name."""
+        return self.host[1:-1] if self.host[0] == "[" else self.host
+
+    @property
+    def transport(self) -> str | None:
+        """The transport parameter in lower case, if there is one."""
+        value = self.params.get("transport")
+        return value if value is None else value.lower()
+
+    @property
+    def aor(self) -> SipUri:
+        """Scheme, user and host alone, canonical: what a registrar looks up (RFC 3261 §10.3)."""
+        user = self.username
+        return SipUri.make(self.host.lower(), user, scheme=self.scheme)
+
+    def with_param(self, name: str, value: str | None = None, *, first: bool = False) -> Self:
+        """This URI with a parameter set; see :meth:`UriParams.with_param`."""
+        return replace(self, params=self.params.with_param(name, value, first=first))
+
+    def without_param(self, name: str) -> Self:
+        """This URI without that parameter."""
+        return replace(self, params=self.params.without(name))
+
+    def __str__(self) -> str:
+        user = self.user
+        if user is None:
+            userinfo = ""
+        elif self.password is None:
+            userinfo = user + "@"
+        else:
+            userinfo = f"{user}:{self.password}@"
+        port = "" if self.port is None else f":{self.port}"
+        headers = "" if self.headers is None else f"?{self.headers}"
+        return f"{self.scheme}:{userinfo}{self.host}{port}{self.params}{headers}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SipUri):
+            return NotImplemented
+        if self._decisive() != other._decisive():
+            return False
+        mine = _decoded_params(self.params)
+        theirs = _decoded_params(other.params)
+        for name in _DECISIVE_PARAMS:
+            if mine.get(name) != theirs.get(name):
+                return False
+        # Of the others, those that both have must agree; one that only one has is passed over.
+        for name, value in mine.items():
+            if theirs.get(name, value) != value:
+                return False
+        return _header_set(self.headers) == _header_set(other.headers)
+
+    def __hash__(self) -> int:
+        return hash(self._decisive())
+
+    def _decisive(self) -> tuple[str, str | None, str | None, str, int | None]:
+        password = None if self.password is None else _decoded(self.password)
+        return (self.scheme, self.username, password, self.host.lower(), self.port)
+
+
+_set = object.__setattr__
+
+
+def bracketed(host: str) -> str:
+    """The host as URIs and Via write it: an IPv6 address gets its brackets."""
+    return f"[{host}]" if ":" in host and host[:1] != "[" else host
+
+
+def _decoded(text: str) -> str:
+    return percent_decode(text, errors="surrogateescape") if "%" in text else text
+
+
+def _decoded_params(params: UriParams) -> dict[str, str]:
+    return {_decoded(name).lower(): _decoded(value or "").lower() for name, value in params}
+
+
+def _header_set(headers: str | None) -> list[tuple[str, str]]:
+    """The headers of a URI, comparable: names without case, order without meaning."""
+    items = []
+    for item in (headers or "").split("&"):
+        name, _, value = item.partition("=")
+        items.append((_decoded(name).lower(), _decoded(value)))
+    return sorted(items)
+
+
+@dataclass(frozen=True, slots=True)
+class TelUri:
+    """A ``tel:`` URI (RFC 3966). Numbers that differ only in separators are equal.
+
+    Args:
+        number: The number as written, with its separators, and ``+`` in front of a global one.
+        params: The parameters as written, from the first semicolon on.
+
+    Raises:
+        SipValueError: A part cannot stand in a URI as it is.
+    """
+
+    number: str
+    params: str = ""
+
+    def __post_init__(self) -> None:
+        text = str(self)
+        match = _TEL_RE.fullmatch(text)
+        if not match or match[1] != self.number or not _ABSOLUTE_RE.fullmatch(text):
+            raise SipValueError(f"not a tel URI: {text!r:.100}")
+
+    @classmethod
+    def parse(cls, text: str) -> TelUri:
+        """Read a tel URI.
+
+        Raises:
+            SipParseError: 400, for bad syntax.
+        """
+        match = _TEL_RE.fullmatch(text)
+        if not match or not _ABSOLUTE_RE.fullmatch(text):
+            raise SipParseError(400, f"bad tel URI: {text!r:.100}")
+        return cls(match[1], match[2])
+
+    @property
+    def scheme(self) -> str:
+        """Always ``tel``."""
+        return "tel"
+
+    @property
+    def digits(self) -> str:
+        """The number without its visual separators."""
+        return _SEPARATORS_RE.sub("", self.number)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TelUri):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, tuple[str, ...]]:
+        return (self.digits.lower(), tuple(sorted(self.params.lower().split(";"))))
+
+    def __str__(self) -> str:
+        return f"tel:{self.number}{self.params}"
+
+
+@dataclass(frozen=True, slots=True)
+class AbsoluteUri:
+    """Any other URI, kept as it is (``mailto:``, ``urn:``, ``http:`` …).
+
+    Args:
+        text: The whole URI.
+
+    Raises:
+        SipValueError: It has no scheme, or holds white space, quotes, angle brackets or characters
+            outside ASCII.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _ABSOLUTE_RE.fullmatch(self.text):
+            raise SipValueError(f"not an absolute URI: {self.text!r:.100}")
+
+    @property
+    def scheme(self) -> str:
+        """The scheme in lower case."""
+        return self.text.partition(":")[0].lower()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Uri = SipUri | TelUri | AbsoluteUri
+
+
+def parse_uri(text: str) -> Uri:
+    """Read a URI of any scheme.
+
+    Raises:
+        SipParseError: 400, for bad syntax.
+    """
+    if text[:4] == "sip:":
+        return SipUri.parse(text)
+    if (match := _ABSOLUTE_RE.fullmatch(text)) is None:
+        raise SipParseError(400, f"bad URI: {text!r:.100}")
+    scheme = match[1].lower()
+    if scheme in ("sip", "sips"):
+        return SipUri.parse(text)
+    if scheme == "tel":
+        return TelUri.parse(text)
+    return AbsoluteUri(text)

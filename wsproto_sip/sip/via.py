@@ -1,0 +1,109 @@
+"""Via: the path a request has taken (RFC 3261 §20.42), with rport and received (RFC 3581)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from ._syntax import HOST, LWS, PARAMS, TOKEN, check_token, parse_port, parse_uint
+from .errors import SipParseError, SipValueError
+from .params import NO_PARAMS, Params
+
+__all__ = ["MAGIC_COOKIE", "Via"]
+
+#: What the branch of every element since RFC 3261 starts with (§8.1.1.7).
+MAGIC_COOKIE = "z9hG4bK"
+
+_VIA_RE = re.compile(
+    rf"{LWS}SIP{LWS}/{LWS}2\.0{LWS}/{LWS}({TOKEN})[ \t]++"
+    rf"({HOST})(?:{LWS}:{LWS}([0-9]++))?+({PARAMS}){LWS}",
+    re.IGNORECASE | re.ASCII,
+)
+_HOST_RE = re.compile(HOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """One hop.
+
+    Args:
+        transport: ``UDP``, ``TCP``, ``TLS``, ``WS``, ``WSS`` or any other token.
+        host: The sent-by host: a name, an IPv4 address, or an IPv6 address in brackets.
+        port: The sent-by port, if there.
+        params: The parameters.
+
+    Raises:
+        SipValueError: A part cannot stand in a Via as it is.
+    """
+
+    transport: str
+    host: str
+    port: int | None = None
+    params: Params = field(default=NO_PARAMS)
+
+    def __post_init__(self) -> None:
+        check_token(self.transport, "transport")
+        if not _HOST_RE.fullmatch(self.host):
+            raise SipValueError(f"not a host: {self.host!r:.100}")
+        if self.port is not None and not 0 <= self.port <= 65535:
+            raise SipValueError(f"not a port: {self.port!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Via:
+        """Read one value.
+
+        Raises:
+            SipParseError: 400, for bad syntax, a port above 65535 or another protocol than SIP/2.0.
+        """
+        match = _VIA_RE.fullmatch(text)
+        if match is None:
+            raise SipParseError(400, f"bad Via: {text!r:.100}")
+        transport, host, port, params = match.groups()
+        via = cls.__new__(cls)
+        _set(via, "transport", transport)
+        _set(via, "host", host)
+        _set(via, "port", port and parse_port(port))
+        _set(via, "params", Params.from_checked(params))
+        return via
+
+    @property
+    def branch(self) -> str | None:
+        """The branch parameter, which names the transaction (RFC 3261 §8.1.1.7)."""
+        return self.params.get("branch")
+
+    @property
+    def received(self) -> str | None:
+        """The address the request came from (RFC 3261 §18.2.1), without brackets."""
+        value = self.params.get("received")
+        return value[1:-1] if value and value[0] == "[" else value
+
+    @property
+    def rport(self) -> int | None:
+        """The port the request came from (RFC 3581 §4); ``None`` while it is only asked for.
+
+        Raises:
+            SipParseError: 400, for something else than a port.
+        """
+        value = self.params.get("rport")
+        return parse_uint(value, 65535, "rport") if value else None
+
+    @property
+    def address(self) -> str:
+        """The sent-by host without an IPv6 address's brackets."""
+        return self.host[1:-1] if self.host[0] == "[" else self.host
+
+    def with_param(self, name: str, value: str | None = None) -> Self:
+        """This value with a parameter set; see :meth:`Params.with_param`."""
+        return replace(self, params=self.params.with_param(name, value))
+
+    def without_param(self, name: str) -> Self:
+        """This value without that parameter."""
+        return replace(self, params=self.params.without(name))
+
+    def __str__(self) -> str:
+        port = "" if self.port is None else f":{self.port}"
+        return f"SIP/2.0/{self.transport} {self.host}{port}{self.params}"
+
+
+_set = object.__setattr__
