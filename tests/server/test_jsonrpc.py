@@ -242,7 +242,7 @@ def test_every_call_has_an_outcome(count: int) -> None:
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(10**19), 10**19)
+    | st.integers(-(10**18), 10**18)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
