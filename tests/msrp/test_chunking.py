@@ -15,14 +15,15 @@ from wsproto_sip.msrp.chunking import (
 )
 from wsproto_sip.msrp.limits import MsrpLimits
 from wsproto_sip.msrp.message import ByteRange, Continuation
+from wsproto_sip.utilities import LocalProtocolError
 
 COMPLETE, MORE, ABORT = Continuation.COMPLETE, Continuation.MORE, Continuation.ABORT
 
 
 def pieces_of(splitter: MessageSplitter) -> list[Piece]:
     found = []
-    while (piece := splitter.next_piece()) is not None:
-        found.append(piece)
+    while not splitter.finished:
+        found.append(splitter.next_piece())
     return found
 
 
@@ -71,11 +72,12 @@ def test_abort() -> None:
     splitter = MessageSplitter(b"abcd", chunk_size=2)
     splitter.next_piece()
     assert splitter.abort() == Piece(ByteRange(3, 2, 4), b"", ABORT)
-    assert splitter.next_piece() is None
+    with pytest.raises(LocalProtocolError, match="finished"):
+        splitter.next_piece()
     assert splitter.abort() is None
     fresh = MessageSplitter(b"abcd")
     assert fresh.abort() is None
-    assert fresh.next_piece() is None
+    assert fresh.finished
     done = MessageSplitter(b"abcd")
     pieces_of(done)
     assert done.abort() is None
@@ -283,8 +285,8 @@ def test_any_interleaving_of_two_messages(
     reassembler = Reassembler()
     found: dict[int, bytes] = {}
     for turn in [*turns, *[False] * 40, *[True] * 40]:
-        piece = splitters[turn].next_piece()
-        if piece is not None:
+        if not splitters[turn].finished:
+            piece = splitters[turn].next_piece()
             result = reassembler.receive(
                 b"%d" % turn, piece.byte_range, piece.data, piece.continuation
             )

@@ -759,8 +759,8 @@ def test_the_recording_through_the_relay() -> None:
         if entry.who not in numbers:
             continue
         data = entry.data
-        for theirs in sessions:
-            data = data.replace(theirs, sessions[theirs])
+        for theirs, replacement in sessions.items():
+            data = data.replace(theirs, replacement)
         chunk = parse_chunk(data)
         if entry.to_server:
             if isinstance(chunk, MsrpResponse):

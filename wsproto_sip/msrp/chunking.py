@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from ..utilities import RemoteProtocolError
+from ..utilities import LocalProtocolError, RemoteProtocolError
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .message import ByteRange, Continuation
 
@@ -77,10 +77,14 @@ class MessageSplitter:
         """Octets of the whole message."""
         return len(self._body)
 
-    def next_piece(self) -> Piece | None:
-        """The next piece; ``None`` when the message is finished. An empty message has one."""
+    def next_piece(self) -> Piece:
+        """The next piece. An empty message has one.
+
+        Raises:
+            LocalProtocolError: The message is finished.
+        """
         if self.finished:
-            return None
+            raise LocalProtocolError("the message is finished")
         start = self.position
         data = self._body[start : start + self._chunk_size]
         self.position = start + len(data)

@@ -1,0 +1,598 @@
+"""The client half: one MSRP session through a relay (RFC 4975 §7, RFC 4976 §5, RFC 7977 §5).
+
+Theory of operation: the client authenticates, gets a session at the relay, and tells the other
+side its path by other means, such as SDP in SIP; so it learns the other side's path. Then messages
+go out in chunks that take turns, so that a text does not wait for a file, and no more of them than
+the window allows before the first is answered. Chunks are made when they are asked for, so that a
+slow connection holds no queue of them.
+
+Responses, reports and authentication go before the chunks of messages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from ..typing import Entropy
+from ..utilities import LocalProtocolError
+from .authentication import (
+    AuthenticationError,
+    Challenge,
+    Credentials,
+    Ha1,
+    answer_challenge,
+    verify_server,
+)
+from .chunking import DEFAULT_CHUNK_SIZE, MessageSplitter, Piece, Reassembler, ReassemblyError
+from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
+from .message import (
+    ByteRange,
+    Continuation,
+    FailureReport,
+    MsrpParseError,
+    MsrpRequest,
+    MsrpResponse,
+    format_status,
+    new_transaction_id,
+    parse_chunk,
+    parse_status,
+)
+from .session_events import (
+    Authenticated,
+    AuthenticationFailed,
+    MessageAborted,
+    MessageDelivered,
+    MessageFailed,
+    MessageReceived,
+    MessageSent,
+    MsrpEvent,
+    ReceiveProgress,
+    SendProgress,
+)
+from .uri import MsrpPath, MsrpUri, MsrpUriError, parse_path
+
+__all__ = ["MsrpSession", "MsrpSessionState"]
+
+#: How often one authentication may be asked again: for credentials, for another time, for a
+#: fresh nonce.
+_MAX_ROUNDS = 4
+
+#: The part of a session's time after which it is prolonged.
+_PROLONG_AT = 0.75
+
+
+class MsrpSessionState(Enum):
+    """Where a session stands."""
+
+    #: No session at the relay, and none asked for.
+    NEW = "new"
+    #: The first AUTH is under way.
+    AUTHENTICATING = "authenticating"
+    #: There is a session at the relay.
+    READY = "ready"
+    #: The connection is gone.
+    CLOSED = "closed"
+
+
+@dataclass(slots=True, eq=False)
+class _Outgoing:
+    """A message being sent, or one of which something may still be heard."""
+
+    message_id: bytes
+    content_type: bytes
+    splitter: MessageSplitter
+    success_report: bool
+    failure_report: bool
+    total: int
+    acknowledged: int = 0
+    #: Octets from the first one on that success reports have confirmed.
+    confirmed: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A chunk that waits for its response."""
+
+    message: _Outgoing
+    size: int
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Auth:
+    """An authentication under way."""
+
+    tid: bytes
+    deadline: float
+    rounds: int
+    credentials: Credentials | None
+
+
+class MsrpSession:
+    """One session of a client.
+
+    Args:
+        relay: The URI of the relay to authenticate with.
+        username: Who.
+        password: The password, or what is derived from it.
+        expires: Seconds to ask for; ``None`` leaves them to the relay.
+        prolong: Whether to authenticate again by itself before the time is over.
+        require_proof: Whether to refuse a relay that does not prove to know the password.
+        accept: Media types that may be received, without parameters and in lower case; others are
+            answered with 415. ``None`` for all.
+        chunk_size: Octets of body in one chunk.
+        timeout: Seconds after which a chunk without a response has failed (RFC 4975 §7.1.1).
+        limits: The bounds.
+        entropy: Source of ids and of the client's own URI.
+
+    Raises:
+        ValueError: The user name holds control characters.
+
+    Attributes:
+        local: The client's own URI. It names no address, because a client in a browser knows none
+            (RFC 7977 §5.2.1).
+        state: Where the session stands.
+    """
+
+    def __init__(
+        self,
+        relay: MsrpUri,
+        username: str,
+        password: str | Ha1,
+        *,
+        expires: int | None = None,
+        prolong: bool = True,
+        require_proof: bool = False,
+        accept: Collection[bytes] | None = None,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        timeout: float = 30.0,
+        limits: MsrpLimits = DEFAULT_MSRP_LIMITS,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        # Refuses control characters here rather than in the middle of an authentication.
+        bytes(Credentials(username, "", "", "", "", "", ""))
+        self._relay = relay
+        self._username = username
+        self._password = password
+        self._expires = expires
+        self._prolong = prolong
+        self._require_proof = require_proof
+        self._accept = accept
+        self._chunk_size = chunk_size
+        self._timeout = timeout
+        self._limits = limits
+        self._entropy = entropy
+        self.local = MsrpUri.build(
+            entropy(8).hex() + ".invalid",
+            2855,
+            entropy(12).hex(),
+            secure=relay.secure,
+            transport="ws",
+        )
+        self.state = MsrpSessionState.NEW
+        self._use_path: MsrpPath = ()
+        self._remote: MsrpPath = ()
+        self._challenge: Challenge | None = None
+        self._nonce_count = 0
+        self._auth: _Auth | None = None
+        self._prolong_at: float | None = None
+        self._control: deque[bytes] = deque()
+        self._active: deque[_Outgoing] = deque()
+        self._messages: OrderedDict[bytes, _Outgoing] = OrderedDict()
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._reassembler = Reassembler(limits=limits)
+        self._rejected: OrderedDict[bytes, None] = OrderedDict()
+
+    # -- setting up ------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> MsrpPath:
+        """What the other side writes behind its own session into To-Path; SDP's ``a=path``."""
+        return (*self._use_path, self.local)
+
+    def authenticate(self, now: float) -> None:
+        """Ask the relay for a session, or for more time.
+
+        Args:
+            now: The time in seconds.
+
+        Raises:
+            LocalProtocolError: The connection is gone, or an AUTH is under way.
+        """
+        if self.state is MsrpSessionState.CLOSED:
+            raise LocalProtocolError("the connection is gone")
+        if self._auth is not None:
+            raise LocalProtocolError("an AUTH is under way")
+        if self.state is MsrpSessionState.NEW:
+            self.state = MsrpSessionState.AUTHENTICATING
+        self._send_auth(now, rounds=1)
+
+    def connect(self, remote: MsrpPath) -> None:
+        """Tell the path of the other side; messages go to it and come from it alone.
+
+        Args:
+            remote: What the other side's :attr:`path` says.
+
+        Raises:
+            LocalProtocolError: The path is empty.
+        """
+        if not remote:
+            raise LocalProtocolError("the path of the other side is empty")
+        self._remote = remote
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def send(
+        self,
+        body: bytes,
+        content_type: bytes = b"text/plain",
+        *,
+        success_report: bool = False,
+        failure_report: bool = True,
+    ) -> bytes:
+        """Queue a message.
+
+        Args:
+            body: Its octets.
+            content_type: What they are.
+            success_report: Whether to hear of its delivery.
+            failure_report: Whether to hear of failures, and with them of progress. Without,
+                nothing is heard of the message but a success report.
+
+        Returns:
+            The Message-ID, by which events tell of it.
+
+        Raises:
+            LocalProtocolError: There is no session yet, the other side's path is not known, or
+                there are too many messages under way.
+        """
+        if self.state is not MsrpSessionState.READY or not self._remote:
+            raise LocalProtocolError("a message needs a session and the other side's path")
+        if len(self._active) >= self._limits.max_messages:
+            raise LocalProtocolError(f"{len(self._active)} messages are under way")
+        message = _Outgoing(
+            self._entropy(10).hex().encode("ascii"),
+            content_type,
+            MessageSplitter(body, chunk_size=self._chunk_size),
+            success_report,
+            failure_report,
+            len(body),
+        )
+        self._active.append(message)
+        self._messages[message.message_id] = message
+        # Of the oldest nothing is likely to be heard any more.
+        while len(self._messages) > self._limits.max_transactions_per_connection:
+            self._messages.popitem(last=False)
+        return message.message_id
+
+    def abort(self, message_id: bytes) -> None:
+        """Abandon a message being sent; one that is unknown or sent already is nothing."""
+        message = self._messages.get(message_id)
+        if message is not None and message in self._active:
+            self._end(message)
+
+    def reject(self, message_id: bytes) -> None:
+        """Stop a message being received: what still comes of it is answered with 413."""
+        self._reassembler.discard(message_id)
+        self._rejected[message_id] = None
+        while len(self._rejected) > self._limits.max_messages:
+            self._rejected.popitem(last=False)
+
+    def data_to_send(self, now: float) -> list[bytes]:
+        """The chunks that may go out now, each one WebSocket message.
+
+        Call it again when something came in, and, as long as it gives anything, when these have
+        been taken by the transport.
+
+        Args:
+            now: The time in seconds.
+        """
+        out = list(self._control)
+        self._control.clear()
+        for _ in range(self._limits.max_outstanding_chunks):
+            if not self._active or len(self._sent) >= self._limits.max_outstanding_chunks:
+                break
+            message = self._active.popleft()
+            piece = message.splitter.next_piece()
+            if not message.splitter.finished:
+                self._active.append(message)
+            request = self._chunk(message, piece)
+            if message.failure_report:
+                self._sent[request.transaction_id] = _Sent(
+                    message, len(piece.data), now + self._timeout
+                )
+            out.append(request.to_bytes())
+        return out
+
+    def _chunk(self, message: _Outgoing, piece: Piece) -> MsrpRequest:
+        headers = [
+            (b"Message-ID", message.message_id),
+            (b"Byte-Range", bytes(piece.byte_range)),
+        ]
+        if message.success_report:
+            headers.append((b"Success-Report", b"yes"))
+        if not message.failure_report:
+            headers.append((b"Failure-Report", b"no"))
+        headers.append((b"Content-Type", message.content_type))
+        return MsrpRequest(
+            new_transaction_id(piece.data, entropy=self._entropy),
+            b"SEND",
+            self._use_path + self._remote,
+            (self.local,),
+            headers,
+            piece.data,
+            piece.continuation,
+        )
+
+    def _end(self, message: _Outgoing) -> None:
+        """Nothing more is sent or told of a message; the other side hears it if it has begun."""
+        message.over = True
+        self._messages.pop(message.message_id, None)
+        if message in self._active:
+            self._active.remove(message)
+            piece = message.splitter.abort()
+            if piece is not None:
+                self._control.append(self._chunk(message, piece).to_bytes())
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[MsrpEvent]:
+        """Take one WebSocket message.
+
+        Args:
+            data: Its octets.
+            now: The time in seconds.
+        """
+        events: list[MsrpEvent] = []
+        try:
+            chunk = parse_chunk(data, limits=self._limits)
+        except MsrpParseError as error:
+            response = error.response()
+            if response is not None:
+                self._control.append(response.to_bytes())
+            return events
+        if isinstance(chunk, MsrpResponse):
+            self._on_response(chunk, now, events)
+        elif chunk.method == b"SEND":
+            self._on_send(chunk, events)
+        elif chunk.method == b"REPORT":
+            self._on_report(chunk, events)
+        else:
+            self._control.append(chunk.response(501).to_bytes())
+        return events
+
+    def _on_send(self, request: MsrpRequest, events: list[MsrpEvent]) -> None:
+        before = len(events)
+        status = self._take_chunk(request, events)
+        wanted = request.failure_report
+        if wanted is FailureReport.YES or (wanted is FailureReport.PARTIAL and status != 200):
+            self._control.append(request.response(status).to_bytes())
+        for event in events[before:]:
+            if isinstance(event, MessageReceived) and request.success_report:
+                self._confirm(request, event)
+
+    def _take_chunk(self, request: MsrpRequest, events: list[MsrpEvent]) -> int:
+        """Take the body of a SEND; returns the status to answer (RFC 4975 §7.3)."""
+        if request.to_path != (self.local,) or not self._remote:
+            return 481
+        if request.from_path != self._use_path + self._remote:
+            return 506
+        message_id = request.message_id
+        if message_id is None:
+            return 400
+        aborted = request.continuation is Continuation.ABORT
+        if request.body is None and not aborted:
+            # A sign of life (RFC 7977 §6).
+            return 200
+        content_type = request.content_type or b""
+        media_type = content_type.partition(b";")[0].strip(b" \t").lower()
+        if not aborted and self._accept is not None and media_type not in self._accept:
+            return 415
+        if message_id in self._rejected:
+            if request.continuation is not Continuation.MORE:
+                del self._rejected[message_id]
+            return 413
+        try:
+            state = self._reassembler.receive(
+                message_id, request.byte_range, request.body or b"", request.continuation
+            )
+        except ReassemblyError as error:
+            return error.status
+        if state.aborted:
+            events.append(MessageAborted(message_id))
+        elif state.body is None:
+            events.append(ReceiveProgress(message_id, state.received, state.total))
+        else:
+            events.append(MessageReceived(message_id, content_type, state.body))
+        return 200
+
+    def _confirm(self, request: MsrpRequest, received: MessageReceived) -> None:
+        """Report a whole message as received (RFC 4975 §7.1.2)."""
+        size = len(received.body)
+        report = MsrpRequest(
+            new_transaction_id(entropy=self._entropy),
+            b"REPORT",
+            request.from_path,
+            (self.local,),
+            [
+                (b"Message-ID", received.message_id),
+                (b"Byte-Range", bytes(ByteRange(1, size, size))),
+                (b"Status", format_status(200)),
+            ],
+        )
+        self._control.append(report.to_bytes())
+
+    def _on_report(self, report: MsrpRequest, events: list[MsrpEvent]) -> None:
+        message = self._messages.get(report.message_id or b"")
+        status = report.header(b"status")
+        if message is None or status is None or report.to_path != (self.local,):
+            return
+        code, comment = parse_status(status)
+        if code != 200:
+            self._fail(message, code, comment, events)
+            return
+        held = report.byte_range or ByteRange(1, message.total, message.total)
+        end = message.total if held.end is None else min(held.end, message.total)
+        if held.start <= message.confirmed + 1:
+            message.confirmed = max(message.confirmed, end)
+        if message.confirmed == message.total and message.splitter.finished:
+            del self._messages[message.message_id]
+            events.append(MessageDelivered(message.message_id))
+
+    def _fail(self, message: _Outgoing, code: int, comment: bytes, events: list[MsrpEvent]) -> None:
+        """A message is over; it is told once, and the rest of it is not sent."""
+        if not message.over:
+            self._end(message)
+            events.append(MessageFailed(message.message_id, code, comment))
+
+    def _on_response(self, response: MsrpResponse, now: float, events: list[MsrpEvent]) -> None:
+        if response.to_path != (self.local,):
+            return
+        auth = self._auth
+        if auth is not None and response.transaction_id == auth.tid:
+            self._auth = None
+            try:
+                self._on_auth_response(auth, response, now, events)
+            except (AuthenticationError, MsrpUriError) as error:
+                self._auth_failed(response.code, str(error), events)
+            return
+        sent = self._sent.pop(response.transaction_id, None)
+        if sent is None or sent.message.over:
+            return
+        message = sent.message
+        if response.code != 200:
+            self._fail(message, response.code, response.comment or b"", events)
+            return
+        message.acknowledged += sent.size
+        events.append(SendProgress(message.message_id, message.acknowledged, message.total))
+        if message.acknowledged == message.total:
+            events.append(MessageSent(message.message_id))
+
+    # -- authentication --------------------------------------------------------------------------
+
+    def _send_auth(self, now: float, rounds: int) -> None:
+        request = MsrpRequest(
+            new_transaction_id(entropy=self._entropy), b"AUTH", (self._relay,), (self.local,)
+        )
+        if self._expires is not None:
+            request.headers.append((b"Expires", b"%d" % self._expires))
+        credentials = None
+        if self._challenge is not None:
+            self._nonce_count += 1
+            credentials = answer_challenge(
+                self._challenge,
+                self._username,
+                self._password,
+                self._relay,
+                nonce_count=self._nonce_count,
+                entropy=self._entropy,
+            )
+            request.headers.append((b"Authorization", bytes(credentials)))
+        self._auth = _Auth(request.transaction_id, now + self._timeout, rounds, credentials)
+        self._control.append(request.to_bytes())
+
+    def _on_auth_response(
+        self, auth: _Auth, response: MsrpResponse, now: float, events: list[MsrpEvent]
+    ) -> None:
+        """RFC 4976 §5.1.
+
+        Raises:
+            AuthenticationError: The relay cannot be satisfied, or does not satisfy us.
+            MsrpUriError: It gives no session.
+        """
+        if response.code == 200:
+            self._on_authenticated(auth, response, now, events)
+            return
+        if auth.rounds >= _MAX_ROUNDS:
+            raise AuthenticationError(f"refused {auth.rounds} times")
+        if response.code == 401:
+            challenge = Challenge.parse(response.header(b"www-authenticate") or b"")
+            # With a nonce used before, the refusal can be about the nonce alone.
+            if auth.credentials is not None and self._nonce_count == 1 and not challenge.stale:
+                self._challenge = None
+                raise AuthenticationError("the credentials are refused")
+            self._challenge = challenge
+            self._nonce_count = 0
+        elif response.code == 423:
+            bound = response.header(b"min-expires") or response.header(b"max-expires")
+            if bound is None:
+                raise AuthenticationError("the time asked for is out of bounds that are not told")
+            self._expires = int(bound)
+        else:
+            raise AuthenticationError((response.comment or b"").decode("utf-8", "replace"))
+        self._send_auth(now, auth.rounds + 1)
+
+    def _on_authenticated(
+        self, auth: _Auth, response: MsrpResponse, now: float, events: list[MsrpEvent]
+    ) -> None:
+        info = response.header(b"authentication-info")
+        if auth.credentials is None or info is None:
+            if self._require_proof:
+                raise AuthenticationError("the relay does not prove to know the password")
+        elif not verify_server(auth.credentials, self._password, info):
+            raise AuthenticationError("the relay's proof is wrong")
+        self._use_path = parse_path(response.header(b"use-path") or b"", limits=self._limits)
+        self.state = MsrpSessionState.READY
+        expires = int(response.header(b"expires") or b"0")
+        if self._prolong and expires:
+            self._prolong_at = now + _PROLONG_AT * expires
+        events.append(Authenticated(self.path, expires))
+
+    def _auth_failed(self, status: int, reason: str, events: list[MsrpEvent]) -> None:
+        if self.state is MsrpSessionState.AUTHENTICATING:
+            self.state = MsrpSessionState.NEW
+        events.append(AuthenticationFailed(status, reason))
+
+    # -- time and the end ------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_timeout` has something to do; ``None`` for never."""
+        candidates = (
+            None if self._auth is None else self._auth.deadline,
+            self._prolong_at,
+            next(iter(self._sent.values())).deadline if self._sent else None,
+        )
+        return min((when for when in candidates if when is not None), default=None)
+
+    def handle_timeout(self, now: float) -> list[MsrpEvent]:
+        """Do what is due; an early or repeated call does nothing.
+
+        Args:
+            now: The time in seconds.
+        """
+        events: list[MsrpEvent] = []
+        if self._auth is not None and self._auth.deadline <= now:
+            self._auth = None
+            self._auth_failed(408, "the relay does not answer", events)
+        if self._prolong_at is not None and self._prolong_at <= now:
+            self._prolong_at = None
+            if self._auth is None:
+                self._send_auth(now, rounds=1)
+        while self._sent:
+            tid, sent = next(iter(self._sent.items()))
+            if sent.deadline > now:
+                break
+            del self._sent[tid]
+            self._fail(sent.message, 408, b"", events)
+        return events
+
+    def connection_lost(self) -> list[MsrpEvent]:
+        """The connection is gone: the session is over, and each unfinished message has failed."""
+        events: list[MsrpEvent] = []
+        unfinished = dict.fromkeys(self._active)
+        unfinished.update((sent.message, None) for sent in self._sent.values())
+        for message in unfinished:
+            self._fail(message, 481, b"connection lost", events)
+        self.state = MsrpSessionState.CLOSED
+        self._auth = None
+        self._prolong_at = None
+        self._control.clear()
+        self._sent.clear()
+        self._messages.clear()
+        self._reassembler.clear()
+        return events
