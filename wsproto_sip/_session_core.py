@@ -49,11 +49,20 @@ _DEFAULT: Final = SessionConfig()
 class _Parser(FrameParser):
     """A parser that tells when a session has to look at what came out."""
 
-    __slots__ = ("controls",)
+    __slots__ = ("controls", "fragments")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.controls = False
+        self.fragments = 0
+
+    def _payload(
+        self, payload: bytes | bytearray, frame_done: bool, fin: bool, events: list[Event]
+    ) -> None:
+        if frame_done and not fin:
+            self.fragments += 1
+            self.controls = True
+        super()._payload(payload, frame_done, fin, events)
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         self.controls = True
@@ -90,11 +99,13 @@ class SessionCore:
         "_unread",
         "_waiting",
         "config",
+        "controls_sent",
         "extensions",
         "keepalive",
         "paused",
         "role",
         "subprotocol",
+        "touched",
         "transport_action",
     )
 
@@ -107,6 +118,8 @@ class SessionCore:
         self.extensions: list[Extension] = []
         self.transport_action = TransportAction.NONE
         self.paused = False
+        self.touched = True
+        self.controls_sent = 0
         self.keepalive = Keepalive(config.keepalive, now=now, entropy=config.entropy)
         self._now = now
         self._state = _CONNECTING
@@ -261,7 +274,7 @@ class SessionCore:
             if isinstance(event, Ping):
                 self._ping(event.payload)
             else:
-                self._queue(encoder.control(Opcode.PONG, event.payload))
+                self._queue_control(encoder.control(Opcode.PONG, event.payload))
         else:
             raise TypeError(f"not an event that an open session sends: {event!r}")
 
@@ -271,7 +284,7 @@ class SessionCore:
         )
 
     def _ping(self, payload: bytes) -> None:
-        self._queue(self._encoder.control(Opcode.PING, payload))
+        self._queue_control(self._encoder.control(Opcode.PING, payload))
         self.keepalive.ping(bytes(payload), self._now)
 
     def _queue(self, octets: bytes) -> None:
@@ -282,6 +295,24 @@ class SessionCore:
         bound = self.config.limits.max_outgoing
         if bound is not None and self._waiting + self._backlog > bound and self._state is _OPEN:
             self._unread = [*(self._unread or ()), self._violation("too much output waits")]
+
+    def _queue_control(self, octets: bytes) -> None:
+        # Never refused for what waits already: these frames are few, and the last of them ends it.
+        self.controls_sent += 1
+        self._out.append(octets)
+        self._waiting += len(octets)
+
+    def take_fragments(self) -> int:
+        """Takes how many frames were received since the last call that were not whole messages.
+
+        Returns:
+            Frames of fragmented messages, the last of each left out.
+        """
+        parser = self._parser
+        if parser is None:
+            return 0
+        count, parser.fragments = parser.fragments, 0
+        return count
 
     def data_to_send(self) -> bytes:
         """Takes the octets that are to be written to the transport.
@@ -308,6 +339,7 @@ class SessionCore:
         if pong is not None and self._state is not _CLOSED:
             if self._backlog < self.config.limits.high_water or answer is not None:
                 octets = self._encoder.control(Opcode.PONG, pong)
+                self.controls_sent += 1
                 self._out.insert(0, octets)
                 self._waiting += len(octets)
             else:
@@ -397,8 +429,7 @@ class SessionCore:
         self._set_cause(cause)
         self._step(Step.SEND_CLOSE)
         self._arm_close()
-        self._out.append(octets)
-        self._waiting += len(octets)
+        self._queue_control(octets)
         if self._state is _CLOSED and (self.role is ConnectionType.SERVER or self._failed):
             # RFC 6455 §7.1.1: the server closes TCP first.
             self.transport_action = TransportAction.CLOSE
@@ -414,8 +445,7 @@ class SessionCore:
         if self._state is _OPEN:
             octets = self._encoder.close(event.code, event.reason)
             self._close_sent = event
-            self._out.append(octets)
-            self._waiting += len(octets)
+            self._queue_control(octets)
         self._pong = None
         self._over(TransportAction.CLOSE)
 
@@ -491,12 +521,15 @@ class SessionCore:
             self._deadlines.set(Timer.CLOSE, after(self._now, self.config.close_timeout))
 
     def _tick(self, now: float) -> None:
+        """Takes the time, at the head of every call but a plain read."""
         if now < self._now:
             self._shift(now)
         self._now = now
+        self.touched = True
 
     def _shift(self, now: float) -> None:
         """Follows a clock that was set back: what had time before still has as much."""
+        self.touched = True
         seconds = now - self._now
         self._deadlines.shift(seconds)
         self._control_time += seconds

@@ -107,6 +107,7 @@ class Keepalive:
 
     __slots__ = (
         "_deadline",
+        "_early",
         "_entropy",
         "_extended",
         "_pinged",
@@ -128,6 +129,7 @@ class Keepalive:
         self._entropy = entropy
         self._pinged = now
         self._extended = False
+        self._early = False
         self._deadline = self._first_deadline(now)
 
     def _first_deadline(self, now: float) -> float:
@@ -149,6 +151,19 @@ class Keepalive:
         self.config = config
         self.awaiting = False
         self._deadline = self._first_deadline(max(self.last_received, now - config.interval))
+
+    def spread(self, share: float) -> None:
+        """Makes the first keep-alive of a quiet connection come early.
+
+        Connections that were opened together would be kept alive together for ever; each gets a
+        place of its own in the interval.
+
+        Args:
+            share: Of the interval, above 0 and at most 1.
+        """
+        if self.config.mechanism is not Mechanism.NONE:
+            self._early = True
+            self._deadline = self.last_received + self.config.interval * share
 
     def shift(self, seconds: float) -> None:
         """Follows a clock that was moved.
@@ -224,7 +239,8 @@ class Keepalive:
             self._deadline = inf
             return KeepaliveAction.DEAD
         quiet_until = self.last_received + config.interval
-        if now < quiet_until:
+        early, self._early = self._early and self.last_received == self._pinged, False
+        if now < quiet_until and not early:
             self._deadline = quiet_until
             return None
         if config.mechanism is Mechanism.CHECK:

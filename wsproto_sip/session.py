@@ -73,6 +73,10 @@ class Session(SessionCore):
         paused: Whether messages are held back until :meth:`resume`; the adapter should not read
             meanwhile.
         keepalive: The keep-alive, which works while the connection is open.
+        controls_sent: Control frames that went out; whoever counts them sets it back.
+        touched: Set by every call behind which there may be octets to send, another state or an
+            earlier deadline, which is every one but reads that bring nothing but messages. Whoever
+            has many sessions looks at those that were touched, and takes the mark away.
     """
 
     __slots__ = ()
@@ -132,6 +136,7 @@ class Session(SessionCore):
 
     def _receive_otherwise(self, data: BytesLike | None) -> list[Event]:
         """Takes input in the handshake, while paused, and at its end."""
+        self.touched = True
         if self._ended:
             return []
         if data is None:
@@ -177,6 +182,7 @@ class Session(SessionCore):
 
     def _take(self, events: list[Event]) -> list[Event]:
         """Looks at what came out of the parser, and does what has to follow from it."""
+        self.touched = True
         parser = self._parser
         if parser is not None and (parser.controls or parser.closed):
             parser.controls = False
@@ -266,6 +272,11 @@ class Session(SessionCore):
 
     # -- time --------------------------------------------------------------------------------------
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the next call has something to give that needs no input and no time."""
+        return bool(self._unread) or (not self.paused and self._has_more())
+
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has to be called at the latest.
 
@@ -275,7 +286,7 @@ class Session(SessionCore):
         """
         if self._ended:
             return None
-        if self._unread or (not self.paused and self._has_more()):
+        if self.has_work:
             return self._now
         when = self._deadlines.next()
         if self._state is _OPEN:
@@ -356,9 +367,9 @@ class Session(SessionCore):
             keepalive.postpone(self._now)
         action = keepalive.poll(self._now)
         if action is KeepaliveAction.PING:
-            self._queue(self._encoder.control(Opcode.PING, keepalive.payload))
+            self._queue_control(self._encoder.control(Opcode.PING, keepalive.payload))
         elif action is KeepaliveAction.PONG:
-            self._queue(self._encoder.control(Opcode.PONG, keepalive.payload))
+            self._queue_control(self._encoder.control(Opcode.PONG, keepalive.payload))
         elif action is KeepaliveAction.CHECK:
             events.append(CheckTransport())
         elif action is KeepaliveAction.DEAD:

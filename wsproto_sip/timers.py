@@ -9,14 +9,11 @@ next deadline moves more often than it passes.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
-from itertools import count
 from math import inf
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 __all__ = ["Deadlines", "Timer", "TimerQueue"]
 
@@ -78,22 +75,29 @@ class Deadlines:
         return min(self._times)
 
 
-K = TypeVar("K", bound="Hashable")
+K = TypeVar("K", bound="SupportsOrder")
 
 #: Left-over entries below this many are not worth a clean-up.
 _STALE: Final = 64
 
 
+class SupportsOrder(Hashable, Protocol):
+    """What can be a key, and stand behind a time in a heap."""
+
+    def __lt__(self, other: Any, /) -> bool:
+        """Whether it comes before another."""
+        ...
+
+
 class TimerQueue(Generic[K]):
     """The next deadline of each of many keys: O(log n) to set, and to take the first."""
 
-    __slots__ = ("_heap", "_serial", "_when")
+    __slots__ = ("_heap", "_when")
 
     def __init__(self) -> None:
-        # (when, serial, key); an entry counts while _when has the same two for its key.
-        self._heap: list[tuple[float, int, K]] = []
-        self._when: dict[K, tuple[float, int]] = {}
-        self._serial = count()
+        # (when, key); an entry counts while _when has the same time for its key.
+        self._heap: list[tuple[float, K]] = []
+        self._when: dict[K, float] = {}
 
     def __len__(self) -> int:
         """How many keys have a deadline."""
@@ -108,23 +112,19 @@ class TimerQueue(Generic[K]):
         """
         if when is None:
             self._when.pop(key, None)
-        else:
-            known = self._when.get(key)
-            if known is not None and known[0] == when:
-                return
-            entry = (when, next(self._serial))
-            self._when[key] = entry
-            heappush(self._heap, (*entry, key))
+        elif self._when.get(key) != when:
+            self._when[key] = when
+            heappush(self._heap, (when, key))
         if len(self._heap) > 2 * len(self._when) + _STALE:
-            self._heap = [(*entry, key) for key, entry in self._when.items()]
+            self._heap = [(due, key) for key, due in self._when.items()]
             heapify(self._heap)
 
     def next(self) -> float | None:
         """When the first key is due; None where none is."""
         heap = self._heap
         while heap:
-            when, serial, key = heap[0]
-            if self._when.get(key) == (when, serial):
+            when, key = heap[0]
+            if self._when.get(key) == when:
                 return when
             heappop(heap)
         return None
@@ -142,8 +142,8 @@ class TimerQueue(Generic[K]):
         due: list[K] = []
         heap = self._heap
         while heap and heap[0][0] <= now and (most is None or len(due) < most):
-            when, serial, key = heappop(heap)
-            if self._when.get(key) == (when, serial):
+            when, key = heappop(heap)
+            if self._when.get(key) == when:
                 del self._when[key]
                 due.append(key)
         return due

@@ -13,3 +13,6 @@ BytesLike = bytes | bytearray | memoryview
 #: Source of random octets: takes a count, returns that many unpredictable octets
 #: (the contract of :func:`os.urandom`).
 Entropy = Callable[[int], bytes]
+
+#: An address as text, and a port where the transport has one.
+Address = tuple[str, int | None]

@@ -1,0 +1,66 @@
+"""How an endpoint behaves, in one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ..config import SessionConfig
+from ..policy.decision import PolicyChain
+
+if TYPE_CHECKING:
+    from ..extensions import Extension
+
+__all__ = ["EndpointConfig"]
+
+_SESSION: Final = SessionConfig()
+
+
+def _no_extensions(subprotocol: str | None) -> Sequence[Extension]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """How an endpoint behaves. Times are seconds; None switches a bound off.
+
+    Args:
+        session: How the sessions of accepted connections behave.
+        client_session: How those of connections behave that this side opens; None for the same.
+        policies: Who is let in. Whether new connections are wanted at all is asked before.
+        extensions: Gives the extensions to negotiate for a connection that will speak a certain
+            sub-protocol, or none; fresh objects each time.
+        shards: Parts that the deadlines are kept in, 1 to 16, by id modulo their number.
+        timer_interval: Seconds between two passes over a shard; 0 for a pass whenever one is due.
+        max_due: Connections that one pass handles at the most; the others follow in the next.
+        max_connections: Connections in all, before which no other is taken.
+        max_per_address: Of one address.
+        max_handshaking: Before the end of their handshake, in all.
+        max_handshaking_per_address: Of one address.
+        max_queued_messages: Messages for a connection that is still being opened.
+        max_queued_bytes: Octets in them.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    session: SessionConfig = _SESSION
+    client_session: SessionConfig | None = None
+    policies: PolicyChain = field(default_factory=PolicyChain)
+    extensions: Callable[[str | None], Sequence[Extension]] = _no_extensions
+    shards: int = 1
+    timer_interval: float = 0.0
+    max_due: int | None = 1000
+    max_connections: int | None = 10_000
+    max_per_address: int | None = 100
+    max_handshaking: int | None = 1000
+    max_handshaking_per_address: int | None = 50
+    max_queued_messages: int = 16
+    max_queued_bytes: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shards <= 16:
+            raise ValueError(f"shards must be 1 to 16: {self.shards!r}")
+        if not 0 <= self.timer_interval <= 60:
+            raise ValueError(f"timer_interval must be 0 to 60 seconds: {self.timer_interval!r}")
