@@ -20,15 +20,16 @@ PACKAGE = ROOT / "wsproto_sip"
 #: The modules and packages that have to be covered. ``typing`` holds aliases alone: nothing in it
 #: can fail but its import.
 LAYERS = (
-    "__init__",
     "limits",
     "states",
     "utilities",
     "events",
     "_masking",
     "frame_protocol",
+    "_deflate",
     "extensions",
     "_parser",
+    "_head",
     "negotiation",
     "handshake",
     "connection",

@@ -90,7 +90,15 @@ def peer() -> Iterator[Callable[..., str]]:
         yield listen
 
 
-def echo(websocket: ServerConnection) -> None:
-    """Sends every message back."""
-    for message in websocket:
-        websocket.send(message)
+def echo(count: int) -> Callable[[ServerConnection], None]:
+    """Sends so many messages back, then closes.
+
+    The library would answer our close before it hands on the messages in front of it, so a test
+    leaves closing to it.
+    """
+
+    def handler(websocket: ServerConnection) -> None:
+        for _ in range(count):
+            websocket.send(websocket.recv())
+
+    return handler

@@ -60,8 +60,8 @@ def test_a_pipe_gets_all_its_answers(serve: Server, connect: Connect) -> None:
 
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_with_another_server(peer: Peer, connect: Connect, compression: str | None) -> None:
-    url = peer(echo, compression=compression)
-    assert connect(url, lines=b"a\nb\n") == (0, b"a\nb\n", CONNECTED + CLOSED)
+    result = connect(peer(echo(2), compression=compression), "--wait", str(HANGS), lines=b"a\nb\n")
+    assert result == (0, b"a\nb\n", CONNECTED + CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_rejection_is_shown(peer: Peer, connect: Connect) -> None:
         response.headers["WWW-Authenticate"] = 'Basic realm="x"'
         return response
 
-    code, out, err = connect(peer(echo, process_request=refuse))
+    code, out, err = connect(peer(echo(0), process_request=refuse))
     assert (code, out) == (1, b"")
     lines = err.splitlines()
     assert lines[0] == "-- rejected: 401 Unauthorized"
@@ -272,6 +272,13 @@ def test_a_lost_connection(peer: Peer, start: Start) -> None:
     assert process.stderr.read().decode() == f"{CONNECTED}-- the connection was lost\n"
 
 
+@pytest.mark.parametrize("seconds", ["-1", "inf", "nan", "soon"])
+def test_a_wait_is_a_number(connect: Connect, seconds: str) -> None:
+    code, _, err = connect(f"--wait={seconds}", "ws://127.0.0.1:1/")
+    assert code == 2
+    assert f"{seconds!r} is no number of seconds" in err
+
+
 def test_nobody_listens(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -294,17 +301,14 @@ def authority() -> trustme.CA:
 def secure(authority: trustme.CA, peer: Peer) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    return peer(echo, ssl=context)
+    return peer(echo(1), ssl=context)
 
 
 def test_wss(secure: str, connect: Connect, authority: trustme.CA, tmp_path: Path) -> None:
     cafile = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(cafile))
-    assert connect(secure, "--cafile", str(cafile), lines=b"a\n") == (
-        0,
-        b"a\n",
-        CONNECTED + CLOSED,
-    )
+    result = connect(secure, "--cafile", str(cafile), "--wait", str(HANGS), lines=b"a\n")
+    assert result == (0, b"a\n", CONNECTED + CLOSED)
 
 
 def test_a_certificate_nobody_vouches_for(secure: str, connect: Connect) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import subprocess
@@ -13,8 +14,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.sync.client import connect as dial
 
 from wsproto_sip import ConnectionType, WSConnection
-from wsproto_sip.cli import main
-from wsproto_sip.cli import serve as module
+from wsproto_sip.cli import main, serve as module
 from wsproto_sip.events import CloseConnection, Ping, Request, TextMessage
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def test_stopping_closes_connections_with_1001(serve: Server, number: signal.Sig
             websocket.recv()
         assert websocket.close_code == 1001
         assert websocket.close_reason == "the server is going away"
-        with pytest.raises(ConnectionResetError):
-            silent.recv(1)
+        assert silent.recv(1) == b""
     assert process.wait() == 0
 
 
@@ -129,8 +128,9 @@ def test_messages_come_back(serve: Server, compression: str | None) -> None:
         "",
         b"",
         "grüße, 世界 🎉",
-        "x" * 1024 * 1024,
-        bytes(range(256)) * 4096,
+        # Text and octets that do not shrink so far that they would look like an attack.
+        random.Random(1).randbytes(512 * 1024).hex(),
+        random.Random(2).randbytes(1024 * 1024),
     ]
     with dial(serve[0], compression=compression, max_size=None) as websocket:
         assert websocket.response is not None
@@ -167,7 +167,7 @@ def test_a_message_above_the_limit_closes_with_1009(serve: Server) -> None:
     ],
 )
 def test_subprotocols(serve: Server, offered: list[str], chosen: str | None) -> None:
-    with dial(serve[0], subprotocols=offered) as websocket:  # type: ignore[arg-type]
+    with dial(serve[0], subprotocols=offered or None) as websocket:  # type: ignore[arg-type]
         assert websocket.subprotocol == chosen
         websocket.send("still an echo")
         assert websocket.recv() == "still an echo"
@@ -191,7 +191,7 @@ def test_a_plain_request_gets_a_plain_answer(serve: Server) -> None:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with sock.makefile("rb") as stream:
             answer = stream.read()  # to the end: the server closes first
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
 
 
 # -- what cannot be seen from outside -------------------------------------------------------------

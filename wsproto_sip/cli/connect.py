@@ -2,12 +2,14 @@
 
 Theory of operation: a thread reads standard input, because no event loop can wait for a plain
 file; it never gets more than a few reads ahead. Each line goes out as one message. At the end of
-the input the client sends its close frame and reads on until the server's, so that every answer
-the server had for us is printed, however slow either side is.
+the input the client waits until the server has been quiet for a while, because many servers answer
+a close frame before the messages in front of it; then it sends its own and reads on until the
+server's, so that of a server that keeps the order every answer is printed, however slow it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
@@ -37,7 +39,6 @@ from ..utilities import LocalProtocolError, RemoteProtocolError
 from ._text import authority, escape, notice, reason_of
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
     from ..events import Event
@@ -155,7 +156,24 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--cafile", metavar="FILE", help="trust the certificates in this file, for wss"
     )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=0.5,
+        metavar="SECONDS",
+        help="close when input has ended and nothing came for so long (%(default)s)",
+    )
     parser.set_defaults(run=_run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -182,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> int:
         extra_headers=headers,
         subprotocols=arguments.subprotocol,
     )
-    return asyncio.run(_connect(address, context, request))
+    return asyncio.run(_connect(address, context, request, arguments.wait))
 
 
 def _complain(text: str) -> int:
@@ -190,7 +208,9 @@ def _complain(text: str) -> int:
     return 2
 
 
-async def _connect(address: Address, context: ssl.SSLContext | None, request: Request) -> int:
+async def _connect(
+    address: Address, context: ssl.SSLContext | None, request: Request, wait: float
+) -> int:
     websocket = WSConnection(ConnectionType.CLIENT, whole_messages=True)
     try:
         greeting = websocket.send(request)
@@ -204,7 +224,7 @@ async def _connect(address: Address, context: ssl.SSLContext | None, request: Re
         return _complain(f"cannot connect to {where}: no answer")
     except OSError as error:
         return _complain(f"cannot connect to {where}: {reason_of(error)}")
-    client = Client(websocket, reader, writer)
+    client = Client(websocket, reader, writer, wait=wait)
     try:
         return await client.talk(greeting)
     finally:
@@ -218,15 +238,23 @@ class Client:
         websocket: The protocol.
         reader: What the server sends.
         writer: What it gets.
+        wait: Seconds of quiet between the end of the input and the close frame.
     """
 
     def __init__(
-        self, websocket: WSConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        websocket: WSConnection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        wait: float,
     ) -> None:
         self._websocket = websocket
         self._reader = reader
         self._writer = writer
+        self._wait = wait
         self._loop = asyncio.get_running_loop()
+        self._last_message = 0.0
         self._terminal = sys.stdout.isatty()
         self._deadline = asyncio.timeout(OPEN_SECONDS)
         self._input: asyncio.Task[None] | None = None
@@ -303,6 +331,7 @@ class Client:
                 if event.body_finished:
                     self._end(1)
             case TextMessage() | BytesMessage():
+                self._last_message = self._loop.time()
                 self._show(event.data)
             case Ping():
                 notice(f"ping {_octets(event.payload)}")
@@ -364,6 +393,10 @@ class Client:
                 ahead.release()
         except OSError:
             return  # the reading side finds the same, and tells
+        quiet_since = self._loop.time()
+        while (left := quiet_since + self._wait - self._loop.time()) > 0:
+            await asyncio.sleep(left)
+            quiet_since = max(quiet_since, self._last_message)
         self._close()
 
     def _close(self) -> None:
