@@ -1,0 +1,706 @@
+from __future__ import annotations
+
+import itertools
+import random
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given, settings, strategies as st
+
+from wsproto_sip._deflate import DeflateCodec, InflateError, deflate_message
+from wsproto_sip.frame_protocol import CloseReason
+from wsproto_sip.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+TAIL = b"\x00\x00\xff\xff"
+BAD = CloseReason.INVALID_FRAME_PAYLOAD_DATA
+BIG = CloseReason.MESSAGE_TOO_BIG
+SIP = (
+    b"INVITE sip:bob@example.com SIP/2.0\r\n"
+    b"Via: SIP/2.0/WS df7jal23ls0d.invalid;branch=z9hG4bK56sdasks\r\n"
+    b"From: <sip:alice@example.com>;tag=asdyka899\r\nTo: <sip:bob@example.com>\r\n"
+    b"Call-ID: asidkj3ss\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\n"
+    b"Contact: <sip:alice@example.com;gr=urn:uuid:f81-7dec-14a06cf1;ob>\r\n\r\n"
+)
+NO_RATIO = Limits(max_inflate_ratio=None)
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def peer_deflates(data: bytes, window: int = 15) -> bytes:
+    """One message as another implementation would send it first."""
+    deflater = zlib.compressobj(wbits=-window)
+    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def codec(limits: Limits | None = None, *, window: int = 15, resets: bool = False) -> DeflateCodec:
+    made = DeflateCodec()
+    made.configure(inflate_window=window, inflate_resets=resets)
+    if limits is not None:
+        made.set_limits(limits)
+    return made
+
+
+def inflate(subject: DeflateCodec, pieces: Sequence[bytes], budget: int | None = None) -> bytes:
+    """Feeds one message in pieces, as the engine does: the budget shrinks by what comes out."""
+    output = b""
+    for index, piece in enumerate(pieces):
+        left = None if budget is None else budget - len(output)
+        output += subject.decompress(piece, index == len(pieces) - 1, left)
+    return output
+
+
+def outcome(
+    subject: DeflateCodec, pieces: Sequence[bytes], budget: int | None = None
+) -> bytes | CloseReason:
+    try:
+        return inflate(subject, pieces, budget)
+    except InflateError as exc:
+        return exc.code
+
+
+def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    places = [0, *sorted(place % (len(data) + 1) for place in cuts), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+def reference(history: bytes, payload: bytes) -> bytes | CloseReason:
+    """What a message inflates to, the slow and plain way: a copy of the inflater is asked whether
+    it stands between two blocks, and all of the history is kept."""
+    output = b""
+    rest = payload + TAIL
+    try:
+        while True:
+            inflater = zlib.decompressobj(-15, (history + output)[-32768:])
+            output += inflater.decompress(rest)
+            if not inflater.eof:
+                break
+            rest = inflater.unused_data
+        probe = inflater.copy()
+        if probe.decompress(b"\x01\x00\x00\xff\xff") or not probe.eof or probe.unused_data:
+            return BAD
+    except zlib.error:
+        return BAD
+    return output
+
+
+# -- round trips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("window", range(8, 16))
+def test_messages_come_back_within_every_window(window: int, resets: bool) -> None:
+    sender = DeflateCodec()
+    sender.configure(deflate_window=window, deflate_resets=resets)
+    receiver = codec(window=window, resets=resets)
+    messages = [
+        SIP,
+        SIP.replace(b"bob", b"carol"),
+        b"",
+        b"",
+        noise(3000),
+        bytes(5000),
+        noise(3000),
+        SIP * 40,
+        b"x",
+    ]
+    for message in messages:
+        payload = sender.compress(message, True)
+        assert not payload.endswith(TAIL)
+        assert receiver.decompress(payload, True, len(message)) == message
+
+
+def inflate_strictly(payload: bytes, window: int, history: bytes = b"") -> bytes:
+    """Inflates octet by octet, so that zlib refuses each reference beyond the window; at a stretch
+    it would let pass what is within the same output."""
+    inflater = zlib.decompressobj(-window, history)
+    output = inflater.decompress(payload + TAIL, 1)
+    while inflater.unconsumed_tail:
+        output += inflater.decompress(inflater.unconsumed_tail, 1)
+    return output
+
+
+@pytest.mark.parametrize("window", range(8, 16))
+def test_nothing_refers_back_farther_than_the_window(window: int) -> None:
+    generator = random.Random(window)
+    block = noise(70)
+    data = bytearray()
+    for distance in (100, 180, 250, 256, 300, 511, 512, 1000, 5000, 20000, 40000):
+        data += block + bytes(generator.randrange(256) for _ in range(distance - len(block)))
+    sender = DeflateCodec(level=9)
+    sender.configure(deflate_window=window, deflate_resets=True)
+    payload = sender.compress(bytes(data), True)
+    assert inflate_strictly(payload, window) == data
+
+
+@pytest.mark.parametrize("window", range(9, 16))
+def test_the_window_is_used(window: int) -> None:
+    # zlib keeps some 262 octets of a window to look ahead.
+    within, beyond = noise(2**window - 280), noise(2**window + 1)
+    assert len(deflate_message(within * 2, window)) < len(within) * 1.3
+    assert len(deflate_message(beyond * 2, window)) > len(beyond) * 1.9
+
+
+def test_window_of_8_still_compresses() -> None:
+    assert len(deflate_message(bytes(1000), 8)) < 20
+    assert len(deflate_message(SIP * 10, 8)) < len(SIP * 10) * 0.8
+
+
+def test_history_outlives_a_message_exactly_where_it_should() -> None:
+    sender = DeflateCodec()
+    sender.configure()
+    first, second = sender.compress(SIP, True), sender.compress(SIP, True)
+    assert len(second) < 20 < len(first)
+    keeps = codec()
+    assert keeps.decompress(first, True, None) == SIP
+    assert keeps.decompress(second, True, None) == SIP
+    forgets = codec(resets=True)
+    assert forgets.decompress(first, True, None) == SIP
+    with pytest.raises(InflateError, match="invalid distance too far back") as caught:
+        forgets.decompress(second, True, None)
+    assert caught.value.code is BAD
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_history_is_one_window_and_no_more(pieces: int) -> None:
+    """A peer that refers beyond the window that was agreed on is refused, however it is cut."""
+    peer = zlib.compressobj(wbits=-15)
+    first, filler, second = noise(100, 1), noise(4096 - 50, 2), noise(100, 1)
+    subject = codec(window=12)
+    for message in (first, filler):
+        payload = (peer.compress(message) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        cuts = range(0, len(payload), len(payload) // pieces + 1)
+        assert inflate(subject, cut(payload, cuts)) == message
+    payload = (peer.compress(second) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert len(payload) < 20
+    assert outcome(subject, [payload]) is BAD
+
+
+@given(
+    st.lists(st.binary(max_size=300), max_size=12),
+    st.integers(9, 15),
+    st.integers(1, 9),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_any_zlib_peer_in_any_pieces(
+    messages: list[bytes], window: int, mem_level: int, resets: bool, source: random.Random
+) -> None:
+    subject = codec(window=window, resets=resets)
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -window, mem_level)
+    for message in messages:
+        if resets:
+            deflater = zlib.compressobj(6, zlib.DEFLATED, -window, mem_level)
+        payload = (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        # zlib suppresses a flush that follows another one at once.
+        payload = payload or b"\x00"
+        pieces = cut(payload, [source.randrange(1000) for _ in range(source.randrange(4))])
+        assert inflate(subject, pieces, len(message)) == message
+
+
+FLUSHES = [
+    zlib.Z_NO_FLUSH,
+    zlib.Z_PARTIAL_FLUSH,
+    zlib.Z_SYNC_FLUSH,
+    zlib.Z_FULL_FLUSH,
+    zlib.Z_BLOCK,
+    zlib.Z_FINISH,
+]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.binary(max_size=40) | st.sampled_from([SIP, SIP[::-1], bytes(500)]),
+                st.sampled_from(FLUSHES),
+                st.integers(0, 9),
+            ),
+            max_size=5,
+        ),
+        max_size=4,
+    ),
+    st.lists(st.integers(0, 10_000), max_size=3),
+)
+@example([[(SIP, zlib.Z_FINISH, 6)], [(SIP, zlib.Z_FINISH, 6)]], [])
+@example([[(SIP, zlib.Z_FINISH, 6), (SIP, zlib.Z_FINISH, 6)]], [5, 60])
+def test_all_ways_to_end_a_block(
+    messages: list[list[tuple[bytes, int, int]]], cuts: list[int]
+) -> None:
+    """Blocks of all types and sizes, streams that end (BFINAL) and begin anew with what came
+    before as their history, in one message and from one message to the next."""
+    subject = codec()
+    history = b""
+    deflater = zlib.compressobj(wbits=-15)
+    for message in messages:
+        payload, expected = b"", b""
+        for data, flush, level in message:
+            payload += deflater.compress(data)
+            expected += data
+            history = (history + data)[-32768:]
+            if flush == zlib.Z_FINISH:
+                payload += deflater.flush(zlib.Z_FINISH)
+                deflater = zlib.compressobj(level, zlib.DEFLATED, -15, zdict=history)
+            elif flush != zlib.Z_NO_FLUSH:
+                payload += deflater.flush(flush)
+        payload += deflater.flush(zlib.Z_SYNC_FLUSH)
+        payload = payload[:-4] if payload.endswith(TAIL) else payload + b"\x00"
+        pieces = cut(payload, cuts)
+        assert outcome(subject, pieces) == expected
+
+
+# -- RFC 7692 §7.2.3, its examples -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["f248cdc9c90700"],
+        ["f248cd", "c9c90700"],
+        ["000500faff48656c6c6f00"],
+        ["f348cdc9c9070000"],
+        ["f248050000", "00ffffcac9c90700"],
+    ],
+    ids=["one block", "fragments", "no compression", "BFINAL", "two blocks"],
+)
+def test_the_examples_of_the_standard(pieces: list[str]) -> None:
+    assert inflate(codec(), [bytes.fromhex(piece) for piece in pieces], 5) == b"Hello"
+
+
+def test_the_sliding_window_of_the_standard() -> None:
+    subject = codec()
+    assert subject.decompress(bytes.fromhex("f248cdc9c90700"), True, 5) == b"Hello"
+    assert subject.decompress(bytes.fromhex("f200110000"), True, 5) == b"Hello"
+
+
+def test_the_empty_message_of_the_standard() -> None:
+    assert codec().decompress(b"\x00", True, 0) == b""
+    assert deflate_message(b"", 12) == b"\x00"
+    keeps = DeflateCodec()
+    assert [keeps.compress(b"", True) for _ in range(3)] == [b"\x00"] * 3
+
+
+@pytest.mark.parametrize("payload", [b"\x01", b"\x03\x00\x01", b"\x00"])
+def test_a_final_block_may_be_the_empty_one_at_the_end(payload: bytes) -> None:
+    subject = codec()
+    assert subject.decompress(payload, True, 0) == b""
+    assert subject.decompress(peer_deflates(SIP), True, len(SIP)) == SIP
+
+
+# -- block boundaries ------------------------------------------------------------------------------
+
+TRUNCATED = [
+    peer_deflates(SIP),
+    peer_deflates(SIP * 3 + noise(50) + SIP),
+    peer_deflates(noise(200)),
+    zlib.compressobj(0, wbits=-15).compress(b"") + b"\x00\x05\x00\xfa\xffHello\x00",
+    peer_deflates(bytes(5000)),
+    b"\xf3\x48\xcd\xc9\xc9\x07\x00" * 3 + b"\x00",
+]
+
+
+@pytest.mark.parametrize("payload", TRUNCATED)
+def test_a_message_cut_anywhere_is_refused(payload: bytes) -> None:
+    assert reference(b"", payload) != BAD
+    for size in range(len(payload)):
+        expected = reference(b"", payload[:size])
+        assert outcome(codec(), [payload[:size]]) == expected
+        assert outcome(codec(), [payload[: size // 2], payload[size // 2 : size]]) == expected
+        if size < len(payload) - 1:
+            # With stored and final blocks, what is there may happen to be whole.
+            assert expected == BAD or payload not in TRUNCATED[:2]
+
+
+def test_the_reference_agrees_with_an_inflater_that_lives_on() -> None:
+    """Over messages with context takeover, where the inflater is never replaced."""
+    deflater = zlib.compressobj(wbits=-12)
+    kept = zlib.decompressobj(-12)
+    subject = codec(window=12)
+    history = b""
+    for number in range(40):
+        message = SIP.replace(b"bob", b"user%d" % number)
+        payload = (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        for size in range(0, len(payload), 7):
+            living = kept.copy()
+            try:
+                output: bytes | CloseReason = living.decompress(payload[:size] + TAIL)
+                ended = not living.decompress(b"\x01\x00\x00\xff\xff") and living.eof
+                output = output if ended and not living.unused_data else BAD
+            except zlib.error:
+                output = BAD
+            assert reference(history, payload[:size]) == output
+        assert kept.decompress(payload + TAIL) == message
+        assert subject.decompress(payload, True, 1000) == message
+        history = (history + message)[-4096:]
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 100), max_size=3))
+@example(b"\x03", [])
+@example(b"\x00\x04\x00\xfb\xff", [])  # the four octets complete a stored block
+@example(b"\xf3\x48\xcd\xc9\xc9\x07\x00", [])  # BFINAL, and nothing behind it
+@settings(max_examples=300)
+def test_any_octets_give_what_the_reference_gives(payload: bytes, cuts: list[int]) -> None:
+    expected = reference(b"", payload)
+    assert outcome(codec(NO_RATIO), [payload]) == expected
+    assert outcome(codec(NO_RATIO), cut(payload, cuts)) == expected
+
+
+@given(
+    st.sampled_from(TRUNCATED),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 7)), max_size=3),
+    st.integers(0, 5000),
+    st.lists(st.integers(0, 5000), max_size=4),
+)
+@settings(max_examples=300)
+def test_damaged_messages_give_what_the_reference_gives(
+    payload: bytes, flips: list[tuple[int, int]], size: int, cuts: list[int]
+) -> None:
+    damaged = bytearray(payload)
+    for place, bit in flips:
+        damaged[place % len(damaged)] ^= 1 << bit
+    damaged_payload = bytes(damaged[: size % len(damaged) + 1])
+    expected = reference(b"", damaged_payload)
+    assert outcome(codec(NO_RATIO), [damaged_payload]) == expected
+    assert outcome(codec(NO_RATIO), cut(damaged_payload, cuts)) == expected
+
+
+def test_octets_that_decode_the_tail_as_data_are_no_boundary() -> None:
+    """A final block that takes in what is put behind the message must not pass for its end."""
+    # A stored, final block of 4 + 5 octets that are not there.
+    assert outcome(codec(), [b"\x01\x09\x00\xf6\xff"]) is BAD
+    # A fixed block that the zeros end, one bit off.
+    assert outcome(codec(), [b"\x02"]) == reference(b"", b"\x02") == BAD
+
+
+def test_errors_say_what_is_wrong() -> None:
+    with pytest.raises(InflateError, match=r"^compressed data is invalid: .*invalid block type"):
+        codec().decompress(b"\x06", True, None)
+    with pytest.raises(InflateError, match=r"^compressed message ends inside a block$"):
+        codec().decompress(b"\x00\x09\x00\xf6\xff", True, None)
+    with pytest.raises(InflateError, match=r"^message of more than 10 octets$"):
+        codec().decompress(peer_deflates(SIP), True, 10)
+    with pytest.raises(InflateError, match=r"^message inflates to more than 200 times its size$"):
+        codec().decompress(peer_deflates(bytes(1 << 20)), True, None)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_nothing_inflates_after_a_failure(pieces: int) -> None:
+    subject = codec()
+    assert subject.decompress(peer_deflates(SIP), True, None) == SIP
+    bad = [b"\x06"] if pieces == 1 else [b"\x06", b""]
+    with pytest.raises(InflateError) as caught:
+        inflate(subject, bad)
+    assert caught.value.code is BAD
+    for data, finished in ((peer_deflates(b"x"), True), (b"", False), (b"\x00", True)):
+        with pytest.raises(InflateError, match="earlier message") as caught:
+            subject.decompress(data, finished, None)
+        assert caught.value.code is BAD
+    # Sending goes on, if only for the close.
+    assert codec().decompress(subject.compress(SIP, True), True, None) == SIP
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message", [SIP, noise(1000), bytes(1000), noise(70_000)], ids=["text", "noise", "zeros", "70k"]
+)
+@pytest.mark.parametrize("cuts", [[], [3], [0, 9, 9]])
+def test_exactly_the_budget_passes_and_one_more_fails(message: bytes, cuts: list[int]) -> None:
+    payload = peer_deflates(message)
+    assert inflate(codec(), cut(payload, cuts), len(message)) == message
+    with pytest.raises(InflateError) as caught:
+        inflate(codec(), cut(payload, cuts), len(message) - 1)
+    assert caught.value.code is BIG
+    assert str(caught.value) == f"message of more than {len(message) - 1} octets"
+
+
+@pytest.mark.parametrize("budget", [0, -1, -(2**70)])
+def test_without_budget_nothing_but_the_empty_message_passes(budget: int) -> None:
+    assert codec().decompress(b"\x00", True, budget) == b""
+    for finished in (True, False):
+        with pytest.raises(InflateError) as caught:
+            codec().decompress(peer_deflates(b"x"), finished, budget)
+        assert caught.value.code is BIG
+
+
+@pytest.mark.parametrize("budget", [None, 2**63 - 2, 2**63 - 1, 2**63, 2**100])
+def test_a_budget_beyond_what_zlib_counts_is_none(budget: int | None) -> None:
+    assert codec(NO_RATIO).decompress(peer_deflates(SIP), True, budget) == SIP
+    ample = Limits(max_inflate_ratio=2**70, inflate_ratio_floor=2**80)
+    assert codec(ample).decompress(peer_deflates(SIP), True, budget) == SIP
+
+
+def test_an_unfinished_message_fails_as_soon_as_it_is_too_big() -> None:
+    payload = peer_deflates(noise(5000))
+    subject = codec()
+    with pytest.raises(InflateError, match="more than 100 octets"):
+        subject.decompress(payload[:200], False, 100)
+
+
+@pytest.mark.parametrize("window", [9, 12, 15])
+@pytest.mark.parametrize("mem_level", [1, 5, 9])
+def test_incompressible_messages_pass(window: int, mem_level: int) -> None:
+    message = noise(200_000)
+    sender = DeflateCodec(mem_level=mem_level)
+    sender.configure(deflate_window=window)
+    payload = sender.compress(message, True)
+    assert len(payload) > len(message)
+    assert codec(window=window).decompress(payload, True, len(message)) == message
+
+
+def ratio_limits(ratio: int, floor: int) -> Limits:
+    return Limits(max_inflate_ratio=ratio, inflate_ratio_floor=floor)
+
+
+def test_the_ratio_counts_past_its_floor() -> None:
+    message = bytes(10_000)
+    payload = peer_deflates(message)
+    exact = len(message) // len(payload) + 1
+    for cuts in ([], [7], range(len(payload))):
+        pieces = cut(payload, cuts)
+        assert inflate(codec(ratio_limits(exact, 0)), pieces) == message
+        assert outcome(codec(ratio_limits(exact - 1, 0)), pieces) is BIG
+        assert inflate(codec(ratio_limits(1, len(message))), pieces) == message
+        assert outcome(codec(ratio_limits(1, len(message) - 1)), pieces) is BIG
+        assert outcome(codec(ratio_limits(0, 0)), pieces) is BIG
+
+
+def test_a_message_that_starts_with_emptiness_passes_however_it_is_cut() -> None:
+    """The ratio is that of the whole: 100 kB of zeros in front of something dense."""
+    message = bytes(100_000) + noise(2000)
+    payload = peer_deflates(message)
+    assert len(message) < 200 * len(payload)
+    assert inflate(codec(), [payload], len(message)) == message
+    pieces = cut(payload, range(len(payload)))
+    assert inflate(codec(), pieces, len(message)) == message
+
+
+def test_what_is_beyond_the_ratio_waits_compressed() -> None:
+    payload = peer_deflates(bytes(300_000) + noise(5000))
+    subject = codec(ratio_limits(10, 1000))
+    given = 0
+    for index in range(len(payload)):
+        given += len(subject.decompress(payload[index : index + 1], False, None))
+        assert given <= max(1000, 10 * (index + 1))
+    with pytest.raises(InflateError, match="10 times"):
+        subject.decompress(b"", True, None)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"\x00", b"ab", SIP, noise(300)]), st.integers(1, 400)),
+        max_size=5,
+    ),
+    st.lists(st.integers(0, 100_000), max_size=6),
+    st.integers(0, 60),
+    st.integers(0, 3000),
+    st.none() | st.integers(0, 30_000),
+)
+@settings(max_examples=300)
+def test_bounds_do_not_depend_on_how_a_message_is_cut(
+    parts: list[tuple[bytes, int]], cuts: list[int], ratio: int, floor: int, budget: int | None
+) -> None:
+    message = b"".join(
+        data * (count if len(data) < 9 else 1 + count // 100) for data, count in parts
+    )
+    payload = peer_deflates(message)
+    limits = ratio_limits(ratio, floor)
+    whole = outcome(codec(limits), [payload], budget)
+    fits = len(message) <= max(floor, ratio * len(payload))
+    fits = fits and (budget is None or len(message) <= budget)
+    assert whole == (message if fits else BIG)
+    assert outcome(codec(limits), cut(payload, cuts), budget) == whole
+
+
+def peak_of(subject: DeflateCodec, pieces: Sequence[bytes], budget: int | None) -> int:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InflateError) as caught:
+            inflate(subject, pieces, budget)
+        assert caught.value.code is BIG
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+BOMB = peer_deflates(bytes(200_000_000), 15)
+
+
+def test_a_bomb_costs_no_more_memory_than_the_budget() -> None:
+    assert len(BOMB) < 200_000
+    budget = 1 << 20
+    # zlib's pieces and the whole they are joined to, twice the budget, for a moment.
+    assert peak_of(codec(), [BOMB], budget) < 2.5 * budget
+    assert peak_of(codec(NO_RATIO), [BOMB], budget) < 2.5 * budget
+    pieces = cut(BOMB, range(0, len(BOMB), 50))
+    assert peak_of(codec(NO_RATIO), pieces, budget) < 3.5 * budget
+
+
+def test_a_bomb_costs_no_more_memory_than_the_ratio() -> None:
+    start = BOMB[:2000]
+    assert peak_of(codec(), [start], None) < 2.5 * 200 * len(start)
+    subject = codec()
+    subject.decompress(start[:10], False, None)
+    assert peak_of(subject, [start[10:], b""], None) < 3.5 * 200 * len(start)
+
+
+def test_a_dribbled_bomb_is_linear() -> None:
+    """A hundred thousand single octets, most of which have to wait; quadratic would not return."""
+    subject = codec(ratio_limits(2, 0))
+    given = 0
+    for index in range(100_000):
+        given += len(subject.decompress(BOMB[index : index + 1], False, None))
+    assert 100_000 < given <= 200_000
+
+
+# -- final blocks ----------------------------------------------------------------------------------
+
+FINAL = b"\x03\x00"  # a fixed block with BFINAL and nothing in it
+
+
+def test_final_blocks_are_counted() -> None:
+    for pieces in ([FINAL * 1024 + b"\x00"], [FINAL * 1000, FINAL * 24, b"\x00"]):
+        subject = codec()
+        assert inflate(subject, pieces, 0) == b""
+        # The count is that of one message.
+        assert inflate(subject, pieces, 0) == b""
+    for pieces in ([FINAL * 1025 + b"\x00"], [FINAL * 1000, FINAL * 25, b"\x00"]):
+        with pytest.raises(InflateError, match="more than 1024 final blocks") as caught:
+            inflate(codec(), pieces, 0)
+        assert caught.value.code is BIG
+
+
+def test_what_follows_a_final_block_is_not_copied_for_each() -> None:
+    """1,024 final blocks in front of 20 MB: a copy of the rest for each would be 20 GB."""
+    body = peer_deflates(noise(1_000_000) * 20)
+    payload = FINAL * 1024 + body
+    output = codec().decompress(payload, True, None)
+    assert len(output) == 20_000_000
+    assert output == noise(1_000_000) * 20
+
+
+def test_history_passes_over_final_blocks() -> None:
+    """A stream that ends takes nothing away from later messages (RFC 7692 §7.2.3.4)."""
+    subject = codec()
+    assert subject.decompress(peer_deflates(SIP), True, None) == SIP
+    last = zlib.compressobj(wbits=-15, zdict=SIP)
+    payload = last.compress(SIP) + last.flush() + b"\x00"
+    assert len(payload) < 20
+    assert subject.decompress(payload, True, None) == SIP
+    later = zlib.compressobj(wbits=-15, zdict=SIP + SIP)
+    payload = (later.compress(SIP * 2) + later.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert len(payload) < 20
+    assert subject.decompress(payload, True, None) == SIP * 2
+
+
+def test_history_is_dropped_between_messages_without_takeover() -> None:
+    subject = codec(resets=True)
+    refers = zlib.compressobj(wbits=-15, zdict=SIP)
+    payload = refers.compress(SIP) + refers.flush(zlib.Z_SYNC_FLUSH)
+    # In one message behind a final block it is there …
+    ended = zlib.compressobj(wbits=-15)
+    first = ended.compress(SIP) + ended.flush()
+    assert subject.decompress(first + payload[:-4], True, None) == SIP * 2
+    # … and in the next it is not.
+    assert outcome(subject, [payload[:-4]]) is BAD
+
+
+# -- compressing -----------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), max_size=6), st.booleans()
+)
+def test_messages_may_be_compressed_in_pieces(messages: list[list[bytes]], resets: bool) -> None:
+    sender = DeflateCodec()
+    sender.configure(deflate_window=12, deflate_resets=resets)
+    receiver = codec(window=12, resets=resets)
+    for message in messages:
+        pieces = [
+            sender.compress(piece, index == len(message) - 1) for index, piece in enumerate(message)
+        ]
+        assert inflate(receiver, pieces) == b"".join(message)
+
+
+@given(st.lists(st.binary(max_size=400), max_size=8), st.integers(8, 15), st.integers(0, 9))
+def test_a_message_compressed_by_itself_does_not_depend_on_others(
+    messages: list[bytes], window: int, level: int
+) -> None:
+    payloads = [deflate_message(message, window, level) for message in messages]
+    again = [deflate_message(message, window, level) for message in reversed(messages)]
+    assert payloads == again[::-1]
+    for message, payload in zip(messages, payloads, strict=True):
+        assert inflate_strictly(payload, window) == message
+
+
+def test_a_codec_without_takeover_sends_the_same_as_deflate_message() -> None:
+    sender = DeflateCodec(level=4, mem_level=7)
+    sender.configure(deflate_window=10, deflate_resets=True)
+    for message in (SIP, SIP, b"", noise(100), SIP):
+        assert sender.compress(message, True) == deflate_message(message, 10, 4, 7)
+
+
+def test_level_and_mem_level_reach_zlib() -> None:
+    stored = DeflateCodec(level=0)
+    assert len(stored.compress(bytes(1000), True)) > 1000
+    data = noise(50_000)
+    small, large = DeflateCodec(mem_level=1), DeflateCodec(mem_level=9)
+    for subject in (small, large):
+        subject.configure(deflate_window=15)
+    assert len(small.compress(data, True)) > len(large.compress(data, True))
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def kept_by(make_busy: bool, *, resets: bool, receive: bool, send: bool) -> float:
+    """Octets that one of many codecs keeps, between messages."""
+    payload = peer_deflates(SIP * 20, 12)
+    deflate_message(SIP, 12)
+    tracemalloc.start()
+    try:
+        subjects = []
+        for _ in range(20):
+            subject = codec(window=12, resets=resets)
+            subject.configure(
+                inflate_window=12, inflate_resets=resets, deflate_window=12, deflate_resets=resets
+            )
+            if make_busy and receive:
+                subject.decompress(payload, True, None)
+                inflate(subject, [payload[:9], payload[9:]])
+            if make_busy and send:
+                subject.compress(SIP, True)
+            subjects.append(subject)
+        return tracemalloc.get_traced_memory()[0] / len(subjects)
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_connection_holds_between_messages() -> None:
+    assert kept_by(False, resets=False, receive=True, send=True) < 1000
+    assert kept_by(True, resets=True, receive=True, send=True) < 3500
+    assert kept_by(True, resets=False, receive=True, send=False) < 7000
+    assert 20_000 < kept_by(True, resets=False, receive=False, send=True) < 60_000
+
+
+def test_a_failed_inflater_holds_nothing() -> None:
+    tracemalloc.start()
+    try:
+        subjects = []
+        for _ in range(20):
+            subject = codec()
+            inflate(subject, [peer_deflates(noise(40_000))])
+            with pytest.raises(InflateError):
+                inflate(subject, [peer_deflates(noise(5000))[:3000], b"\xff\xff"])
+            subjects.append(subject)
+        del _, subject
+        assert tracemalloc.get_traced_memory()[0] / len(subjects) < 6000
+    finally:
+        tracemalloc.stop()
