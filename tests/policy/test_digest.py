@@ -5,8 +5,7 @@ import os
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import AuthenticationPolicy

@@ -4,8 +4,7 @@ import ipaddress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.events import Request
 from wsproto_sip.policy.decision import Continue, Decision, Reject, RequestContext

@@ -4,8 +4,7 @@ import ipaddress
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.policy.proxy_protocol import ProxyHeader, ProxyHeaderParser
 from wsproto_sip.utilities import LocalProtocolError, RemoteProtocolError

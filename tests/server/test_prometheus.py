@@ -5,8 +5,7 @@ from functools import reduce
 from operator import add
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.server.prometheus import CONTENT_TYPE, render
 from wsproto_sip.server.statistics import (
