@@ -1,0 +1,1 @@
+"""Where the state machines meet sockets, clocks and event loops. Nothing here knows a protocol."""
