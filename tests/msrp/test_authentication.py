@@ -4,8 +4,7 @@ import base64
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.msrp.recording import read_recording
 from wsproto_sip.msrp.authentication import (

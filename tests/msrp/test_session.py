@@ -4,8 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.msrp.authentication import Accepted, Credentials, DigestServer, Ha1
 from wsproto_sip.msrp.limits import MsrpLimits

@@ -81,7 +81,7 @@ _KNOWN: dict[bytes, re.Pattern[bytes] | None] = {
     b"message-id": _IDENT_ONLY,
     b"success-report": re.compile(rb"yes|no"),
     b"failure-report": re.compile(rb"yes|no|partial"),
-    b"byte-range": _BYTE_RANGE,
+    b"byte-range": None,
     b"status": _STATUS,
     b"content-type": None,
     b"expires": re.compile(rb"[0-9]{1,10}"),

@@ -287,11 +287,10 @@ class MsrpRelay:
         """Answer a request, where it may be answered (RFC 4975 §7.2)."""
         if request.method == b"REPORT":
             return
-        if request.method == b"SEND" and (
-            request.failure_report is FailureReport.NO
-            or (status == 200 and request.failure_report is FailureReport.PARTIAL)
-        ):
-            return
+        if request.method == b"SEND":
+            wanted = request.failure_report
+            if wanted is FailureReport.NO or (status == 200 and wanted is FailureReport.PARTIAL):
+                return
         self._send(connection, request.response(status, comment, headers or ()), out)
 
     def _on_malformed(

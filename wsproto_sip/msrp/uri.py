@@ -153,8 +153,8 @@ def _comparable_host(host: str) -> str:
     return host.lower()
 
 
-# A conversation repeats the same few URIs in each chunk; the cache is small, so that a sender who
-# varies them gains nothing but his own misses.
+# A conversation repeats the same few URIs and paths in each chunk. The caches are small, so that a
+# sender who varies them gains nothing but his own misses.
 @lru_cache(maxsize=1024)
 def _parse(data: bytes) -> MsrpUri:
     match = _URI.fullmatch(data)
@@ -190,13 +190,18 @@ def parse_path(value: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
     Raises:
         MsrpUriError: One of them is no MSRP URI, is too long, or there are too many.
     """
-    parts = value.split(b" ", limits.max_path_uris)
-    if len(parts) > limits.max_path_uris:
+    if value.count(b" ") >= limits.max_path_uris:
         raise MsrpUriError(f"more than {limits.max_path_uris} URIs in a path")
-    for part in parts:
-        if len(part) > limits.max_uri:
-            raise MsrpUriError(f"a URI of {len(part)} octets, more than {limits.max_uri}")
-    return tuple(map(_parse, parts))
+    if len(value) > limits.max_uri:
+        longest = max(map(len, value.split(b" ")))
+        if longest > limits.max_uri:
+            raise MsrpUriError(f"a URI of {longest} octets, more than {limits.max_uri}")
+    return _parse_path(value)
+
+
+@lru_cache(maxsize=256)
+def _parse_path(value: bytes) -> MsrpPath:
+    return tuple(map(_parse, value.split(b" ")))
 
 
 def format_path(path: Iterable[MsrpUri]) -> bytes:
