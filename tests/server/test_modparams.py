@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from wsproto_sip.events import Request
+from wsproto_sip.keepalive import KeepaliveConfig, Mechanism
 from wsproto_sip.policy.cors import CorsMode
+from wsproto_sip.policy.decision import Accept, Outcome, PolicyChain, Reject, RequestContext
 from wsproto_sip.server.modparams import (
     DEFAULT_PING_DATA,
     KamailioConfig,
-    KeepaliveMechanism,
     ModParamError,
     ModParams,
     SubProtocols,
@@ -21,7 +23,7 @@ LOADED = 'loadmodule "websocket.so"\n'
 def test_the_defaults_are_the_modules() -> None:
     params = ModParams.from_modparams({})
     assert params == ModParams()
-    assert params.keepalive_mechanism is KeepaliveMechanism.PING
+    assert params.keepalive_mechanism is Mechanism.PING
     assert params.keepalive_timeout == 180
     assert params.keepalive_processes == 1
     assert params.keepalive_interval == 1
@@ -37,9 +39,9 @@ def test_the_defaults_are_the_modules() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("keepalive_mechanism", 0, KeepaliveMechanism.NONE),
-        ("keepalive_mechanism", 2, KeepaliveMechanism.PONG),
-        ("keepalive_mechanism", 3, KeepaliveMechanism.CONCHECK),
+        ("keepalive_mechanism", 0, Mechanism.NONE),
+        ("keepalive_mechanism", 2, Mechanism.PONG),
+        ("keepalive_mechanism", 3, Mechanism.CHECK),
         ("keepalive_timeout", 1, 1),
         ("keepalive_timeout", 3600, 3600),
         ("keepalive_processes", 16, 16),
@@ -65,13 +67,13 @@ def test_values_in_range(name: str, value: int | str | bytes, expected: object) 
         (
             "keepalive_mechanism",
             4,
-            KeepaliveMechanism.PING,
+            Mechanism.PING,
             "keepalive_mechanism = 4 is not 0 to 3: 1 instead",
         ),
         (
             "keepalive_mechanism",
             -1,
-            KeepaliveMechanism.PING,
+            Mechanism.PING,
             "keepalive_mechanism = -1 is not 0 to 3: 1 instead",
         ),
         ("keepalive_timeout", 0, 180, "keepalive_timeout = 0 is not 1 to 3600: 180 instead"),
@@ -149,6 +151,41 @@ def test_parameters_without_an_effect_are_noted() -> None:
     )
 
 
+def test_the_keepalive_of_each_connection() -> None:
+    params = ModParams.from_modparams(
+        {"keepalive_mechanism": 2, "keepalive_timeout": 30, "ping_application_data": "x"}
+    )
+    assert params.keepalive_config() == KeepaliveConfig(Mechanism.PONG, 30.0, 20.0, b"x")
+    assert params.keepalive_config(answer_timeout=5.0).answer_timeout == 5.0
+
+
+def test_the_policies_of_the_module() -> None:
+    def ask(sub_protocols: int, cors_mode: int, *proposed: str) -> Outcome:
+        params = ModParams.from_modparams({"sub_protocols": sub_protocols, "cors_mode": cors_mode})
+        request = Request(
+            "example.com",
+            "/",
+            extra_headers=[(b"origin", b"https://a")],
+            subprotocols=list(proposed),
+        )
+        return PolicyChain(params.policies()).decide(RequestContext(request))
+
+    both = ask(3, 2, "msrp", "sip")
+    assert isinstance(both, Accept)
+    assert both.subprotocol == "sip"
+    assert both.headers == ((b"access-control-allow-origin", b"https://a"),)
+    msrp = ask(2, 0, "sip", "msrp")
+    assert isinstance(msrp, Accept)
+    assert (msrp.subprotocol, msrp.headers) == ("msrp", ())
+    sip = ask(1, 1, "msrp")
+    assert isinstance(sip, Reject)
+    assert sip.status == 400
+    assert dict(sip.headers) == {
+        b"sec-websocket-protocol": b"sip",
+        b"sec-websocket-version": b"13",
+    }
+
+
 GUIDE = """#!KAMAILIO
 # comment with 'one quote
 loadmodule "sl.so"
@@ -172,7 +209,7 @@ request_route {
 
 def test_the_examples_of_the_guide() -> None:
     assert ModParams.from_kamailio_cfg(GUIDE) == ModParams(
-        keepalive_mechanism=KeepaliveMechanism.NONE,
+        keepalive_mechanism=Mechanism.NONE,
         keepalive_timeout=30,
         keepalive_processes=2,
         keepalive_interval=2,

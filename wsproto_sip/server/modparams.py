@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import cast
 
-from ..policy.cors import CorsMode
+from ..keepalive import KeepaliveConfig, Mechanism
+from ..policy.cors import CorsMode, CorsPolicy
+from ..policy.decision import Policy
+from ..policy.subprotocol import SubprotocolPolicy
+from ..subprotocols import MSRP, SIP
 
 __all__ = [
     "DEFAULT_PING_DATA",
     "KamailioConfig",
-    "KeepaliveMechanism",
     "ModParamError",
     "ModParams",
     "SubProtocols",
@@ -38,19 +41,6 @@ class ModParamError(ValueError):
     Args:
         message: Parameter, value and range; or line and what is wrong with it.
     """
-
-
-class KeepaliveMechanism(IntEnum):
-    """The values of ``keepalive_mechanism``."""
-
-    #: No keep-alive.
-    NONE = 0
-    #: Pings, and an end to connections that do not answer.
-    PING = 1
-    #: Unsolicited Pongs, which keep paths open and cannot see that a peer is gone.
-    PONG = 2
-    #: No frame; only a check that the transport still exists.
-    CONCHECK = 3
 
 
 class SubProtocols(IntFlag):
@@ -79,7 +69,7 @@ class _Number:
 
 
 _NUMBERS = {
-    "keepalive_mechanism": _Number(0, 3, KeepaliveMechanism.PING),
+    "keepalive_mechanism": _Number(0, 3, Mechanism.PING),
     "keepalive_timeout": _Number(1, 3600, 180),
     "keepalive_processes": _Number(1, 16, 1),
     "keepalive_interval": _Number(1, 60, 1),
@@ -111,7 +101,7 @@ class ModParams:
         notes: Where a default took the place of what was given, and what has no effect here.
     """
 
-    keepalive_mechanism: KeepaliveMechanism = KeepaliveMechanism.PING
+    keepalive_mechanism: Mechanism = Mechanism.PING
     keepalive_timeout: int = 180
     keepalive_processes: int = 1
     keepalive_interval: int = 1
@@ -168,7 +158,7 @@ class ModParams:
             if name in params:
                 notes.append(f"{name} has no effect here")
         return cls(
-            keepalive_mechanism=KeepaliveMechanism(numbers["keepalive_mechanism"]),
+            keepalive_mechanism=Mechanism(numbers["keepalive_mechanism"]),
             keepalive_timeout=numbers["keepalive_timeout"],
             keepalive_processes=numbers["keepalive_processes"],
             keepalive_interval=numbers["keepalive_interval"],
@@ -200,6 +190,34 @@ class ModParams:
         params = cls.from_modparams(config.parameters, msrp=config.msrp)
         values = {name: getattr(params, name) for name in (*_NUMBERS, *_STRINGS)}
         return cls(**values, notes=config.notes + params.notes)
+
+    def keepalive_config(self, *, answer_timeout: float = 20.0) -> KeepaliveConfig:
+        """How each connection is kept alive.
+
+        Args:
+            answer_timeout: Seconds that the peer has to answer a Ping. The module has no parameter
+                for it: it ends the connection when it next finds it unused for
+                ``keepalive_timeout``, and by then has counted its own Ping as use.
+
+        Raises:
+            ValueError: ``answer_timeout`` is out of its range.
+        """
+        return KeepaliveConfig(
+            mechanism=self.keepalive_mechanism,
+            interval=float(self.keepalive_timeout),
+            answer_timeout=answer_timeout,
+            application_data=self.ping_application_data,
+        )
+
+    def policies(self) -> list[Policy]:
+        """What the module checks and adds itself: sub-protocol (``sip`` first) and CORS.
+
+        Policies on port, target, Host, Origin and authentication, which the module leaves to the
+        script around it, belong in front of these.
+        """
+        names = ((SubProtocols.SIP, SIP), (SubProtocols.MSRP, MSRP))
+        enabled = [name for bit, name in names if bit in self.sub_protocols]
+        return [SubprotocolPolicy(enabled, server_preference=True), CorsPolicy(self.cors_mode)]
 
 
 def _number(name: str, value: int | str | bytes, form: _Number, notes: list[str]) -> int:
