@@ -4,8 +4,7 @@ import dataclasses
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from wsproto_sip._head import HeadReader, refusal
 from wsproto_sip.events import RejectConnection

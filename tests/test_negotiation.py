@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.events import AcceptConnection, Request
 from wsproto_sip.extensions import Extension, PerMessageDeflate

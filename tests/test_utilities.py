@@ -5,8 +5,7 @@ import os
 import string
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from wsproto_sip.events import RejectConnection
 from wsproto_sip.utilities import (

@@ -100,6 +100,8 @@ def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> lis
         return []
     if value.count(b",") >= limits.max_list_items:
         raise RemoteProtocolError(f"more than {limits.max_list_items} items in {name.decode()}")
+    if not value.isascii():
+        raise RemoteProtocolError(f"octets outside ASCII in {name.decode()}")
     items = split_comma_header(value)
     if not items:
         raise RemoteProtocolError(f"{name.decode()} is empty")
