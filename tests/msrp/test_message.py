@@ -163,6 +163,7 @@ def test_transaction_ids(tid: bytes) -> None:
         b"MSRP ab\xc3\xa9d SEND\r\n",
         b"MSRP abcd 20 OK\r\n",
         b"MSRP abcd 2000 OK\r\n",
+        b"MSRP abcd 099 OK\r\n",
         b"MSRP abcd \xd9\xa2\xd9\xa0\xd9\xa0\r\n",
         b"MSRP abcd 200 OK\x00\r\n",
         b"MSRP abcd 200 O\rK\r\n",

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -727,11 +727,34 @@ def test_malformed_chunks_do_not_end_the_flow(world: World, alice: Client, carol
 
 
 def test_too_many_malformed_chunks_do(world: World, alice: Client) -> None:
+    for _ in range(19):
+        world.do(world.relay.receive(1, b"noise", world.now))
+    alice.authenticate()
     for _ in range(20):
         assert world.dropped == []
         world.do(world.relay.receive(1, b"noise", world.now))
     assert world.dropped == [(1, "too many malformed chunks")]
     assert world.relay.sessions == 0
+
+
+@given(st.data())
+def test_no_input_raises(data: st.DataObject) -> None:
+    world = World()
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    to = alice.to(carol.session, carol.uri)
+    got = forwarded(world.give(1, alice.request(to)), 2)
+    chunks = [
+        alice.request(to).to_bytes(),
+        alice.request(to, method=b"NICKNAME", body=None).to_bytes(),
+        alice.request((RELAY,), method=b"AUTH", body=None, message_id=None).to_bytes(),
+        got.response(200).to_bytes(),
+    ]
+    for _ in range(5):
+        octets = bytearray(data.draw(st.sampled_from(chunks)))
+        for _ in range(data.draw(st.integers(0, 3))):
+            where = data.draw(st.integers(0, len(octets) - 1))
+            octets[where : where + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+        world.do(world.relay.receive(data.draw(st.integers(1, 2)), bytes(octets), world.now))
 
 
 # -- the recording ---------------------------------------------------------------------------------

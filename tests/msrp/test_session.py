@@ -199,15 +199,6 @@ def test_prolonging_uses_the_nonce_again() -> None:
     assert peer.session.next_deadline() == 150.0
 
 
-def test_a_nonce_that_may_not_be_used_again() -> None:
-    peer = Peer()
-    peer.session.authenticate(0.0)
-    peer.accept(peer.challenged())
-    peer.session.authenticate(0.0)
-    request = peer.challenged()
-    assert Credentials.parse(request.header(b"Authorization") or b"").nc == "00000001"
-
-
 def test_prolonging_waits_for_an_auth_under_way() -> None:
     peer = Peer()
     peer.session.authenticate(0.0)
@@ -216,22 +207,6 @@ def test_prolonging_waits_for_an_auth_under_way() -> None:
     peer.one()
     assert peer.session.handle_timeout(75.0) == []
     assert peer.out() == []
-
-
-def test_a_stale_nonce_is_replaced() -> None:
-    peer = Peer()
-    peer.session.authenticate(0.0)
-    peer.challenged()
-    challenge = bytes(peer.server.challenge(0.0, stale=True))
-    auth = peer.session._auth
-    assert auth is not None
-    events = peer.give(
-        MsrpResponse(
-            auth.tid, 401, (peer.session.local,), (RELAY,), [(b"WWW-Authenticate", challenge)]
-        )
-    )
-    assert events == []
-    assert len(peer.accept(peer.one())) == 1
 
 
 def failure(events: list[MsrpEvent]) -> tuple[int, str]:
@@ -249,41 +224,6 @@ def test_a_wrong_password() -> None:
     assert failure(events) == (401, "the credentials are refused")
     assert peer.session.state.value == "new"
     assert peer.out() == []
-
-
-@pytest.mark.parametrize("name", [b"Min-Expires", b"Max-Expires"])
-def test_another_time(name: bytes) -> None:
-    peer = Peer({"expires": 1})
-    peer.session.authenticate(0.0)
-    assert peer.give(peer.one().response(423, None, [(name, b"60")])) == []
-    assert peer.one().header(b"Expires") == b"60"
-
-
-@pytest.mark.parametrize(
-    ("code", "headers", "reason"),
-    [
-        (423, [], "the time asked for is out of bounds that are not told"),
-        (403, [], "Action-not-allowed"),
-        (401, [], "no Digest authentication"),
-        (401, [(b"WWW-Authenticate", b"Digest realm=r, nonce=n")], "qop is missing"),
-        (200, [], "no MSRP URI: b''"),
-        (200, [(b"Use-Path", b"nonsense")], "no MSRP URI: b'nonsense'"),
-    ],
-)
-def test_failures(code: int, headers: list[tuple[bytes, bytes]], reason: str) -> None:
-    peer = Peer()
-    peer.session.authenticate(0.0)
-    assert failure(peer.give(peer.one().response(code, None, headers))) == (code, reason)
-    assert peer.session.state.value == "new"
-
-
-def test_a_relay_is_not_asked_for_ever() -> None:
-    peer = Peer({"expires": 1})
-    peer.session.authenticate(0.0)
-    for _ in range(3):
-        assert peer.give(peer.one().response(423, None, [(b"Min-Expires", b"60")])) == []
-    events = peer.give(peer.one().response(423, None, [(b"Min-Expires", b"60")]))
-    assert failure(events) == (423, "refused 4 times")
 
 
 def test_a_relay_that_does_not_answer() -> None:
@@ -304,31 +244,19 @@ def test_a_failure_to_prolong_leaves_the_session() -> None:
     assert peer.session.state.value == "ready"
 
 
-def test_the_relay_may_have_to_prove_itself() -> None:
-    strict = {"require_proof": True}
-    proof = "the relay does not prove to know the password"
-    peer = Peer(strict)
+def test_no_session_given() -> None:
+    peer = Peer({"require_proof": True})
     peer.session.authenticate(0.0)
-    assert failure(peer.accept(peer.one())) == (200, proof)
-    peer.session.authenticate(0.0)
-    assert failure(peer.accept(peer.challenged())) == (200, proof)
-    # A wrong proof is never taken, a missing one only where none is required.
-    peer = Peer()
-    peer.session.authenticate(0.0)
-    wrong = b'qop=auth, rspauth="%b"' % (b"0" * 32)
-    assert failure(peer.accept(peer.challenged(), info=wrong)) == (
-        200,
-        "the relay's proof is wrong",
-    )
-    peer.session.authenticate(0.0)
-    assert failure(peer.accept(peer.one(), info=b"x")) == (200, "malformed parameter: b'x'")
-    peer = Peer(strict)
-    peer.session.authenticate(0.0)
-    request = peer.challenged()
-    verdict = peer.server.check(request.header(b"Authorization") or b"", RELAY, 0.0)
-    assert isinstance(verdict, Accepted)
-    assert len(peer.accept(request, info=verdict.info)) == 1
-    assert peer.session.state.value == "ready"
+    reason = "the relay does not prove to know the password"
+    assert failure(peer.accept(peer.one())) == (200, reason)
+    assert peer.session.state.value == "new"
+
+
+def test_content_types() -> None:
+    peer = Peer().ready()
+    with pytest.raises(LocalProtocolError, match="malformed header field"):
+        peer.session.send(b"x", b"text/plain\r\nX: y")
+    assert peer.out() == []
 
 
 def test_user_names() -> None:
@@ -693,3 +621,36 @@ def test_what_one_sends_the_other_receives(body: bytes, size: int) -> None:
             )
     assert found[-1] == MessageReceived(message_id, b"application/octet-stream", body)
     assert all(isinstance(event, ReceiveProgress) for event in found[:-1])
+
+
+@given(st.data())
+def test_no_input_raises(data: st.DataObject) -> None:
+    peer = Peer().ready()
+    message_id = peer.session.send(b"hello", success_report=True)
+    request = peer.one()
+    peer.session.authenticate(0.0)
+    auth = peer.one()
+    challenge = [(b"WWW-Authenticate", b'Digest realm="r", nonce="n", qop="auth"')]
+    report = peer.incoming(
+        None,
+        method=b"REPORT",
+        message_id=message_id,
+        where=b"1-5/5",
+        headers=((b"Status", b"000 200 OK"),),
+    )
+    chunks = [
+        request.response(200).to_bytes(),
+        auth.response(401, None, challenge).to_bytes(),
+        auth.response(423, None, [(b"Min-Expires", b"60")]).to_bytes(),
+        auth.response(200, None, [(b"Use-Path", MINE.raw)]).to_bytes(),
+        report.to_bytes(),
+        peer.incoming(b"abc", where=b"1-3/9", flag=MORE).to_bytes(),
+    ]
+    for _ in range(6):
+        octets = bytearray(data.draw(st.sampled_from(chunks)))
+        for _ in range(data.draw(st.integers(0, 2))):
+            where = data.draw(st.integers(0, len(octets) - 1))
+            octets[where : where + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+        peer.session.receive(bytes(octets), 0.0)
+        for chunk in peer.session.data_to_send(0.0):
+            parse_chunk(chunk)

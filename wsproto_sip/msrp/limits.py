@@ -41,7 +41,8 @@ class MsrpLimits:
             same.
         max_authentication_failures: Refused credentials on one connection, after which it is
             closed.
-        max_malformed: Malformed chunks on one connection, after which it is closed.
+        max_malformed: Malformed chunks on one connection since its last AUTH that succeeded,
+            after which it is closed.
         max_used_nonces: Nonces whose count is remembered; above, the oldest ones become stale.
 
     Raises:

@@ -64,7 +64,7 @@ _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _NAME = rb"[A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*"
 
 #: The first line of a chunk; the first group is its transaction id.
-FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([0-9]{3})(?: (%b))?)\r\n" % (_IDENT, _TEXT))
+FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([1-9][0-9]{2})(?: (%b))?)\r\n" % (_IDENT, _TEXT))
 _TO_PATH = re.compile(rb"To-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
 _FROM_PATH = re.compile(rb"From-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
 _HEADER = re.compile(rb"(%b): (%b)\r\n" % (_NAME, _TEXT))

@@ -349,6 +349,7 @@ class MsrpRelay:
             session = self._sessions.issue(key, connection, now + expires)
             self._waiting.pop(connection, None)
         session.expires = now + expires
+        connection.malformed = 0
         headers.append((b"Use-Path", session.uri.raw))
         headers.append((b"Expires", b"%d" % expires))
         self._answer(connection, request, 200, out, headers)

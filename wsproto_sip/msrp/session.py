@@ -19,16 +19,10 @@ from enum import Enum
 
 from ..typing import Entropy
 from ..utilities import LocalProtocolError
-from .authentication import (
-    AuthenticationError,
-    Challenge,
-    Credentials,
-    Ha1,
-    answer_challenge,
-    verify_server,
-)
+from .authentication import AuthenticationError, Ha1
 from .chunking import DEFAULT_CHUNK_SIZE, MessageSplitter, Piece, Reassembler, ReassemblyError
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
+from .login import Granted, RelayLogin
 from .message import (
     ByteRange,
     Continuation,
@@ -53,13 +47,9 @@ from .session_events import (
     ReceiveProgress,
     SendProgress,
 )
-from .uri import MsrpPath, MsrpUri, MsrpUriError, parse_path
+from .uri import MsrpPath, MsrpUri
 
 __all__ = ["MsrpSession", "MsrpSessionState"]
-
-#: How often one authentication may be asked again: for credentials, for another time, for a
-#: fresh nonce.
-_MAX_ROUNDS = 4
 
 #: The part of a session's time after which it is prolonged.
 _PROLONG_AT = 0.75
@@ -103,16 +93,6 @@ class _Sent:
     deadline: float
 
 
-@dataclass(slots=True)
-class _Auth:
-    """An authentication under way."""
-
-    tid: bytes
-    deadline: float
-    rounds: int
-    credentials: Credentials | None
-
-
 class MsrpSession:
     """One session of a client.
 
@@ -154,14 +134,7 @@ class MsrpSession:
         limits: MsrpLimits = DEFAULT_MSRP_LIMITS,
         entropy: Entropy = os.urandom,
     ) -> None:
-        # Refuses control characters here rather than in the middle of an authentication.
-        bytes(Credentials(username, "", "", "", "", "", ""))
-        self._relay = relay
-        self._username = username
-        self._password = password
-        self._expires = expires
         self._prolong = prolong
-        self._require_proof = require_proof
         self._accept = accept
         self._chunk_size = chunk_size
         self._timeout = timeout
@@ -175,11 +148,19 @@ class MsrpSession:
             transport="ws",
         )
         self.state = MsrpSessionState.NEW
+        self._login = RelayLogin(
+            relay,
+            self.local,
+            username,
+            password,
+            expires=expires,
+            require_proof=require_proof,
+            timeout=timeout,
+            limits=limits,
+            entropy=entropy,
+        )
         self._use_path: MsrpPath = ()
         self._remote: MsrpPath = ()
-        self._challenge: Challenge | None = None
-        self._nonce_count = 0
-        self._auth: _Auth | None = None
         self._prolong_at: float | None = None
         self._control: deque[bytes] = deque()
         self._active: deque[_Outgoing] = deque()
@@ -206,11 +187,11 @@ class MsrpSession:
         """
         if self.state is MsrpSessionState.CLOSED:
             raise LocalProtocolError("the connection is gone")
-        if self._auth is not None:
+        if self._login.deadline is not None:
             raise LocalProtocolError("an AUTH is under way")
         if self.state is MsrpSessionState.NEW:
             self.state = MsrpSessionState.AUTHENTICATING
-        self._send_auth(now, rounds=1)
+        self._control.append(self._login.start(now))
 
     def connect(self, remote: MsrpPath) -> None:
         """Tell the path of the other side; messages go to it and come from it alone.
@@ -248,8 +229,8 @@ class MsrpSession:
             The Message-ID, by which events tell of it.
 
         Raises:
-            LocalProtocolError: There is no session yet, the other side's path is not known, or
-                there are too many messages under way.
+            LocalProtocolError: There is no session yet, the other side's path is not known, there
+                are too many messages under way, or the content type is malformed.
         """
         if self.state is not MsrpSessionState.READY or not self._remote:
             raise LocalProtocolError("a message needs a session and the other side's path")
@@ -263,6 +244,8 @@ class MsrpSession:
             failure_report,
             len(body),
         )
+        # What cannot be written shall fail here and not when its turn comes.
+        self._chunk(message, MessageSplitter(b"").next_piece()).to_bytes()
         self._active.append(message)
         self._messages[message.message_id] = message
         # Of the oldest nothing is likely to be heard any more.
@@ -453,13 +436,16 @@ class MsrpSession:
     def _on_response(self, response: MsrpResponse, now: float, events: list[MsrpEvent]) -> None:
         if response.to_path != (self.local,):
             return
-        auth = self._auth
-        if auth is not None and response.transaction_id == auth.tid:
-            self._auth = None
+        if self._login.awaits(response):
             try:
-                self._on_auth_response(auth, response, now, events)
-            except (AuthenticationError, MsrpUriError) as error:
-                self._auth_failed(response.code, str(error), events)
+                answer = self._login.receive(response, now)
+            except AuthenticationError as error:
+                self._login_failed(response.code, str(error), events)
+                return
+            if isinstance(answer, Granted):
+                self._on_granted(answer, now, events)
+            else:
+                self._control.append(answer)
             return
         sent = self._sent.pop(response.transaction_id, None)
         if sent is None or sent.message.over:
@@ -473,77 +459,14 @@ class MsrpSession:
         if message.acknowledged == message.total:
             events.append(MessageSent(message.message_id))
 
-    # -- authentication --------------------------------------------------------------------------
-
-    def _send_auth(self, now: float, rounds: int) -> None:
-        request = MsrpRequest(
-            new_transaction_id(entropy=self._entropy), b"AUTH", (self._relay,), (self.local,)
-        )
-        if self._expires is not None:
-            request.headers.append((b"Expires", b"%d" % self._expires))
-        credentials = None
-        if self._challenge is not None:
-            self._nonce_count += 1
-            credentials = answer_challenge(
-                self._challenge,
-                self._username,
-                self._password,
-                self._relay,
-                nonce_count=self._nonce_count,
-                entropy=self._entropy,
-            )
-            request.headers.append((b"Authorization", bytes(credentials)))
-        self._auth = _Auth(request.transaction_id, now + self._timeout, rounds, credentials)
-        self._control.append(request.to_bytes())
-
-    def _on_auth_response(
-        self, auth: _Auth, response: MsrpResponse, now: float, events: list[MsrpEvent]
-    ) -> None:
-        """RFC 4976 §5.1.
-
-        Raises:
-            AuthenticationError: The relay cannot be satisfied, or does not satisfy us.
-            MsrpUriError: It gives no session.
-        """
-        if response.code == 200:
-            self._on_authenticated(auth, response, now, events)
-            return
-        if auth.rounds >= _MAX_ROUNDS:
-            raise AuthenticationError(f"refused {auth.rounds} times")
-        if response.code == 401:
-            challenge = Challenge.parse(response.header(b"www-authenticate") or b"")
-            # With a nonce used before, the refusal can be about the nonce alone.
-            if auth.credentials is not None and self._nonce_count == 1 and not challenge.stale:
-                self._challenge = None
-                raise AuthenticationError("the credentials are refused")
-            self._challenge = challenge
-            self._nonce_count = 0
-        elif response.code == 423:
-            bound = response.header(b"min-expires") or response.header(b"max-expires")
-            if bound is None:
-                raise AuthenticationError("the time asked for is out of bounds that are not told")
-            self._expires = int(bound)
-        else:
-            raise AuthenticationError((response.comment or b"").decode("utf-8", "replace"))
-        self._send_auth(now, auth.rounds + 1)
-
-    def _on_authenticated(
-        self, auth: _Auth, response: MsrpResponse, now: float, events: list[MsrpEvent]
-    ) -> None:
-        info = response.header(b"authentication-info")
-        if auth.credentials is None or info is None:
-            if self._require_proof:
-                raise AuthenticationError("the relay does not prove to know the password")
-        elif not verify_server(auth.credentials, self._password, info):
-            raise AuthenticationError("the relay's proof is wrong")
-        self._use_path = parse_path(response.header(b"use-path") or b"", limits=self._limits)
+    def _on_granted(self, granted: Granted, now: float, events: list[MsrpEvent]) -> None:
+        self._use_path = granted.path
         self.state = MsrpSessionState.READY
-        expires = int(response.header(b"expires") or b"0")
-        if self._prolong and expires:
-            self._prolong_at = now + _PROLONG_AT * expires
-        events.append(Authenticated(self.path, expires))
+        if self._prolong and granted.expires:
+            self._prolong_at = now + _PROLONG_AT * granted.expires
+        events.append(Authenticated(self.path, granted.expires))
 
-    def _auth_failed(self, status: int, reason: str, events: list[MsrpEvent]) -> None:
+    def _login_failed(self, status: int, reason: str, events: list[MsrpEvent]) -> None:
         if self.state is MsrpSessionState.AUTHENTICATING:
             self.state = MsrpSessionState.NEW
         events.append(AuthenticationFailed(status, reason))
@@ -553,7 +476,7 @@ class MsrpSession:
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has something to do; ``None`` for never."""
         candidates = (
-            None if self._auth is None else self._auth.deadline,
+            self._login.deadline,
             self._prolong_at,
             next(iter(self._sent.values())).deadline if self._sent else None,
         )
@@ -566,13 +489,13 @@ class MsrpSession:
             now: The time in seconds.
         """
         events: list[MsrpEvent] = []
-        if self._auth is not None and self._auth.deadline <= now:
-            self._auth = None
-            self._auth_failed(408, "the relay does not answer", events)
+        if self._login.deadline is not None and self._login.deadline <= now:
+            self._login.cancel()
+            self._login_failed(408, "the relay does not answer", events)
         if self._prolong_at is not None and self._prolong_at <= now:
             self._prolong_at = None
-            if self._auth is None:
-                self._send_auth(now, rounds=1)
+            if self._login.deadline is None:
+                self._control.append(self._login.start(now))
         while self._sent:
             tid, sent = next(iter(self._sent.items()))
             if sent.deadline > now:
@@ -589,7 +512,7 @@ class MsrpSession:
         for message in unfinished:
             self._fail(message, 481, b"connection lost", events)
         self.state = MsrpSessionState.CLOSED
-        self._auth = None
+        self._login.cancel()
         self._prolong_at = None
         self._control.clear()
         self._sent.clear()
