@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -120,6 +121,13 @@ def test_basic_may_require_tls() -> None:
     assert policy(context(value, secure=True)) == Continue(identity=Identity("alice", "basic"))
 
 
+def test_who_is_known_already_needs_no_credentials() -> None:
+    known = replace(context(), identity=Identity("bob", "token"))
+    assert POLICY(known) == Continue()
+    wrong = replace(context(basic("alice:x")), identity=Identity("bob", "token"))
+    assert POLICY(wrong) == unauthorized("wrong name or password")
+
+
 def later(username: str, password: str) -> Later:
     return LATER
 
@@ -132,7 +140,9 @@ def test_the_answer_may_come_later() -> None:
     assert pending.question == BasicQuestion("alice", "secret")
     assert repr(pending.question) == "BasicQuestion(username='alice')"
     identity = Identity("alice@example.com", "database")
-    assert chain.resume(pending, identity) == Accept(asked, identity=identity)
+    assert chain.resume(pending, identity) == Accept(
+        replace(asked, identity=identity), identity=identity
+    )
     assert chain.resume(pending, None) == unauthorized("wrong name or password")
     with pytest.raises(TypeError, match="an Identity or None is needed, not bool"):
         chain.resume(pending, True)

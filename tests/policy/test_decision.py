@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -54,7 +56,10 @@ def test_contributions_are_merged_in_order() -> None:
         ]
     )
     assert chain.decide(CONTEXT) == Accept(
-        CONTEXT, "sip", ((b"a", b"1"), (b"b", b"2"), (b"a", b"3")), ALICE
+        replace(CONTEXT, identity=ALICE),
+        "sip",
+        ((b"a", b"1"), (b"b", b"2"), (b"a", b"3")),
+        ALICE,
     )
 
 
@@ -65,7 +70,7 @@ def test_a_later_identity_and_subprotocol_replace_earlier_ones() -> None:
             lambda _: Continue(identity=BOB, subprotocol="msrp"),
         ]
     )
-    assert chain.decide(CONTEXT) == Accept(CONTEXT, "msrp", (), BOB)
+    assert chain.decide(CONTEXT) == Accept(replace(CONTEXT, identity=BOB), "msrp", (), BOB)
 
 
 def test_a_corrected_context_is_what_the_next_policy_sees() -> None:
@@ -79,6 +84,19 @@ def test_a_corrected_context_is_what_the_next_policy_sees() -> None:
     outcome = PolicyChain([look, lambda _: Continue(context=other), look]).decide(CONTEXT)
     assert seen == [CONTEXT, other]
     assert outcome == Accept(other)
+
+
+def test_later_policies_see_the_identity_whatever_the_context() -> None:
+    seen: list[Identity | None] = []
+
+    def look(context: RequestContext) -> Decision:
+        seen.append(context.identity)
+        return Continue()
+
+    other = RequestContext(CONTEXT.request, peer_address="192.0.2.1")
+    chain = PolicyChain([look, lambda _: Continue(identity=ALICE, context=other), look])
+    assert chain.decide(CONTEXT) == Accept(replace(other, identity=ALICE), identity=ALICE)
+    assert seen == [None, ALICE]
 
 
 def test_the_first_refusal_wins_and_nobody_is_asked_after_it() -> None:
@@ -117,7 +135,9 @@ def test_a_deferred_decision_is_taken_up_where_it_was_left() -> None:
     assert times == []
 
     outcome = chain.resume(pending, ALICE)
-    assert outcome == Accept(CONTEXT, None, ((b"a", b"1"), (b"b", b"2")), ALICE)
+    assert outcome == Accept(
+        replace(CONTEXT, identity=ALICE), None, ((b"a", b"1"), (b"b", b"2")), ALICE
+    )
     later = chain.resume(pending, ALICE, now=9.0)
     assert isinstance(later, Accept)
     assert later.context.now == 9.0

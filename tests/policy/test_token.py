@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -127,6 +129,13 @@ def test_an_optional_token_is_still_verified() -> None:
     assert policy(cookies(b"sid=wrong")) == Reject(403, "unknown token")
 
 
+def test_who_is_known_already_needs_no_token() -> None:
+    policy = TokenPolicy([COOKIE], verify)
+    assert policy(replace(context(), identity=ALICE)) == Continue()
+    wrong = replace(cookies(b"sid=wrong"), identity=ALICE)
+    assert policy(wrong) == Reject(403, "unknown token")
+
+
 def later(question: TokenQuestion) -> Later:
     return LATER
 
@@ -138,7 +147,7 @@ def test_the_answer_may_come_later() -> None:
     assert isinstance(pending, Pending)
     assert pending.question == TokenQuestion("abc", COOKIE, asked)
     assert repr(pending.question) == f"TokenQuestion(source={COOKIE!r})"
-    assert chain.resume(pending, ALICE) == Accept(asked, identity=ALICE)
+    assert chain.resume(pending, ALICE) == Accept(replace(asked, identity=ALICE), identity=ALICE)
     assert chain.resume(pending, None) == Reject(403, "unknown token")
     with pytest.raises(TypeError, match="an Identity or None is needed, not str"):
         chain.resume(pending, "alice")

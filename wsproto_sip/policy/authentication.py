@@ -140,8 +140,8 @@ class AuthenticationPolicy:
 
     Args:
         schemes: The ways to authenticate, the preferred one first.
-        required: Whether a request without credentials is refused. Otherwise it passes without
-            an identity; wrong credentials are refused either way.
+        required: Whether a request without credentials is refused, unless an earlier policy
+            found out who it is. Otherwise it passes; wrong credentials are refused either way.
 
     Raises:
         ValueError: There are no schemes, or two of one name.
@@ -157,7 +157,7 @@ class AuthenticationPolicy:
         """Judge the request's Authorization. A malformed or repeated one is answered with 400."""
         values = header_values(context.request, b"authorization")
         if not values:
-            if self._required:
+            if self._required and context.identity is None:
                 return self._unauthorized(context, Denied("no credentials"), "")
             return Continue()
         if len(values) > 1:

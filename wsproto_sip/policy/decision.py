@@ -73,6 +73,7 @@ class RequestContext:
         local_port: The port the connection was accepted on.
         method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and 3.
         enabled: Whether new connections are wanted at all (``ws.disable``, draining).
+        identity: Who the client is, where an earlier policy found out.
         connections: How many connections there are.
         connections_by_address: How many of them each client address has.
     """
@@ -85,6 +86,7 @@ class RequestContext:
     local_port: int | None = None
     method: str = "GET"
     enabled: bool = True
+    identity: Identity | None = None
     connections: int = 0
     connections_by_address: Mapping[str, int] = field(default_factory=dict)
 
@@ -305,8 +307,11 @@ class PolicyChain:
             return decision
         if isinstance(decision, Deferred):
             return Pending(decision, position, so_far)
+        context = decision.context or so_far.context
+        if decision.identity is not None:
+            context = replace(context, identity=decision.identity)
         return Accept(
-            context=decision.context or so_far.context,
+            context=context,
             subprotocol=decision.subprotocol or so_far.subprotocol,
             headers=so_far.headers + tuple(decision.headers),
             identity=decision.identity or so_far.identity,

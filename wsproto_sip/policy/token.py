@@ -92,7 +92,8 @@ class TokenPolicy:
         verify: Takes a :class:`TokenQuestion` and returns whose the token is, ``None`` for
             nobody's, or :data:`~wsproto_sip.policy.decision.LATER` to be asked again through the
             same question.
-        required: Whether a request without a token is refused. A wrong one is refused either way.
+        required: Whether a request without a token is refused, unless an earlier policy found
+            out who it is. A wrong one is refused either way.
         max_length: Octets a token may have; a longer one is answered with 400.
 
     Raises:
@@ -134,7 +135,7 @@ class TokenPolicy:
             if isinstance(answer, Later):
                 return Deferred(question, self._conclude)
             return self._conclude(answer)
-        if self._required:
+        if self._required and context.identity is None:
             return self._refusal("no token", b"Bearer")
         return Continue()
 
