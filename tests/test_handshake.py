@@ -596,7 +596,7 @@ def model(method: bytes, target: bytes, version: bytes, fields: Headers) -> bool
 
 def choose(*usual: bytes, odd: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
     """Mostly what is right, so that requests are accepted often."""
-    return st.sampled_from([*usual * 12, *odd])
+    return st.sampled_from([*usual * 40, *odd])
 
 
 CHOICES: dict[bytes, st.SearchStrategy[bytes]] = {

@@ -100,7 +100,18 @@ def _lower(headers: Headers) -> Headers:
 class _Stream:
     """What the two roles share."""
 
-    __slots__ = ("_connection", "_entropy", "_limits", "_whole_messages")
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_entropy",
+        "_limits",
+        "_max_frames",
+        "_offered",
+        "_offers",
+        "_subprotocols",
+        "_text_as_bytes",
+        "_whole_messages",
+    )
 
     def __init__(
         self,
@@ -108,11 +119,21 @@ class _Stream:
         limits: Limits | None = None,
         entropy: Entropy = os.urandom,
         whole_messages: bool = False,
+        text_as_bytes: bool = False,
+        max_frames: int | None = None,
     ) -> None:
         self._limits = limits
         self._entropy = entropy
         self._whole_messages = whole_messages
+        self._text_as_bytes = text_as_bytes
+        self._max_frames = max_frames
         self._connection: Connection | None = None
+        self._answered = False
+        # What the client offers, as text on a server and as objects on a client; None while
+        # there is no request.
+        self._offers: tuple[str, ...] | None = None
+        self._offered: tuple[Extension, ...] | None = None
+        self._subprotocols: tuple[str, ...] = ()
 
     @property
     def connection(self) -> Connection:
@@ -132,6 +153,8 @@ class _Stream:
             limits=self._limits,
             entropy=self._entropy,
             whole_messages=self._whole_messages,
+            text_as_bytes=self._text_as_bytes,
+            max_frames=self._max_frames,
         )
 
 
@@ -140,24 +163,13 @@ class ServerExtendedConnect(_Stream):
 
     Args:
         limits: Bounds of the header list and of the connection.
-        entropy: See :class:`~wsproto_sip.connection.Connection`.
-        whole_messages: See :class:`~wsproto_sip.connection.Connection`.
+        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following.
+        whole_messages: Whether events carry whole messages.
+        text_as_bytes: Whether text messages are delivered as octets.
+        max_frames: Frames parsed at a time.
     """
 
-    __slots__ = ("_answered", "_offers", "_subprotocols")
-
-    def __init__(
-        self,
-        *,
-        limits: Limits | None = None,
-        entropy: Entropy = os.urandom,
-        whole_messages: bool = False,
-    ) -> None:
-        super().__init__(limits=limits, entropy=entropy, whole_messages=whole_messages)
-        self._answered = False
-        # What the client offers; None while there is no request.
-        self._offers: tuple[str, ...] | None = None
-        self._subprotocols: tuple[str, ...] = ()
+    __slots__ = ()
 
     def receive_request(self, headers: Headers) -> Request:
         """Takes the request (RFC 8441 §5).
@@ -285,24 +297,13 @@ class ClientExtendedConnect(_Stream):
 
     Args:
         limits: Bounds of the header list and of the connection.
-        entropy: See :class:`~wsproto_sip.connection.Connection`.
-        whole_messages: See :class:`~wsproto_sip.connection.Connection`.
+        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following.
+        whole_messages: Whether events carry whole messages.
+        text_as_bytes: Whether text messages are delivered as octets.
+        max_frames: Frames parsed at a time.
     """
 
-    __slots__ = ("_answered", "_offered", "_subprotocols")
-
-    def __init__(
-        self,
-        *,
-        limits: Limits | None = None,
-        entropy: Entropy = os.urandom,
-        whole_messages: bool = False,
-    ) -> None:
-        super().__init__(limits=limits, entropy=entropy, whole_messages=whole_messages)
-        self._answered = False
-        # What was offered; None while nothing was asked for.
-        self._offered: tuple[Extension, ...] | None = None
-        self._subprotocols: tuple[str, ...] = ()
+    __slots__ = ()
 
     def request_headers(self, request: Request, *, secure: bool = True) -> Headers:
         """Asks for a WebSocket (RFC 8441 §5).
