@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.sip.errors import SipParseError, SipValueError
 from wsproto_sip.sip.params import UriParams
@@ -27,7 +26,7 @@ def test_all_parts() -> None:
 def test_few_parts() -> None:
     uri = SipUri.parse("SIP:example.com")
     assert str(uri) == "sip:example.com"
-    assert uri.user is uri.username is uri.port is uri.transport is None
+    assert (uri.user, uri.username, uri.port, uri.transport) == (None, None, None, None)
     assert uri.address == "example.com"
     assert str(SipUri.parse("sip:a@b?c=d")) == "sip:a@b?c=d"
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsproto_sip.sip.errors import SipParseError, SipValueError
 from wsproto_sip.sip.params import Params
@@ -21,7 +20,7 @@ def test_all_parts() -> None:
 
 def test_few_parts() -> None:
     via = Via.parse("SIP/2.0/WS  x.invalid")
-    assert via.port is via.branch is via.rport is via.received is None
+    assert (via.port, via.branch, via.rport, via.received) == (None, None, None, None)
     assert str(via) == "SIP/2.0/WS x.invalid"
     assert Via.parse("SIP/2.0/WS x;rport").rport is None
 

@@ -24,6 +24,7 @@ from .digest import (
 from .errors import SipParseError, SipValueError, reason_phrase
 from .gruu import TemporaryGruus, add_gruus, public_gruu, public_gruu_instance, wants_gruu
 from .headers import CSeq, parse_contacts, parse_expires, parse_q, parse_tokens
+from .identity import check_identity
 from .limits import SipLimits
 from .message import SipMessage, SipRequest, SipResponse
 from .nat import (
@@ -108,6 +109,7 @@ __all__ = [
     "add_received",
     "apply_path",
     "branch_for",
+    "check_identity",
     "copy_path",
     "decrement_max_forwards",
     "default_port",
