@@ -162,11 +162,9 @@ class EndpointServer:
         self.pump()
 
     def _fail(self, cid: int) -> None:
-        try:
+        # It may have ended already.
+        with suppress(UnknownConnectionError):
             self.endpoint.close(cid, CloseReason.INTERNAL_ERROR, "internal error", now=self.now())
-        except UnknownConnectionError:
-            # It has ended already.
-            pass
 
     def pump(self) -> None:
         """Does what the endpoint wants; whoever called the endpoint from outside calls this."""
