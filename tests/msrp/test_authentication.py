@@ -192,7 +192,7 @@ def test_wrong_credentials(user: str, password: str) -> None:
 
 def test_nobody_is_let_in_by_the_secret_of_unknown_users() -> None:
     digest = server(entropy=bytes)
-    given_ = answer_challenge(digest.challenge(0.0), "nobody", Ha1("0" * 32), URI)
+    given_ = answer_challenge(digest.challenge(0.0), "nobody", "0" * 32, URI)
     assert digest.check(bytes(given_), URI, 0.0) == Refused("unknown user or wrong password")
 
 

@@ -927,6 +927,22 @@ class RelayMachine(RuleBasedStateMachine):
             self.pending.append(flight)
         return flight
 
+    @rule(sender=clients, receiver=clients, mode=st.sampled_from([b"yes", b"partial"]))
+    def lie(self, sender: Client, receiver: Client, mode: bytes) -> None:
+        """From another one's path, or through another one's session."""
+        if sender.id not in self.alive or sender.id == receiver.id:
+            return
+        headers = ((b"Failure-Report", mode),)
+        to = sender.to(receiver.session, receiver.uri)
+        forged = sender.request(to, from_path=(receiver.uri,), headers=headers)
+        assert code_of(self.world.give(sender.id, forged), sender.id) == (
+            403 if self.live(sender) else 481
+        )
+        stolen = sender.request((receiver.session, receiver.uri), headers=headers)
+        assert code_of(self.world.give(sender.id, stolen), sender.id) == (
+            506 if self.live(receiver) else 481
+        )
+
     @rule(flight=consumes(flights), code=st.sampled_from([200, 400, 413]))
     def answer(self, flight: Flight, code: int) -> None:
         if flight.receiver not in self.alive:

@@ -383,7 +383,7 @@ class DigestServer:
         self._limits = limits
         self._entropy = entropy
         self._key = entropy(32)
-        self._dummy = Ha1(entropy(16).hex())
+        self._dummy = entropy(16).hex()
         #: Used nonces: when they were made, and the highest count seen; by first use.
         self._used: OrderedDict[str, tuple[float, int]] = OrderedDict()
         #: Nonces made at this time or before are stale, whatever their age.
@@ -417,13 +417,14 @@ class DigestServer:
         made = self._made(credentials.nonce)
         if made is None:
             return Refused("no nonce of ours")
-        # An unknown user costs as much time as a wrong password.
-        secret = self._users.get(credentials.username, self._dummy)
-        if isinstance(secret, str):
-            secret = Ha1.of(credentials.username, self._realm, secret)
+        # The same work whoever it is, so that the time does not tell which users there are.
+        known = self._users.get(credentials.username)
+        password = known if isinstance(known, str) else self._dummy
+        derived = Ha1.of(credentials.username, self._realm, password)
+        secret = known if isinstance(known, Ha1) else derived
         nonce, nc, cnonce = credentials.nonce, credentials.nc, credentials.cnonce
         expected = _digest(secret, nonce, nc, cnonce, f"AUTH:{credentials.uri}")
-        if not _same(expected, credentials.response.lower()) or secret is self._dummy:
+        if not _same(expected, credentials.response.lower()) or known is None:
             return Refused("unknown user or wrong password")
         try:
             same = MsrpUri.parse(credentials.uri.encode("utf-8")) == uri
