@@ -1,0 +1,50 @@
+"""Sessions that are open already, and a pipe between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import AcceptConnection, Event, Request
+from wsproto_sip.extensions import Extension
+from wsproto_sip.session import Session
+from wsproto_sip.states import ConnectionType
+
+REQUEST = (
+    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: sip\r\n\r\n"
+)
+
+
+def server(now: float = 0.0, *, subprotocol: str | None = None, **options: object) -> Session:
+    """An open server session."""
+    config = SessionConfig(**options)  # type: ignore[arg-type]
+    session = Session(ConnectionType.SERVER, now=now, config=config)
+    session.receive(REQUEST, now)
+    session.send(AcceptConnection(subprotocol=subprotocol), now)
+    session.data_to_send()
+    return session
+
+
+def pair(
+    now: float = 0.0,
+    server_config: SessionConfig | None = None,
+    client_config: SessionConfig | None = None,
+    *,
+    offers: Sequence[Extension] = (),
+    supported: Sequence[Extension] = (),
+) -> tuple[Session, Session]:
+    """A client's and a server's session, open."""
+    client = Session(ConnectionType.CLIENT, now=now, config=client_config or SessionConfig())
+    answerer = Session(ConnectionType.SERVER, now=now, config=server_config or SessionConfig())
+    client.send(Request(host="example.com", target="/", extensions=list(offers)), now)
+    answerer.receive(client.data_to_send(), now)
+    answerer.send(AcceptConnection(extensions=list(supported)), now)
+    client.receive(answerer.data_to_send(), now)
+    return client, answerer
+
+
+def carry(sender: Session, receiver: Session, now: float) -> list[Event]:
+    """Gives one end's octets to the other."""
+    return receiver.receive(sender.data_to_send(), now)
