@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+if TYPE_CHECKING:
+    from docutils.nodes import Element
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,7 +34,39 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 
 # What the standard library and h11 document is not looked up: the build needs no network.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wsproto_sip\.)[a-z_][a-z0-9_]*\..+")]
+# Type variables and what is not for users.
+nitpick_ignore = [
+    ("py:class", "KeySource"),
+    ("py:class", "wsproto_sip.events.T"),
+    ("py:obj", "wsproto_sip.events.T"),
+]
+
+
+def _plain_attributes(self: GoogleDocstring) -> list[str]:
+    """Keeps the first line of an attribute's text as it is: ours never begins with a type."""
+    return list(self._consume_to_end())
+
+
+GoogleDocstring._parse_attribute_docstring = _plain_attributes
+
+
+def _find_by_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element
+) -> Element | None:
+    """Lets a name of the package be referred to without its module, if no other is called so."""
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.get_domain("py")
+    found = [name for name in domain.objects if name.endswith("." + node["reftarget"])]
+    if len(found) != 1:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("missing-reference", _find_by_name)
