@@ -442,18 +442,20 @@ class EndpointCore:
             peer_port=port,
             secure=entry.secure,
             local_port=entry.local[1] if entry.local is not None else None,
-            enabled=self.enabled and not self.draining,
+            enabled=self._lets_in,
             connections=len(self.registry) - 1,
             connections_by_address=_Others(self.registry.addresses, address),
         )
-        outcome: Outcome
-        if not context.enabled:
-            outcome = Reject(503, "disabled")
-        else:
-            outcome = self._ask(self.config.policies.decide, context)
-        self._conclude(entry, outcome, request, now, given)
+        self._conclude(entry, self._ask(self.config.policies.decide, context), request, now, given)
+
+    @property
+    def _lets_in(self) -> bool:
+        return self.enabled and not self.draining
 
     def _ask(self, ask: Callable[..., Outcome], *args: object) -> Outcome:
+        """Asks the policies, unless nobody is let in: then there is nothing to ask, or to go on."""
+        if not self._lets_in:
+            return Reject(503, "disabled")
         try:
             return ask(*args)
         except Exception:

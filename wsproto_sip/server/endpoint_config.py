@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from ..config import SessionConfig
-from ..policy.decision import PolicyChain
+from ..policy.decision import Policy, PolicyChain
+from ..subprotocols import MSRP, SIP
+from .modparams import ModParams
 
 if TYPE_CHECKING:
     from ..extensions import Extension
 
-__all__ = ["EndpointConfig"]
+__all__ = ["EndpointConfig", "subprotocol_profiles"]
 
 _SESSION: Final = SessionConfig()
 
 
 def _no_extensions(subprotocol: str | None) -> Sequence[Extension]:
     return ()
+
+
+def subprotocol_profiles(session: SessionConfig) -> dict[str, SessionConfig]:
+    """What sessions that speak SIP or MSRP do differently.
+
+    Both want the octets of text (RFC 7118 §4.2, RFC 7977 §4.2) and have messages of at most 64
+    KiB; a SIP message comes in at most 64 frames.
+
+    Args:
+        session: How the others behave.
+
+    Returns:
+        Configurations by sub-protocol, for :attr:`~wsproto_sip.config.SessionConfig.profiles`.
+    """
+    limits = replace(session.limits, max_message_size=64 * 1024)
+    sip = replace(limits, max_fragments=64)
+    return {
+        SIP: replace(session, limits=sip, text_as_bytes=True, profiles={}),
+        MSRP: replace(session, limits=limits, text_as_bytes=True, profiles={}),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,41 @@ class EndpointConfig:
     max_handshaking_per_address: int | None = 50
     max_queued_messages: int = 16
     max_queued_bytes: int = 64 * 1024
+
+    @classmethod
+    def from_modparams(
+        cls,
+        params: ModParams | Mapping[str, int | str | bytes],
+        *,
+        policies: Iterable[Policy] = (),
+        **options: Any,
+    ) -> EndpointConfig:
+        """A configuration from the parameters of Kamailio's ``websocket`` module.
+
+        Args:
+            params: Values by the module's names, or such as were read already.
+            policies: What is asked before the module's own checks: port, target, Host, Origin,
+                authentication, as the script around the module would.
+            options: Further fields of this class. ``session`` is what the parameters are put into.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ModParamError: The module would refuse to start with them.
+        """
+        if not isinstance(params, ModParams):
+            params = ModParams.from_modparams(params)
+        session: SessionConfig = options.pop("session", _SESSION)
+        session = replace(session, keepalive=params.keepalive_config())
+        session = replace(session, profiles={**subprotocol_profiles(session), **session.profiles})
+        return cls(
+            session=session,
+            policies=PolicyChain([*policies, *params.policies()]),
+            shards=params.keepalive_processes,
+            timer_interval=float(params.keepalive_interval),
+            **options,
+        )
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 16:
