@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HeadReader", "refusal"]
 
+# Octets after which there is nothing to learn from how a head begins.
+_BEGINNING = len(b"HTTP/")
+
 # RFC 9112 §2.2: a line may end in a bare LF; h11 finds the end of a head the same way.
 _blank_line = re.compile(rb"\n\r?\n").search
 # RFC 9112 §3: a request begins with its method, which is a token.
@@ -71,15 +74,17 @@ class HeadReader:
         """
         buffer = self._buffer
         buffer += data
-        if not self._begins_well():
+        if self._searched <= _BEGINNING and not self._begins_well():
             raise refusal(f"this is not HTTP: {bytes(buffer[:16])!r}")
         limits = self._limits
-        found = _blank_line(buffer, max(self._searched - 2, 0))
+        newest = buffer.rfind(b"\n", self._searched)
+        found = _blank_line(buffer, max(self._searched - 2, 0)) if newest >= 0 else None
         end = found.end() if found is not None else len(buffer)
         if self._spent + end > limits.max_handshake_bytes:
             raise refusal(f"the head is longer than {limits.max_handshake_bytes} octets", 431)
         if found is None:
-            self._line = buffer.rfind(b"\n", self._searched) + 1 or self._line
+            if newest >= 0:
+                self._line = newest + 1
             self._searched = end
             if end - self._line > limits.max_header_line:
                 raise refusal(f"a line is longer than {limits.max_header_line} octets", 431)
