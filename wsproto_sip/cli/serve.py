@@ -47,7 +47,8 @@ CLOSE_SECONDS = 5.0
 
 _GUIDE = """\
 Sub-protocols {subprotocols} and none, on any path; messages of at most {size} octets.
-Every message comes back as it was sent. Try it from another terminal:
+Every message comes back as it was sent; there is no SIP or MSRP behind the names yet.
+Try it from another terminal:
   {program} connect {url}
   {program} connect --subprotocol sip {url}
 or in a browser's console:
