@@ -1,0 +1,244 @@
+"""The connection table, by itself and against a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from wsproto_sip.policy.decision import Identity
+from wsproto_sip.server.commands import DisplayState, DumpFilter, DumpOrder
+from wsproto_sip.server.registry import Entry, Registry
+from wsproto_sip.session import Session
+from wsproto_sip.states import ConnectionType
+
+
+def add(registry: Registry, now: float = 0.0, port: int = 1, address: str = "192.0.2.1") -> Entry:
+    session = Session.established(ConnectionType.SERVER, now=now, subprotocol="sip")
+    return registry.add(session, (address, port), ("198.51.100.1", 80), False, now)
+
+
+def cids(registry: Registry, order: DumpOrder, offset: int = 0, limit: int = 50) -> list[int]:
+    shown, _ = registry.page(order, offset, limit, DumpFilter(), 0.0)
+    return [info.id for info in shown]
+
+
+def test_ids_are_never_given_twice() -> None:
+    registry = Registry()
+    first = add(registry)
+    registry.remove(first)
+    second = add(registry)
+    assert (first.cid, second.cid) == (1, 2)
+    assert registry.get(1) is None
+    assert 1 not in registry
+    assert 2 in registry
+
+
+def test_neither_identity_nor_sub_protocol() -> None:
+    registry = Registry()
+    session = Session.established(ConnectionType.SERVER, now=0.0)
+    entry = registry.add(session, ("192.0.2.1", 1), None, True, 0.0)
+    registry.opened(entry)
+    assert entry.info(0.0).sub_protocol is None
+    assert registry.by_subprotocol("sip") == registry.by_identity("alice") == []
+    registry.remove(entry)
+    assert len(registry) == 0
+
+
+def test_an_identity_that_never_got_in() -> None:
+    registry = Registry()
+    entry = add(registry)
+    entry.identity = Identity("alice")
+    registry.remove(entry)
+    assert registry.by_identity("alice") == []
+
+
+def test_what_a_dump_shows() -> None:
+    registry = Registry()
+    entry = add(registry, 10.0, 5060)
+    entry.identity = Identity("alice")
+    registry.opened(entry)
+    info = entry.info(12.5)
+    assert (info.id, info.peer_address, info.peer_port) == (1, "192.0.2.1", 5060)
+    assert (info.local_address, info.local_port, info.secure) == ("198.51.100.1", 80, False)
+    assert (info.state, info.awaiting_pong, info.idle) == (DisplayState.OPEN, False, 2.5)
+    assert (info.sub_protocol, info.identity) == ("sip", "alice")
+    entry.local = None
+    assert entry.info(12.5).local_address == ""
+
+
+def test_orders() -> None:
+    registry = Registry()
+    entries = [add(registry) for _ in range(4)]
+    assert cids(registry, DumpOrder.ID_HASH) == [1, 2, 3, 4]
+    assert cids(registry, DumpOrder.USED_DESC) == [1, 2, 3, 4]
+    registry.touch(entries[1], 1.0)
+    registry.touch(entries[3], 2.0)
+    registry.touch(entries[3], 3.0)
+    assert cids(registry, DumpOrder.USED_DESC) == [1, 3, 2, 4]
+    assert cids(registry, DumpOrder.USED_ASC) == [4, 2, 3, 1]
+    assert cids(registry, DumpOrder.USED_ASC, 1, 2) == [2, 3]
+    assert cids(registry, DumpOrder.ID_HASH, 3, 2) == [4]
+    assert cids(registry, DumpOrder.ID_HASH, 9, 2) == []
+    assert entries[3].used == 3.0
+
+
+def test_pages_say_whether_there_is_more() -> None:
+    registry = Registry()
+    for _ in range(3):
+        add(registry)
+    for offset, limit, more in ((0, 2, True), (1, 2, False), (0, 3, False), (2, 1, False)):
+        assert registry.page(DumpOrder.ID_HASH, offset, limit, DumpFilter(), 0.0)[1] is more
+
+
+def test_filters() -> None:
+    registry = Registry()
+    add(registry, address="192.0.2.1")
+    add(registry, address="192.0.2.2")
+    add(registry, address="192.0.2.1")
+    wanted = DumpFilter(address="192.0.2.1")
+    shown, more = registry.page(DumpOrder.USED_ASC, 0, 1, wanted, 0.0)
+    assert ([info.id for info in shown], more) == ([3], True)
+    shown, more = registry.page(DumpOrder.USED_ASC, 1, 1, wanted, 0.0)
+    assert ([info.id for info in shown], more) == ([1], False)
+    assert registry.page(DumpOrder.ID_HASH, 0, 9, DumpFilter(sub_protocol="msrp"), 0.0)[0] == []
+
+
+def test_a_new_connection_from_the_same_address_and_port() -> None:
+    registry = Registry()
+    old, new = add(registry), add(registry)
+    assert registry.by_peer("192.0.2.1", 1) is new
+    registry.remove(old)
+    assert registry.by_peer("192.0.2.1", 1) is new
+    registry.remove(new)
+    assert registry.by_peer("192.0.2.1", 1) is None
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_moved_to_where_it_really_comes_from(opened: bool) -> None:
+    registry = Registry()
+    entry = add(registry)
+    if opened:
+        registry.opened(entry)
+    registry.move(entry, ("203.0.113.9", None))
+    assert registry.by_peer("192.0.2.1", 1) is None
+    assert registry.by_peer("203.0.113.9", None) is entry
+    assert (registry.count_of("192.0.2.1"), registry.count_of("203.0.113.9")) == (0, 1)
+    assert registry.handshaking_of("203.0.113.9") == (not opened)
+    registry.remove(entry)
+    assert registry.count_of("203.0.113.9") == 0
+    assert not registry.addresses
+
+
+@dataclass
+class Known:
+    """What the model knows of one connection."""
+
+    entry: Entry
+    address: str
+    port: int
+    identity: str | None = None
+    opened: bool = False
+    uses: list[int] = field(default_factory=list)
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """Any order of opening, using, moving and dropping: indexes and counters agree (48)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registry = Registry()
+        self.model: dict[int, Known] = {}
+        self.highest = 0
+        self.clock = 0
+
+    def pick(self, data: st.DataObject) -> Known:
+        return self.model[data.draw(st.sampled_from(sorted(self.model)))]
+
+    @rule(address=st.sampled_from(["a", "b", "c"]), port=st.integers(1, 3))
+    def add(self, address: str, port: int) -> None:
+        self.clock += 1
+        entry = add(self.registry, float(self.clock), port, address)
+        assert entry.cid > self.highest
+        self.highest = entry.cid
+        self.model[entry.cid] = Known(entry, address, port, uses=[self.clock])
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), identity=st.none() | st.sampled_from(["alice", "bob"]))
+    def open(self, data: st.DataObject, identity: str | None) -> None:
+        known = self.pick(data)
+        if not known.opened:
+            known.opened, known.identity = True, identity
+            known.entry.identity = None if identity is None else Identity(identity)
+            self.registry.opened(known.entry)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def use(self, data: st.DataObject) -> None:
+        self.clock += 1
+        known = self.pick(data)
+        known.uses.append(self.clock)
+        self.registry.touch(known.entry, float(self.clock))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), address=st.sampled_from(["a", "d"]), port=st.integers(1, 3))
+    def move(self, data: st.DataObject, address: str, port: int) -> None:
+        known = self.pick(data)
+        known.address, known.port = address, port
+        self.registry.move(known.entry, (address, port))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        known = self.pick(data)
+        self.registry.remove(known.entry)
+        del self.model[known.entry.cid]
+
+    @invariant()
+    def agree(self) -> None:
+        registry, model = self.registry, self.model
+        assert len(registry) == len(model)
+        assert [entry.cid for entry in registry] == sorted(model)
+        assert registry.handshaking == sum(not known.opened for known in model.values())
+        for address in "abcd":
+            here = [known for known in model.values() if known.address == address]
+            assert registry.count_of(address) == len(here)
+            assert registry.handshaking_of(address) == sum(not known.opened for known in here)
+        for name in ("alice", "bob"):
+            found = [entry.cid for entry in registry.by_identity(name)]
+            assert found == sorted(cid for cid, known in model.items() if known.identity == name)
+        speakers = [entry.cid for entry in registry.by_subprotocol("sip")]
+        assert speakers == sorted(cid for cid, known in model.items() if known.opened)
+        by_use = sorted(model, key=lambda cid: model[cid].uses[-1])
+        assert cids(registry, DumpOrder.USED_DESC) == by_use
+        assert cids(registry, DumpOrder.USED_ASC) == by_use[::-1]
+        peers = {(known.address, known.port) for known in model.values()}
+        for address in "abcd":
+            for port in (1, 2, 3):
+                found_entry = registry.by_peer(address, port)
+                if found_entry is not None:
+                    assert model[found_entry.cid].address == address
+                    assert model[found_entry.cid].port == port
+                else:
+                    owners = [p for p in peers if p == (address, port)]
+                    assert len(owners) <= 1
+
+    def teardown(self) -> None:
+        for known in self.model.values():
+            self.registry.remove(known.entry)
+        registry = self.registry
+        assert len(registry) == registry.handshaking == 0
+        assert not registry.addresses
+        for index in (
+            registry._by_peer,
+            registry._by_identity,
+            registry._by_subprotocol,
+            registry._handshaking_by_address,
+        ):
+            assert not index
+
+
+RegistryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+TestRegistryMachine = RegistryMachine.TestCase
