@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Self
 
 from ._syntax import LWS, PARAMS, QUOTED, check_text, quote, unquote
 from .errors import SipParseError
@@ -21,7 +19,6 @@ _NAME_ADDR_RE = re.compile(rf"{LWS}(?:({QUOTED}){LWS}|({_WORDS}))?+<([^<>]++)>({
 _ADDR_SPEC_RE = re.compile(rf"{LWS}([^\x00-\x20,;?<>\"]++)({PARAMS}){LWS}")
 
 
-@dataclass(frozen=True, slots=True)
 class NameAddr:
     """A URI with a display name and header parameters: ``"Alice" <sip:alice@a.test>;tag=1``.
 
@@ -34,13 +31,16 @@ class NameAddr:
         SipValueError: The display name holds a line break or NUL.
     """
 
-    uri: Uri
-    params: Params = field(default=NO_PARAMS)
-    display_name: str | None = None
+    __slots__ = ("_display_name", "_params", "_uri")
 
-    def __post_init__(self) -> None:
-        if self.display_name is not None:
-            check_text(self.display_name, "display name")
+    def __init__(
+        self, uri: Uri, params: Params = NO_PARAMS, display_name: str | None = None
+    ) -> None:
+        if display_name is not None:
+            check_text(display_name, "display name")
+        self._uri = uri
+        self._params = params
+        self._display_name = display_name
 
     @classmethod
     def parse(cls, text: str) -> NameAddr:
@@ -63,10 +63,25 @@ class NameAddr:
                 raise SipParseError(400, f"bad address: {text!r:.100}")
             uri, params = match.groups()
         value = cls.__new__(cls)
-        _set(value, "uri", parse_uri(uri))
-        _set(value, "params", Params.from_checked(params))
-        _set(value, "display_name", display)
+        value._uri = parse_uri(uri)
+        value._params = Params.from_checked(params) if params else NO_PARAMS
+        value._display_name = display
         return value
+
+    @property
+    def uri(self) -> Uri:
+        """The URI."""
+        return self._uri
+
+    @property
+    def params(self) -> Params:
+        """The parameters behind the brackets."""
+        return self._params
+
+    @property
+    def display_name(self) -> str | None:
+        """The plain name; ``None`` for none."""
+        return self._display_name
 
     @property
     def sip_uri(self) -> SipUri:
@@ -84,21 +99,34 @@ class NameAddr:
         """The tag parameter of From and To (RFC 3261 §19.3)."""
         return self.params.get("tag")
 
-    def with_param(self, name: str, value: str | None = None) -> Self:
+    def with_param(self, name: str, value: str | None = None) -> NameAddr:
         """This value with a header parameter set; see :meth:`Params.with_param`."""
-        return replace(self, params=self.params.with_param(name, value))
+        return NameAddr(self._uri, self._params.with_param(name, value), self._display_name)
 
-    def without_param(self, name: str) -> Self:
+    def without_param(self, name: str) -> NameAddr:
         """This value without that header parameter."""
-        return replace(self, params=self.params.without(name))
+        return NameAddr(self._uri, self._params.without(name), self._display_name)
 
-    def with_uri(self, uri: Uri) -> Self:
+    def with_uri(self, uri: Uri) -> NameAddr:
         """This value with another URI."""
-        return replace(self, uri=uri)
+        return NameAddr(uri, self._params, self._display_name)
+
+    def __eq__(self, other: object) -> bool:
+        """Same URI (by its own rules), parameters and display name."""
+        if not isinstance(other, NameAddr):
+            return NotImplemented
+        return (self._uri, self._params, self._display_name) == (
+            other._uri,
+            other._params,
+            other._display_name,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._uri, self._params, self._display_name))
+
+    def __repr__(self) -> str:
+        return f"NameAddr({str(self)!r})"
 
     def __str__(self) -> str:
         name = "" if self.display_name is None else f"{quote(self.display_name)} "
         return f"{name}<{self.uri}>{self.params}"
-
-
-_set = object.__setattr__

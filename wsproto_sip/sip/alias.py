@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
 from .errors import SipParseError, SipValueError
 from .message import SipMessage, SipRequest
-from .params import UriParams
 from .transport import TRANSPORT_NAMES, TRANSPORT_NUMBERS, Source, default_port
 from .uri import SipUri, bracketed
 
@@ -117,7 +116,7 @@ def _alias_contact(message: SipMessage, source: Source, *, in_front: bool) -> Al
     params = uri.params.without("alias")
     # "~" needs no escape in a URI parameter.
     params = params.with_param("alias", format_alias(source), first=in_front)
-    message.replace_first("Contact", contacts[0].with_uri(replace(uri, params=params)))
+    message.replace_first("Contact", contacts[0].with_uri(uri.with_params(params)))
     return AliasResult.DONE
 
 
@@ -140,6 +139,5 @@ def handle_ruri_alias(request: SipRequest, resolve: Callable[[Source], T | None]
     connection = resolve(source)
     if connection is None:
         return AliasTarget(AliasResult.GONE)
-    params: UriParams = uri.params.without("alias")
-    request.uri = replace(uri, params=params)
+    request.uri = uri.without_param("alias")
     return AliasTarget(AliasResult.DONE, connection)

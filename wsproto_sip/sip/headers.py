@@ -113,7 +113,9 @@ class CSeq:
         if match is None:
             raise SipParseError(400, f"bad CSeq: {text!r:.100}")
         cseq = cls.__new__(cls)
-        _set(cseq, "number", parse_uint(match[1], _MAX_CSEQ, "CSeq"))
+        digits = match[1]
+        short = len(digits) < 10
+        _set(cseq, "number", int(digits) if short else parse_uint(digits, _MAX_CSEQ, "CSeq"))
         _set(cseq, "method", match[2])
         return cseq
 

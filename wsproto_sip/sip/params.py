@@ -43,9 +43,12 @@ def percent_encode(text: str, safe: frozenset[int]) -> str:
 class _ParamList(ABC):
     """An immutable list of parameters: names without regard to case, values as written."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_known", "_text")
 
-    _items: tuple[tuple[str, str | None], ...]
+    #: Names and values as written; ``None`` until somebody asks, where there is only one.
+    _known: tuple[tuple[str, str | None], ...] | None
+    #: The text that is not taken apart yet.
+    _text: str
 
     def __init__(self, items: Iterable[tuple[str, str | None]] = ()) -> None:
         """Take names and plain values; ``None`` is a parameter without a value.
@@ -56,7 +59,7 @@ class _ParamList(ABC):
         written = tuple([(self._name(name), self._write(value)) for name, value in items])
         if len({name.lower() for name, _ in written}) != len(written):
             raise SipValueError("a parameter is there twice")
-        self._items = written
+        self._known = written
 
     @staticmethod
     @abstractmethod
@@ -76,16 +79,36 @@ class _ParamList(ABC):
     @classmethod
     def _from_items(cls, items: tuple[tuple[str, str | None], ...]) -> Self:
         params = cls.__new__(cls)
-        params._items = items
+        params._known = items
         return params
 
     @classmethod
-    def _parsed(cls, items: list[tuple[str, str | None]]) -> Self:
-        if len(items) > 1 and len({name.lower() for name, _ in items}) != len(items):
-            raise SipParseError(400, f"a parameter is there twice: {items!r:.100}")
+    def _from_text(cls, text: str) -> Self:
+        """Parameters that match the grammar; several are compared with each other at once."""
         params = cls.__new__(cls)
-        params._items = tuple(items)
+        params._text = text
+        params._known = None
+        if text.count(";") > 1:
+            items = params._items
+            if len({name.lower() for name, _ in items}) != len(items):
+                raise SipParseError(400, f"a parameter is there twice: {text!r:.100}")
         return params
+
+    @property
+    def _items(self) -> tuple[tuple[str, str | None], ...]:
+        items = self._known
+        if items is None:
+            items = self._known = self._take_apart(self._text)
+        return items
+
+    @staticmethod
+    def _take_apart(text: str) -> tuple[tuple[str, str | None], ...]:
+        """Take apart parameters without quotes and white space."""
+        items: list[tuple[str, str | None]] = []
+        for piece in text[1:].split(";"):
+            name, equals, value = piece.partition("=")
+            items.append((name, value if equals else None))
+        return tuple(items)
 
     def _find(self, name: str) -> int:
         for index, (have, _) in enumerate(self._items):
@@ -205,10 +228,14 @@ class Params(_ParamList):
         """Read a text that is known to match the grammar of parameters."""
         if not text:
             return NO_PARAMS
+        return cls._from_text(text)
+
+    @staticmethod
+    def _take_apart(text: str) -> tuple[tuple[str, str | None], ...]:
         if '"' in text or " " in text or "\t" in text:
             found: list[tuple[str, str]] = _HEADER_PARAM_RE.findall(text)
-            return cls._parsed([(name, value or None) for name, value in found])
-        return cls._parsed(_plain_items(text))
+            return tuple([(name, value or None) for name, value in found])
+        return _ParamList._take_apart(text)
 
 
 class UriParams(_ParamList):
@@ -251,16 +278,7 @@ class UriParams(_ParamList):
             return NO_URI_PARAMS
         if not _URI_PARAMS_RE.fullmatch(text):
             raise SipParseError(400, f"bad URI parameters: {text!r:.100}")
-        return cls._parsed(_plain_items(text))
-
-
-def _plain_items(text: str) -> list[tuple[str, str | None]]:
-    """Take apart parameters without quotes and white space."""
-    items: list[tuple[str, str | None]] = []
-    for piece in text[1:].split(";"):
-        name, equals, value = piece.partition("=")
-        items.append((name, value if equals else None))
-    return items
+        return cls._from_text(text)
 
 
 NO_PARAMS = Params()

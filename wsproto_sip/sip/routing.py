@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .address import NameAddr
 from .errors import SipParseError
@@ -347,5 +347,5 @@ def prepare_next_hop(request: SipRequest) -> Uri:
     top = routes[0].uri
     if isinstance(top, SipUri) and "lr" not in top.params:
         _set_routes(request, [*routes[1:], NameAddr(request.uri)])
-        request.uri = replace(top)
+        request.uri = top
     return top

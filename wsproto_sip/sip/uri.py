@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass
 from urllib.parse import unquote as percent_decode
 
 from ._syntax import HOST, parse_port
@@ -35,7 +34,6 @@ _USER_SAFE = frozenset(
 _DECISIVE_PARAMS = ("user", "ttl", "method", "maddr", "transport")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class SipUri:
     """A SIP or SIPS URI (RFC 3261 §19.1); user, password and headers as written, escapes kept.
 
@@ -56,29 +54,37 @@ class SipUri:
         SipValueError: A part cannot stand in a URI as it is.
     """
 
-    host: str
-    user: str | None = None
-    port: int | None = None
-    params: UriParams = field(default=NO_URI_PARAMS)
-    scheme: str = "sip"
-    password: str | None = None
-    headers: str | None = None
+    __slots__ = ("_headers", "_host", "_params", "_password", "_port", "_scheme", "_user")
 
-    def __post_init__(self) -> None:
-        if not _HOST_RE.fullmatch(self.host):
-            raise SipValueError(f"not a host: {self.host!r:.100}")
-        if self.user is not None and not _USER_RE.fullmatch(self.user):
-            raise SipValueError(f"not an escaped user part: {self.user!r:.100}")
-        if self.port is not None and not 0 <= self.port <= 65535:
-            raise SipValueError(f"not a port: {self.port!r}")
-        if self.scheme not in ("sip", "sips"):
-            raise SipValueError(f"neither sip nor sips: {self.scheme!r:.100}")
-        if self.password is not None and (
-            self.user is None or not _PASSWORD_RE.fullmatch(self.password)
-        ):
+    def __init__(
+        self,
+        host: str,
+        user: str | None = None,
+        port: int | None = None,
+        params: UriParams = NO_URI_PARAMS,
+        scheme: str = "sip",
+        password: str | None = None,
+        headers: str | None = None,
+    ) -> None:
+        if not _HOST_RE.fullmatch(host):
+            raise SipValueError(f"not a host: {host!r:.100}")
+        if user is not None and not _USER_RE.fullmatch(user):
+            raise SipValueError(f"not an escaped user part: {user!r:.100}")
+        if port is not None and not 0 <= port <= 65535:
+            raise SipValueError(f"not a port: {port!r}")
+        if scheme not in ("sip", "sips"):
+            raise SipValueError(f"neither sip nor sips: {scheme!r:.100}")
+        if password is not None and (user is None or not _PASSWORD_RE.fullmatch(password)):
             raise SipValueError("not an escaped password, or one without a user")
-        if self.headers is not None and not _HEADERS_RE.fullmatch(self.headers):
-            raise SipValueError(f"not escaped headers: {self.headers!r:.100}")
+        if headers is not None and not _HEADERS_RE.fullmatch(headers):
+            raise SipValueError(f"not escaped headers: {headers!r:.100}")
+        self._host = host
+        self._user = user
+        self._port = port
+        self._params = params
+        self._scheme = scheme
+        self._password = password
+        self._headers = headers
 
     @classmethod
     def make(
@@ -124,14 +130,49 @@ class SipUri:
             raise SipParseError(416, f"not a SIP URI: {text!r:.100}")
         scheme, user, password, host, port, params, headers = match.groups()
         uri = cls.__new__(cls)
-        _set(uri, "host", host)
-        _set(uri, "user", user)
-        _set(uri, "port", port and parse_port(port))
-        _set(uri, "params", UriParams.parse(params) if params else NO_URI_PARAMS)
-        _set(uri, "scheme", scheme if scheme in ("sip", "sips") else scheme.lower())
-        _set(uri, "password", password)
-        _set(uri, "headers", headers)
+        uri._host = host
+        uri._user = user
+        uri._port = None if port is None else parse_port(port)
+        uri._params = UriParams.parse(params) if params else NO_URI_PARAMS
+        uri._scheme = scheme if scheme in ("sip", "sips") else scheme.lower()
+        uri._password = password
+        uri._headers = headers
         return uri
+
+    @property
+    def host(self) -> str:
+        """A name, an IPv4 address, or an IPv6 address in brackets."""
+        return self._host
+
+    @property
+    def user(self) -> str | None:
+        """The user part, escapes kept."""
+        return self._user
+
+    @property
+    def port(self) -> int | None:
+        """The port, if there."""
+        return self._port
+
+    @property
+    def params(self) -> UriParams:
+        """The parameters."""
+        return self._params
+
+    @property
+    def scheme(self) -> str:
+        """``sip`` or ``sips``."""
+        return self._scheme
+
+    @property
+    def password(self) -> str | None:
+        """The password, escapes kept."""
+        return self._password
+
+    @property
+    def headers(self) -> str | None:
+        """What follows the question mark, escapes kept."""
+        return self._headers
 
     @property
     def username(self) -> str | None:
@@ -155,13 +196,28 @@ class SipUri:
         user = self.username
         return SipUri.make(self.host.lower(), user, scheme=self.scheme)
 
-    def with_param(self, name: str, value: str | None = None, *, first: bool = False) -> Self:
-        """This URI with a parameter set; see :meth:`UriParams.with_param`."""
-        return replace(self, params=self.params.with_param(name, value, first=first))
+    def with_params(self, params: UriParams) -> SipUri:
+        """This URI with other parameters."""
+        uri = SipUri.__new__(SipUri)
+        uri._host = self._host
+        uri._user = self._user
+        uri._port = self._port
+        uri._params = params
+        uri._scheme = self._scheme
+        uri._password = self._password
+        uri._headers = self._headers
+        return uri
 
-    def without_param(self, name: str) -> Self:
+    def with_param(self, name: str, value: str | None = None, *, first: bool = False) -> SipUri:
+        """This URI with a parameter set; see :meth:`UriParams.with_param`."""
+        return self.with_params(self._params.with_param(name, value, first=first))
+
+    def without_param(self, name: str) -> SipUri:
         """This URI without that parameter."""
-        return replace(self, params=self.params.without(name))
+        return self.with_params(self._params.without(name))
+
+    def __repr__(self) -> str:
+        return f"SipUri({str(self)!r})"
 
     def __str__(self) -> str:
         user = self.user
@@ -197,9 +253,6 @@ class SipUri:
     def _decisive(self) -> tuple[str, str | None, str | None, str, int | None]:
         password = None if self.password is None else _decoded(self.password)
         return (self.scheme, self.username, password, self.host.lower(), self.port)
-
-
-_set = object.__setattr__
 
 
 def bracketed(host: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Self
 
 from ._syntax import HOST, LWS, PARAMS, TOKEN, check_token, parse_port, parse_uint
 from .errors import SipParseError, SipValueError
@@ -23,7 +21,6 @@ _VIA_RE = re.compile(
 _HOST_RE = re.compile(HOST)
 
 
-@dataclass(frozen=True, slots=True)
 class Via:
     """One hop.
 
@@ -37,17 +34,20 @@ class Via:
         SipValueError: A part cannot stand in a Via as it is.
     """
 
-    transport: str
-    host: str
-    port: int | None = None
-    params: Params = field(default=NO_PARAMS)
+    __slots__ = ("_host", "_params", "_port", "_transport")
 
-    def __post_init__(self) -> None:
-        check_token(self.transport, "transport")
-        if not _HOST_RE.fullmatch(self.host):
-            raise SipValueError(f"not a host: {self.host!r:.100}")
-        if self.port is not None and not 0 <= self.port <= 65535:
-            raise SipValueError(f"not a port: {self.port!r}")
+    def __init__(
+        self, transport: str, host: str, port: int | None = None, params: Params = NO_PARAMS
+    ) -> None:
+        check_token(transport, "transport")
+        if not _HOST_RE.fullmatch(host):
+            raise SipValueError(f"not a host: {host!r:.100}")
+        if port is not None and not 0 <= port <= 65535:
+            raise SipValueError(f"not a port: {port!r}")
+        self._transport = transport
+        self._host = host
+        self._port = port
+        self._params = params
 
     @classmethod
     def parse(cls, text: str) -> Via:
@@ -61,11 +61,31 @@ class Via:
             raise SipParseError(400, f"bad Via: {text!r:.100}")
         transport, host, port, params = match.groups()
         via = cls.__new__(cls)
-        _set(via, "transport", transport)
-        _set(via, "host", host)
-        _set(via, "port", port and parse_port(port))
-        _set(via, "params", Params.from_checked(params))
+        via._transport = transport
+        via._host = host
+        via._port = None if port is None else parse_port(port)
+        via._params = Params.from_checked(params)
         return via
+
+    @property
+    def transport(self) -> str:
+        """The transport, with its case."""
+        return self._transport
+
+    @property
+    def host(self) -> str:
+        """The sent-by host; an IPv6 address in brackets."""
+        return self._host
+
+    @property
+    def port(self) -> int | None:
+        """The sent-by port, if there."""
+        return self._port
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+        return self._params
 
     @property
     def branch(self) -> str | None:
@@ -93,17 +113,37 @@ class Via:
         """The sent-by host without an IPv6 address's brackets."""
         return self.host[1:-1] if self.host[0] == "[" else self.host
 
-    def with_param(self, name: str, value: str | None = None) -> Self:
+    def with_param(self, name: str, value: str | None = None) -> Via:
         """This value with a parameter set; see :meth:`Params.with_param`."""
-        return replace(self, params=self.params.with_param(name, value))
+        return self._with(self._params.with_param(name, value))
 
-    def without_param(self, name: str) -> Self:
+    def without_param(self, name: str) -> Via:
         """This value without that parameter."""
-        return replace(self, params=self.params.without(name))
+        return self._with(self._params.without(name))
+
+    def _with(self, params: Params) -> Via:
+        via = Via.__new__(Via)
+        via._transport = self._transport
+        via._host = self._host
+        via._port = self._port
+        via._params = params
+        return via
+
+    def __eq__(self, other: object) -> bool:
+        """Same transport and host without regard to case, same port and parameters."""
+        if not isinstance(other, Via):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, str, int | None, Params]:
+        return (self._transport.upper(), self._host.lower(), self._port, self._params)
+
+    def __repr__(self) -> str:
+        return f"Via({str(self)!r})"
 
     def __str__(self) -> str:
         port = "" if self.port is None else f":{self.port}"
         return f"SIP/2.0/{self.transport} {self.host}{port}{self.params}"
-
-
-_set = object.__setattr__
