@@ -76,6 +76,20 @@ def test_edits() -> None:
     assert NameAddr(SipUri("c")).tag is None
 
 
+def test_equality() -> None:
+    value = NameAddr(SipUri("a"))
+    assert value == NameAddr.parse("sip:A")
+    assert value != NameAddr(SipUri("a"), display_name="")
+    assert value != "<sip:a>"
+    assert repr(value) == "NameAddr('<sip:a>')"
+
+
+def test_immutable() -> None:
+    for name in ("uri", "params", "display_name"):
+        with pytest.raises(AttributeError):
+            setattr(NameAddr(SipUri("a")), name, "x")
+
+
 def test_bad_display_name() -> None:
     with pytest.raises(SipValueError, match="display name"):
         NameAddr(SipUri("a"), display_name="x\r\nEvil: 1")

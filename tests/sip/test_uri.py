@@ -129,6 +129,17 @@ def test_made() -> None:
     assert str(SipUri.parse("sips:EXAMPLE.com").aor) == "sips:example.com"
 
 
+def test_repr() -> None:
+    assert repr(SipUri("a", "b")) == "SipUri('sip:b@a')"
+
+
+def test_immutable() -> None:
+    uri = SipUri("a")
+    for name in ("host", "user", "port", "params", "scheme", "password", "headers"):
+        with pytest.raises(AttributeError):
+            setattr(uri, name, "x")
+
+
 def test_brackets() -> None:
     assert bracketed("::1") == bracketed("[::1]") == "[::1]"
     assert bracketed("a") == "a"

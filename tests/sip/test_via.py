@@ -25,6 +25,18 @@ def test_few_parts() -> None:
     assert Via.parse("SIP/2.0/WS x;rport").rport is None
 
 
+def test_equality() -> None:
+    via = Via.parse("SIP/2.0/ws A:5;x")
+    assert via == Via.parse("sip/2.0/WS a:5;X")
+    assert hash(via) == hash(Via.parse("sip/2.0/WS a:5;X"))
+    assert via != Via.parse("SIP/2.0/WS a;x")
+    assert via != "SIP/2.0/WS a:5;x"
+    assert repr(via) == "Via('SIP/2.0/ws A:5;x')"
+    for name in ("transport", "host", "port", "params"):
+        with pytest.raises(AttributeError):
+            setattr(via, name, "x")
+
+
 def test_white_space() -> None:
     via = Via.parse(" SIP / 2.0\t/ UDP \t first.example.com : 4000 ; ttl = 16 ;maddr=224.2.0.1 ")
     assert via == Via(

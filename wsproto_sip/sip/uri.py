@@ -16,8 +16,8 @@ _USER = r"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]++|%[0-9A-Fa-f]{2})++"
 _PASSWORD = r"(?:[A-Za-z0-9\-_.!~*'()&=+$,]++|%[0-9A-Fa-f]{2})*+"  # noqa: S105 - grammar
 _HEADERS = r"(?:[A-Za-z0-9\-_.!~*'()\[\]/?:+$=&]++|%[0-9A-Fa-f]{2})++"
 _SIP_RE = re.compile(
-    rf"(sips?+):(?:({_USER})(?::({_PASSWORD}))?+@)?({HOST})(?::([0-9]++))?(;[^?]++)?(?:\?({_HEADERS}))?+",
-    re.IGNORECASE | re.ASCII,
+    rf"([sS][iI][pP][sS]?+):(?:({_USER})(?::({_PASSWORD}))?+@)?({HOST})(?::([0-9]++))?"
+    rf"(;[^?]++)?(?:\?({_HEADERS}))?+"
 )
 _USER_RE = re.compile(_USER)
 _PASSWORD_RE = re.compile(_PASSWORD)

@@ -14,9 +14,8 @@ __all__ = ["MAGIC_COOKIE", "Via"]
 MAGIC_COOKIE = "z9hG4bK"
 
 _VIA_RE = re.compile(
-    rf"{LWS}SIP{LWS}/{LWS}2\.0{LWS}/{LWS}({TOKEN})[ \t]++"
-    rf"({HOST})(?:{LWS}:{LWS}([0-9]++))?+({PARAMS}){LWS}",
-    re.IGNORECASE | re.ASCII,
+    rf"{LWS}[sS][iI][pP]{LWS}/{LWS}2\.0{LWS}/{LWS}({TOKEN})[ \t]++"
+    rf"({HOST})(?:{LWS}:{LWS}([0-9]++))?+({PARAMS}){LWS}"
 )
 _HOST_RE = re.compile(HOST)
 
