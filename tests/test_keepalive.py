@@ -25,6 +25,8 @@ def watch(**options: object) -> Keepalive:
         ("interval", 0.99),
         ("interval", 3601),
         ("interval", float("nan")),
+        ("mechanism", 4),
+        ("mechanism", -1),
         ("answer_timeout", 0),
         ("answer_timeout", 3600.5),
         ("application_data", b""),
@@ -32,8 +34,18 @@ def watch(**options: object) -> Keepalive:
     ],
 )
 def test_values_out_of_range(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name}|Mechanism"):
         KeepaliveConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_application_data_is_octets() -> None:
+    with pytest.raises(TypeError, match="application_data must be bytes: 'x'"):
+        KeepaliveConfig(application_data="x")  # type: ignore[arg-type]
+
+
+def test_a_mechanism_may_be_its_number() -> None:
+    config = KeepaliveConfig(mechanism=3)  # type: ignore[arg-type]
+    assert config.mechanism is Mechanism.CHECK
 
 
 def test_the_ends_of_the_ranges() -> None:
@@ -111,12 +123,38 @@ class TestPing:
         assert keepalive.poll(1e6) is KeepaliveAction.PING
         assert keepalive.next_deadline() == 1e6 + 20
 
-    def test_postponed(self) -> None:
+    def test_who_was_not_read_has_its_time_back(self) -> None:
+        keepalive = watch()
+        keepalive.looked_away(110.0, 120.0)
+        assert keepalive.next_deadline() == 125.0
+        keepalive.poll(125.0)
+        assert keepalive.waiting
+        # 19 of the 20 seconds are over; the first pause gives them all again, in any case.
+        keepalive.looked_away(144.0, 150.0)
+        assert keepalive.next_deadline() == 170.0
+        # The others give no more than they took, and that only from the Ping on.
+        keepalive.looked_away(160.0, 163.0)
+        assert keepalive.next_deadline() == 173.0
+        assert keepalive.poll(173.0) is KeepaliveAction.DEAD
+
+    def test_a_pause_from_before_the_ping(self) -> None:
         keepalive = watch()
         keepalive.poll(125.0)
-        keepalive.postpone(145.0)
-        assert keepalive.poll(145.0) is None
-        assert keepalive.poll(165.0) is KeepaliveAction.DEAD
+        keepalive.looked_away(100.0, 135.0)
+        assert keepalive.next_deadline() == 155.0
+
+    def test_who_pings_often_finds_out_all_the_same(self) -> None:
+        keepalive = watch()
+        keepalive.ping(b"1", 110.0)
+        keepalive.ping(b"2", 120.0)
+        assert keepalive.next_deadline() == 130.0
+        assert not keepalive.pong(b"1", 121.0)
+        # A sign of life between the two counts.
+        keepalive.last_received = 115.0
+        assert keepalive.poll(130.0) is None
+        assert keepalive.next_deadline() == 135.0
+        keepalive.ping(b"3", 134.0)
+        assert keepalive.poll(135.0) is KeepaliveAction.DEAD
 
     def test_a_ping_of_the_callers(self) -> None:
         keepalive = watch()

@@ -8,7 +8,8 @@ assignment to ``last_received``; deadlines that have become too early by it are 
 they pass, so a received frame costs no more than that.
 
 A deadline that is looked at much too late tells more about this process than about the peer,
-whose answer may lie unread: it is granted once more.
+whose answer may lie unread: it is granted once more. So it is after a pause in reading, which does
+not count as time that the peer had.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class KeepaliveConfig:
 
     Raises:
         ValueError: A value is out of its range.
+        TypeError: ``application_data`` is not ``bytes``.
     """
 
     mechanism: Mechanism = Mechanism.PING
@@ -78,6 +80,8 @@ class KeepaliveConfig:
     application_data: bytes | None = None
 
     def __post_init__(self) -> None:
+        # A number is as good as its name.
+        object.__setattr__(self, "mechanism", Mechanism(self.mechanism))
         if not 1 <= self.interval <= 3600:
             raise ValueError(f"interval must be 1 to 3600 seconds: {self.interval!r}")
         if not 0 < self.answer_timeout <= 3600:
@@ -85,8 +89,11 @@ class KeepaliveConfig:
                 f"answer_timeout must be above 0 and at most 3600 seconds: {self.answer_timeout!r}"
             )
         data = self.application_data
-        if data is not None and not 1 <= len(data) <= 125:
-            raise ValueError(f"application_data must be 1 to 125 octets, not {len(data)}")
+        if data is not None:
+            if not isinstance(data, bytes):
+                raise TypeError(f"application_data must be bytes: {data!r}")
+            if not 1 <= len(data) <= 125:
+                raise ValueError(f"application_data must be 1 to 125 octets, not {len(data)}")
 
 
 class Keepalive:
@@ -137,6 +144,11 @@ class Keepalive:
             return inf
         return now + self.config.interval
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the peer's time to answer a Ping runs, at the end of which it is given up."""
+        return self.awaiting and self.config.mechanism is Mechanism.PING
+
     def next_deadline(self) -> float:
         """When :meth:`poll` has to be called at the latest; infinity without a mechanism."""
         return self._deadline
@@ -176,18 +188,22 @@ class Keepalive:
         self._deadline += seconds
 
     def ping(self, payload: bytes, now: float) -> None:
-        """Notes that a Ping goes out, whoever wanted it; it takes the place of an earlier one.
+        """Notes that a Ping goes out, whoever wanted it.
+
+        It takes the place of an earlier one as what is to be answered, but the peer has no more
+        time for that: who pings often would never find out.
 
         Args:
             payload: Its payload.
             now: The time.
         """
+        if not self.awaiting:
+            self._extended = False
+            if self.config.mechanism is Mechanism.PING:
+                self._deadline = now + self.config.answer_timeout
         self.payload = payload
         self.awaiting = True
         self._pinged = now
-        self._extended = False
-        if self.config.mechanism is Mechanism.PING:
-            self._deadline = now + self.config.answer_timeout
 
     def pong(self, payload: bytes, now: float) -> bool:
         """Notes a Pong that was received.
@@ -206,13 +222,19 @@ class Keepalive:
         self._deadline = self._first_deadline(now)
         return True
 
-    def postpone(self, now: float) -> None:
-        """Grants the peer its time to answer once more, because nobody looked.
+    def looked_away(self, since: float, now: float) -> None:
+        """Gives the peer back the time in which its answer would not have been seen.
 
         Args:
-            now: The time.
+            since: When nobody read any more what it sent.
+            now: The time; from here on it is read again.
         """
-        self._deadline = now + self.config.answer_timeout
+        if self.waiting:
+            self._deadline += now - max(since, self._pinged)
+            if not self._extended:
+                # The answer may be there, and take a moment to be read.
+                self._extended = True
+                self._deadline = max(self._deadline, now + self.config.answer_timeout)
 
     def poll(self, now: float) -> KeepaliveAction | None:
         """Does what is due.
@@ -226,9 +248,9 @@ class Keepalive:
         if now < self._deadline:
             return None
         config = self.config
-        if self.awaiting and config.mechanism is Mechanism.PING:
+        if self.waiting:
             alive_until = self.last_received + config.answer_timeout
-            if self.last_received > self._pinged and now < alive_until:
+            if now < alive_until:
                 # It sends, even if not the Pong.
                 self._deadline = alive_until
                 return None
