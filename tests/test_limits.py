@@ -52,9 +52,21 @@ def test_a_negative_bound_is_refused_by_name(name: str, value: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(value=st.integers(min_value=0))
+@given(value=st.integers(min_value=1))
 def test_any_other_bound_is_taken(name: str, value: int) -> None:
     assert getattr(dataclasses.replace(Limits(), **{name: value}), name) == value
+
+
+NOT_ZERO = ["max_frames_per_call", "max_queued_messages"]
+
+
+def test_nothing_at_all_is_a_bound_unless_nothing_would_ever_be_taken() -> None:
+    for name in NAMES:
+        if name in NOT_ZERO:
+            with pytest.raises(ValueError, match=f"^{name} must be 1 or more$"):
+                dataclasses.replace(Limits(), **{name: 0})
+        else:
+            assert getattr(dataclasses.replace(Limits(), **{name: 0}), name) == 0
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -8,8 +8,12 @@ frame at its header, the message while it is put together, inflated octets insid
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 __all__ = ["STREAMING_LIMITS", "Limits"]
+
+
+_NOT_ZERO: Final = frozenset(["max_frames_per_call", "max_queued_messages"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Limits:
         max_outgoing: Octets waiting to be sent above which the connection fails with 1008.
 
     Raises:
-        ValueError: A bound is negative.
+        ValueError: A bound is negative, or 0 where nothing would ever be taken.
     """
 
     max_handshake_bytes: int = 16 * 1024
@@ -67,6 +71,8 @@ class Limits:
             value = getattr(self, item.name)
             if value is not None and value < 0:
                 raise ValueError(f"{item.name} must not be negative: {value!r}")
+            if value == 0 and item.name in _NOT_ZERO:
+                raise ValueError(f"{item.name} must be 1 or more")
 
 
 #: What a connection gets that streams the pieces of messages to its caller: it holds no message,
