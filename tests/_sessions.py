@@ -17,9 +17,12 @@ REQUEST = (
 )
 
 
+DEFAULT = SessionConfig()
+
+
 def server(now: float = 0.0, *, subprotocol: str | None = None, **options: object) -> Session:
     """An open server session."""
-    config = SessionConfig(**options)  # type: ignore[arg-type]
+    config = SessionConfig(**options) if options else DEFAULT  # type: ignore[arg-type]
     session = Session(ConnectionType.SERVER, now=now, config=config)
     session.receive(REQUEST, now)
     session.send(AcceptConnection(subprotocol=subprotocol), now)

@@ -50,7 +50,7 @@ class TestOpening:
         assert isinstance(accepted, AcceptConnection)
         assert client.state is ConnectionState.OPEN
         assert client.subprotocol == answerer.subprotocol == "sip"
-        assert client.extensions == answerer.extensions == []
+        assert client.extensions == answerer.extensions == ()
 
     def test_extensions(self) -> None:
         client, answerer = pair(offers=[PerMessageDeflate()], supported=[PerMessageDeflate()])
@@ -202,12 +202,20 @@ class TestSending:
 
     def test_pongs_wait_while_the_transport_is_stuck(self) -> None:
         session = server()
-        session.transport_backlog(100_000, 0.0)
+        session.transport_backlog(0, 0.0)
+        session.send(BytesMessage(b"x" * 100), 0.0)
+        session.data_to_send()
+        session.transport_backlog(102, 0.0)
         session.receive(b"\x89\x81\0\0\0\0a", 0.0)
+        assert session.data_to_send() == b"\x8a\x01a"
+        session.transport_backlog(105, 0.0)
+        for number in range(100):
+            session.receive(b"\x89\x81\0\0\0\0%c" % number, 0.0)
+            assert session.data_to_send() == b""
+        session.transport_backlog(105, 1.0)
         assert session.data_to_send() == b""
-        session.receive(b"\x89\x81\0\0\0\0b", 0.0)
-        session.transport_backlog(0, 1.0)
-        assert session.data_to_send() == b"\x8a\x01b"
+        session.transport_backlog(104, 1.0)
+        assert session.data_to_send() == b"\x8a\x01%c" % 99
 
     def test_pongs_may_be_the_callers_affair(self) -> None:
         session = server(auto_pong=False)
@@ -266,7 +274,8 @@ class TestClosing:
 
     def test_a_close_frame_without_a_code_is_answered_with_one(self) -> None:
         session = server()
-        assert session.receive(b"\x88\x80\0\0\0\0", 0.0) == [CloseConnection(1005)]
+        # The form of wsproto's event.
+        assert session.receive(b"\x88\x80\0\0\0\0", 0.0) == [CloseConnection(1005, "")]
         assert session.data_to_send() == b"\x88\x00"
         assert closed(session.receive(None, 0.0)).code == 1005
 

@@ -8,6 +8,7 @@ and the transport told so (``_over``), and ``ConnectionClosed`` is given out (``
 
 from __future__ import annotations
 
+import os
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +33,10 @@ from .timers import Deadlines, Timer
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .extensions import Extension
+    from .typing import Entropy
 
 __all__ = ["SessionCore", "after"]
 
@@ -44,6 +48,13 @@ _REJECTING = ConnectionState.REJECTING
 _CLOSED = ConnectionState.CLOSED
 
 _DEFAULT: Final = SessionConfig()
+#: What a session has that sends nothing at the moment, and one key source for nearly all of them:
+#: an idle connection should cost what it has to.
+_NOTHING: Final[list[bytes]] = []
+_SYSTEM_KEYS: Final = KeySource()
+
+#: First octet of the handshake's response; no frame that is sent begins with it.
+_HTTP: Final = ord("H")
 
 
 class _Parser(FrameParser):
@@ -86,15 +97,18 @@ class SessionCore:
         "_detail",
         "_encoder",
         "_ended",
-        "_extended",
         "_failed",
+        "_forgiven",
+        "_handed_out",
         "_handshake",
         "_input",
         "_input_ended",
         "_now",
         "_out",
         "_parser",
+        "_paused_at",
         "_pong",
+        "_pong_is_out",
         "_state",
         "_unread",
         "_waiting",
@@ -115,7 +129,7 @@ class SessionCore:
         self.role = role
         self.config = config
         self.subprotocol: str | None = None
-        self.extensions: list[Extension] = []
+        self.extensions: Sequence[Extension] = ()
         self.transport_action = TransportAction.NONE
         self.paused = False
         self.touched = True
@@ -127,24 +141,26 @@ class SessionCore:
             role, limits=config.limits, entropy=config.entropy
         )
         self._parser: _Parser | None = None
-        self._encoder = FrameEncoder(
-            role is ConnectionType.CLIENT, KeySource(config.entropy), None, ()
-        )
+        self._encoder = FrameEncoder(role is ConnectionType.CLIENT, _keys(config.entropy))
         self._deadlines = Deadlines()
         self._deadlines.set(Timer.OPEN, after(now, config.open_timeout))
-        self._deadlines.set(Timer.AGE, after(now, config.max_age))
         # Events that came up outside a call that returns events.
         self._unread: list[Event] | None = None
         # Octets that came while paused, or with the handshake; whether the end came with them.
         self._input = b""
         self._input_ended = False
-        # Output: what waits for data_to_send(), its size, what was ever handed out, and how much
-        # of that the transport still holds.
-        self._out: list[bytes] = []
+        # Since when nothing is parsed, while paused.
+        self._paused_at = now
+        # Output: what waits for data_to_send(), and its size; how much the transport held when
+        # its backlog was last told, and what it was given since.
+        self._out = _NOTHING
         self._waiting = 0
         self._backlog = 0
-        # The Ping and the close frame that are to be answered.
+        self._handed_out = 0
+        # The Ping and the close frame that are to be answered; whether a Pong may still be in the
+        # transport, which has not moved since.
         self._pong: bytes | None = None
+        self._pong_is_out = False
         self._answer: CloseConnection | None = None
         self._close_rcvd: CloseConnection | None = None
         self._close_sent: CloseConnection | None = None
@@ -156,10 +172,10 @@ class SessionCore:
         self._delivered = 0
         self._delivered_bytes = 0
         # The bucket that bounds control frames.
-        self._control_tokens = float(config.limits.control_burst)
+        self._control_tokens: float = config.limits.control_burst
         self._control_time = now
-        # Whether a deadline that was looked at too late was granted once more.
-        self._extended = False
+        # Timers that were looked at too late and granted once more, a bit each.
+        self._forgiven = 0
 
     @property
     def state(self) -> ConnectionState:
@@ -204,13 +220,18 @@ class SessionCore:
     def _open(
         self, subprotocol: str | None, extensions: list[Extension], trailing_data: bytes
     ) -> None:
-        config = self.config
+        before = config = self.config
         if subprotocol is not None:
-            config = self.config = config.profiles.get(subprotocol, config)
+            config = self.config = before.profiles.get(subprotocol, before)
+        # One that was set meanwhile stays.
+        keepalive = self.keepalive.config
+        if keepalive is before.keepalive:
+            keepalive = config.keepalive
         limits = config.limits
         client = self.role is ConnectionType.CLIENT
         self.subprotocol = subprotocol
-        self.extensions, deflate, chain = arrange_extensions(extensions, limits)
+        in_use, deflate, rest = arrange_extensions(extensions, limits)
+        self.extensions, chain = tuple(in_use), tuple(rest)
         frames = limits.max_frames_per_call
         if config.auto_pause:
             frames = min(frames or limits.max_queued_messages, limits.max_queued_messages)
@@ -223,15 +244,15 @@ class SessionCore:
             text_as_bytes=config.text_as_bytes,
             max_frames=frames,
         )
-        self._encoder = FrameEncoder(client, KeySource(config.entropy), deflate, chain)
+        self._encoder = FrameEncoder(client, _keys(config.entropy), deflate, chain)
         self._handshake = None
         self._step(Step.ACCEPT)
         now = self._now
-        self.keepalive = Keepalive(config.keepalive, now=now, entropy=config.entropy)
+        self.keepalive = Keepalive(keepalive, now=now, entropy=config.entropy)
         self._deadlines.clear(Timer.OPEN)
         self._deadlines.set(Timer.IDLE, after(now, config.idle_timeout))
         self._deadlines.set(Timer.AGE, after(now, config.max_age))
-        self._control_tokens = float(limits.control_burst)
+        self._control_tokens = limits.control_burst
         self._control_time = now
         self._input = trailing_data + self._input
 
@@ -275,6 +296,9 @@ class SessionCore:
                 self._ping(event.payload)
             else:
                 self._queue_control(encoder.control(Opcode.PONG, event.payload))
+        elif self._state is not _OPEN:
+            # Among others an answer to a handshake that has timed out meanwhile.
+            raise self._refusal(event)
         else:
             raise TypeError(f"not an event that an open session sends: {event!r}")
 
@@ -290,16 +314,25 @@ class SessionCore:
     def _queue(self, octets: bytes) -> None:
         if not octets:
             return
-        self._out.append(octets)
-        self._waiting += len(octets)
+        self._write(octets)
         bound = self.config.limits.max_outgoing
-        if bound is not None and self._waiting + self._backlog > bound and self._state is _OPEN:
+        if (
+            bound is not None
+            and self._waiting + self._backlog > bound
+            and (self._state is _OPEN or self._state is _REMOTE_CLOSING)
+        ):
             self._unread = [*(self._unread or ()), self._violation("too much output waits")]
 
     def _queue_control(self, octets: bytes) -> None:
         # Never refused for what waits already: these frames are few, and the last of them ends it.
         self.controls_sent += 1
-        self._out.append(octets)
+        self._write(octets)
+
+    def _write(self, octets: bytes) -> None:
+        if self._out:
+            self._out.append(octets)
+        else:
+            self._out = [octets]
         self._waiting += len(octets)
 
     def take_fragments(self) -> int:
@@ -326,24 +359,25 @@ class SessionCore:
         if not out:
             return b""
         octets = out[0] if len(out) == 1 else b"".join(out)
-        self._out = []
+        self._out = _NOTHING
+        self._handed_out += len(octets)
         self._waiting = 0
         return octets
 
     def _flush(self) -> None:
         """Writes the automatic answers."""
         pong, answer = self._pong, self._answer
-        self._pong = self._answer = None
-        # Our own close frame may wait already, and nothing goes behind it (RFC 6455 §5.5.1). While
-        # the transport is stuck the Pong waits for a later Ping to take its place.
-        if pong is not None and self._state is not _CLOSED:
-            if self._backlog < self.config.limits.high_water or answer is not None:
-                octets = self._encoder.control(Opcode.PONG, pong)
-                self.controls_sent += 1
-                self._out.insert(0, octets)
-                self._waiting += len(octets)
-            else:
-                self._pong = pong
+        # While the transport is stuck with the last Pong, a later Ping may take this one's place.
+        if pong is not None and not (self._backlog and self._pong_is_out):
+            self._pong = None
+            self._pong_is_out = True
+            octets = self._encoder.control(Opcode.PONG, pong)
+            self.controls_sent += 1
+            self._waiting += len(octets)
+            # In front of what waits, which may be long, or our close frame (RFC 6455 §5.5.1);
+            # only the handshake comes first.
+            first = 1 if self._out and self._out[0][0] == _HTTP else 0
+            self._out = [*self._out[:first], octets, *self._out[first:]]
         if answer is not None:
             self._send_close(answer, Cause.REMOTE)
 
@@ -351,19 +385,23 @@ class SessionCore:
         """Tells how much of what was handed out the transport has not taken yet.
 
         Adapters that know it call this after writing and when it changes. Then the output is
-        bounded by ``limits.max_outgoing``, ``writable`` includes it, and a transport that takes
-        nothing for ``send_timeout`` seconds ends the session.
+        bounded by ``limits.max_outgoing``, ``writable`` includes it, one Pong at most waits with
+        it, and a transport that takes nothing for ``send_timeout`` seconds ends the session.
 
         Args:
             octets: How many wait in the transport's own buffer.
             now: The time.
         """
         self._tick(now)
-        moved = octets < self._backlog or self._deadlines[Timer.SEND] == inf
+        moved = octets < self._backlog + self._handed_out
         self._backlog = octets
+        self._handed_out = 0
+        if moved:
+            self._pong_is_out = False
+            self._forgiven &= ~(1 << Timer.SEND)
         if not octets or self._ended:
             self._deadlines.clear(Timer.SEND)
-        elif moved:
+        elif moved or self._deadlines[Timer.SEND] == inf:
             self._deadlines.set(Timer.SEND, after(now, self.config.send_timeout))
 
     # -- closing -----------------------------------------------------------------------------------
@@ -390,9 +428,9 @@ class SessionCore:
         self._tick(now)
         if self._state in (_OPEN, _REMOTE_CLOSING):
             self._send_close(CloseConnection(code, reason), cause)
-        elif self._handshake is not None and self._state is _CONNECTING:
+        elif self._handshake is not None:
             self._set_cause(cause, reason)
-            self._give_up(self._handshake, 503)
+            self._give_up(503)
 
     def abort(self, *, now: float, cause: Cause = Cause.LOCAL) -> list[Event]:
         """Ends the session at once, without a close frame.
@@ -405,7 +443,7 @@ class SessionCore:
             The ``ConnectionClosed``, unless it is out already.
         """
         self._tick(now)
-        events: list[Event] = []
+        events, self._unread = self._unread or [], None
         if not self._ended:
             self._set_cause(cause)
             self._finish(TransportAction.ABORT, events)
@@ -424,7 +462,6 @@ class SessionCore:
 
     def _send_close(self, event: CloseConnection, cause: Cause) -> None:
         octets = self._encoder.close(event.code, event.reason)
-        self._answer = None
         self._close_sent = event
         self._set_cause(cause)
         self._step(Step.SEND_CLOSE)
@@ -437,16 +474,16 @@ class SessionCore:
     def _fail(self, event: CloseConnection) -> None:
         """Fails the connection (RFC 6455 §7.1.7) for what an event says."""
         self._failed = True
+        self._pong = self._answer = None
         if self._state is _OPEN and not self.config.auto_close:
             # The close frame is the caller's.
             self._step(Step.RECEIVE_CLOSE)
             self._arm_close()
             return
-        if self._state is _OPEN:
+        if self._close_sent is None and self.config.auto_close:
             octets = self._encoder.close(event.code, event.reason)
             self._close_sent = event
             self._queue_control(octets)
-        self._pong = None
         self._over(TransportAction.CLOSE)
 
     def _violation(self, reason: str) -> CloseConnection:
@@ -458,16 +495,17 @@ class SessionCore:
         self._fail(event)
         return event
 
-    def _give_up(self, handshake: H11Handshake, status: int) -> None:
+    def _give_up(self, status: int) -> None:
         """Ends the handshake, politely where a response can still be sent."""
         action = TransportAction.ABORT
-        if self.role is ConnectionType.SERVER:
-            try:
-                self._queue(handshake.send(RejectConnection(status_code=status)))
-                action = TransportAction.CLOSE
-            except LocalProtocolError:
-                # There is nothing yet to respond to.
-                pass
+        handshake = self._handshake
+        if (
+            handshake is not None
+            and self._state is _CONNECTING
+            and self.role is ConnectionType.SERVER
+        ):
+            self._queue(handshake.send(RejectConnection(status_code=status)))
+            action = TransportAction.CLOSE
         self._over(action)
 
     def _over(self, action: TransportAction) -> None:
@@ -476,7 +514,8 @@ class SessionCore:
         self._arm_close()
         self._handshake = None
         self._input = b""
-        self.transport_action = action
+        if self.transport_action is not TransportAction.ABORT:
+            self.transport_action = action
 
     def _end_of_input(self, events: list[Event]) -> None:
         if self._answer is not None:
@@ -490,7 +529,6 @@ class SessionCore:
         self._over(action)
         self._ended = True
         self._parser = None
-        self._pong = self._answer = None
         self._deadlines.clear_all()
         received = self._close_rcvd
         cause = self._cause or Cause.LOCAL
@@ -507,6 +545,9 @@ class SessionCore:
 
     def _step(self, step: Step) -> None:
         self._state = TRANSITIONS[self._state, step]
+        if self._state is _CLOSED:
+            # RFC 6455 §5.5.2: who has sent a close frame gets no Pong.
+            self._pong = self._answer = None
 
     def _set_cause(self, cause: Cause, detail: str | None = None) -> None:
         """Notes why the session ends; the first reason stays."""
@@ -533,7 +574,12 @@ class SessionCore:
         seconds = now - self._now
         self._deadlines.shift(seconds)
         self._control_time += seconds
+        self._paused_at += seconds
         self.keepalive.shift(seconds)
+
+
+def _keys(entropy: Entropy) -> KeySource:
+    return _SYSTEM_KEYS if entropy is os.urandom else KeySource(entropy)
 
 
 def after(now: float, seconds: float | None) -> float:

@@ -37,8 +37,8 @@ class PreparedMessage:
         if not message.message_finished:
             raise ValueError("only a whole message can be prepared")
         self.message = message
-        # By the window bits of the compression; None stands for none.
-        self._frames: dict[int | None, bytes] = {}
+        # By the number that those who can share a frame have in common.
+        self._frames: dict[int, bytes] = {}
 
     def frame(self, encoder: FrameEncoder) -> bytes:
         """The message as one connection sends it.

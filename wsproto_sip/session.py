@@ -21,18 +21,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from ._session_core import SessionCore
+from ._session_core import SessionCore, after
 from .config import SessionConfig
 from .events import CloseConnection, Event, Message, Ping, Pong
 from .frame_protocol import CloseReason, Opcode
 from .handshake import H11Handshake
 from .keepalive import LATENESS, Keepalive, KeepaliveAction
-from .lifecycle import (
-    Cause,
-    CheckTransport,
-    Step,
-    TransportAction,
-)
+from .lifecycle import Cause, CheckTransport, Step, TransportAction
 from .states import ConnectionState, ConnectionType
 from .timers import Timer
 from .utilities import RemoteProtocolError
@@ -139,11 +134,14 @@ class Session(SessionCore):
         self.touched = True
         if self._ended:
             return []
+        parser = self._parser
         if data is None:
             self._input_ended = True
-        elif data and self._state is not _CLOSED:
-            self.keepalive.last_received = self._now
-            self._input += bytes(data)
+        elif not (self._input_ended or self._state is _CLOSED or (parser and parser.closed)):
+            octets = bytes(memoryview(data))
+            if octets:
+                self.keepalive.last_received = self._now
+                self._input += octets
         return self._proceed()
 
     def _proceed(self) -> list[Event]:
@@ -199,7 +197,7 @@ class Session(SessionCore):
                     self.keepalive.pong(event.payload, self._now)  # type: ignore[attr-defined]
                 elif isinstance(event, CloseConnection):
                     self._closed_by_peer(event, parser.failed)
-            if controls and not self._afford(controls):
+            if controls and not self._afford(controls) and not parser.closed:
                 events.append(self._violation("too many control frames"))
         if self.config.auto_pause and parser is not None:
             self._count(events)
@@ -250,11 +248,20 @@ class Session(SessionCore):
             self._delivered >= limits.max_queued_messages
             or self._delivered_bytes >= limits.max_queued_bytes
         ):
-            self.paused = True
+            self.pause(self._now)
 
-    def pause(self) -> None:
-        """Holds back what the peer sends from now on; the adapter should stop reading."""
-        self.paused = True
+    def pause(self, now: float) -> None:
+        """Holds back what the peer sends from now on; the adapter should stop reading.
+
+        Deadlines that wait for the peer to send something wait longer by the time of the pause.
+
+        Args:
+            now: The time.
+        """
+        self._tick(now)
+        if not self.paused:
+            self.paused = True
+            self._paused_at = now
 
     def resume(self, now: float) -> list[Event]:
         """Goes on after a pause.
@@ -266,9 +273,15 @@ class Session(SessionCore):
             What was held back, up to the next pause.
         """
         self._tick(now)
-        self.paused = False
+        if self._ended:
+            return []
+        if self.paused:
+            self.paused = False
+            self.keepalive.looked_away(self._paused_at, now)
+            if self._state is _OPEN:
+                self._deadlines.set(Timer.IDLE, after(now, self.config.idle_timeout))
         self._delivered = self._delivered_bytes = 0
-        return [] if self._ended else self._proceed()
+        return self._proceed()
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -289,9 +302,13 @@ class Session(SessionCore):
         if self.has_work:
             return self._now
         when = self._deadlines.next()
-        if self._state is _OPEN:
+        if self._keeps_alive():
             when = min(when, self.keepalive.next_deadline())
         return None if when == inf else when
+
+    def _keeps_alive(self) -> bool:
+        # While paused the answer may be among what is not read.
+        return self._state is _OPEN and not (self.paused and self.keepalive.waiting)
 
     def handle_timeout(self, now: float) -> list[Event]:
         """Does what is due.
@@ -308,14 +325,15 @@ class Session(SessionCore):
         events = self._proceed()
         if self._deadlines.next() <= now:
             self._pass_deadlines(events)
-        if self._state is _OPEN:
+        if self._keeps_alive():
             self._keep_alive(self.keepalive, events)
         return events
 
     def _pass_deadlines(self, events: list[Event]) -> None:
         now = self._now
+        config = self.config
         deadlines = self._deadlines
-        if deadlines[Timer.SEND] <= now:
+        if deadlines[Timer.SEND] <= now and not self._forgive(Timer.SEND, config.send_timeout):
             self._set_cause(Cause.SEND_TIMEOUT, "the transport took no octets for too long")
             self._finish(TransportAction.ABORT, events)
             return
@@ -325,13 +343,9 @@ class Session(SessionCore):
                 self._detail = "the close frame was not answered"
             self._finish(TransportAction.ABORT, events)
             return
-        if deadlines[Timer.OPEN] <= now and self._handshake is not None:
-            deadlines.clear(Timer.OPEN)
+        if deadlines[Timer.OPEN] <= now and not self._forgive(Timer.OPEN, config.open_timeout):
             self._set_cause(Cause.OPEN_TIMEOUT, "the opening handshake took too long")
-            if self._state is _CONNECTING:
-                self._give_up(self._handshake, 408)
-            else:
-                self._over(TransportAction.ABORT)
+            self._give_up(408)
         if deadlines[Timer.AGE] <= now:
             deadlines.clear(Timer.AGE)
             self._leave("maximum age reached", Cause.AGE)
@@ -341,30 +355,34 @@ class Session(SessionCore):
     def _idle(self) -> None:
         """The idle deadline has come; what came since it was set moves it."""
         allowed = self.config.idle_timeout
-        if allowed is None or self._state is not _OPEN:
+        alive_until = after(self.keepalive.last_received, allowed)
+        if self.paused:
+            # It is armed anew behind the pause.
             self._deadlines.clear(Timer.IDLE)
-            return
-        alive_until = self.keepalive.last_received + allowed
-        late = self._now - self._deadlines[Timer.IDLE] > LATENESS
-        if alive_until > self._now:
-            self._extended = False
+        elif alive_until > self._now:
+            self._forgiven &= ~(1 << Timer.IDLE)
             self._deadlines.set(Timer.IDLE, alive_until)
-        elif self.paused or (late and not self._extended):
-            # The peer may have sent what this side has not looked at.
-            self._extended = True
-            self._deadlines.set(Timer.IDLE, self._now + allowed)
-        else:
+        elif not self._forgive(Timer.IDLE, allowed):
             self._deadlines.clear(Timer.IDLE)
             self._leave("idle for too long", Cause.IDLE)
+
+    def _forgive(self, timer: Timer, seconds: float | None) -> bool:
+        """Arms a timer that is due anew if it is looked at much too late, once.
+
+        The clock was moved, or this process did nothing: what was waited for may be there.
+        """
+        bit = 1 << timer
+        if self._forgiven & bit or self._now - self._deadlines[timer] <= LATENESS:
+            return False
+        self._forgiven |= bit
+        self._deadlines.set(timer, after(self._now, seconds))
+        return True
 
     def _leave(self, reason: str, cause: Cause) -> None:
         if self._state is _OPEN:
             self._send_close(CloseConnection(CloseReason.GOING_AWAY, reason), cause)
 
     def _keep_alive(self, keepalive: Keepalive, events: list[Event]) -> None:
-        if self.paused and keepalive.awaiting and keepalive.next_deadline() <= self._now:
-            # The answer may be among what is not read.
-            keepalive.postpone(self._now)
         action = keepalive.poll(self._now)
         if action is KeepaliveAction.PING:
             self._queue_control(self._encoder.control(Opcode.PING, keepalive.payload))
