@@ -157,7 +157,8 @@ class Results:
                 verdict = "not measured"
             else:
                 verdict = "reached" if ratio <= goal.ratio else "NOT REACHED"
-            rows.append([goal.workload, goal.peer, f"{goal.ratio:.2f}", _number(ratio), verdict])
+            measured = "-" if ratio is None else f"{ratio:.4f}"
+            rows.append([goal.workload, goal.peer, f"{goal.ratio:.2f}", measured, verdict])
         return rows
 
     def write_json(self, path: Path, goals: Iterable[Goal]) -> None:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from benchmarks._harness import DeliveryError
-from benchmarks._wire import Message, Workload
+from benchmarks._wire import Message, Workload, client_frames
 
 
 class Tally(NamedTuple):
@@ -537,8 +537,7 @@ def load_picows() -> list[Candidate]:
     ]
 
 
-LOADERS: dict[str, Callable[[], list[Candidate]]] = {
-    "wsproto_sip": load_ours,
+PEERS: dict[str, Callable[[], list[Candidate]]] = {
     "wsproto": load_wsproto,
     "websockets": load_websockets,
     "websockets pure": load_websockets_pure,
@@ -549,12 +548,21 @@ LOADERS: dict[str, Callable[[], list[Candidate]]] = {
 
 
 def load() -> tuple[list[Candidate], list[str]]:
-    """The candidates that are installed, and a line on each that is not."""
-    candidates: list[Candidate] = []
+    """This package's candidates and those peers that are installed, and a line on each other.
+
+    What is private to a peer may be different in another version of it; then it is left out.
+    """
+    candidates = load_ours()
     missing: list[str] = []
-    for name, loader in LOADERS.items():
+    message = ["a message"]
+    trial = Workload("trial", "trial", message, client_frames(message))
+    for name, loader in PEERS.items():
         try:
-            candidates += loader()
-        except (ImportError, AttributeError) as error:
-            missing.append(f"{name} ({error})")
+            loaded = loader()
+            for candidate in loaded:
+                candidate.connect(trial)(trial.reads, len)
+        except Exception as error:
+            missing.append(f"{name} ({type(error).__name__}: {error})")
+        else:
+            candidates += loaded
     return candidates, missing

@@ -1,0 +1,58 @@
+"""uvicorn with wsproto_sip in the place of wsproto."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("uvicorn")
+
+from websockets.exceptions import ConnectionClosed
+
+from ._alias_server import MAX_MESSAGE
+from ._asgi import Behaviour, running
+from ._support import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._asgi import Server
+
+
+class TestUvicorn(Behaviour):
+    """Everything that both servers do."""
+
+    server_name = "uvicorn"
+    end_code = 3001
+
+    def test_pieces_over_the_limit(self, server: Server) -> None:
+        """hypercorn does not look at what comes behind the piece that passes its limit."""
+
+        async def scenario() -> None:
+            async with server.connect("/echo") as websocket:
+                await websocket.send([b"x" * MAX_MESSAGE, b"y", b"z"])
+                with pytest.raises(ConnectionClosed):
+                    await websocket.recv()
+            # uvicorn closes on octets not read, so that the client may not see why.
+            assert await server.told("/end") == {
+                "code": 1009,
+                "reason": f"Message exceeds the maximum size ({MAX_MESSAGE} bytes)",
+            }
+
+        run(scenario())
+
+
+def test_shutdown_closes_connections(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server.connect("/echo") as websocket:
+            await websocket.send("open")
+            assert await websocket.recv() == "open"
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed):
+                await websocket.recv()
+            assert websocket.close_code == 1012
+
+    with running("uvicorn", tmp_path) as server:
+        run(scenario())
