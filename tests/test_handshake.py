@@ -869,8 +869,7 @@ def test_a_client_has_no_parsed_request() -> None:
         AcceptConnection(extra_headers=[(b"connection", b"close")]),
         AcceptConnection(extra_headers=[(b"content-length", b"3")]),
         RejectConnection(status_code=101),
-        RejectConnection(status_code=200),
-        RejectConnection(status_code=299),
+        RejectConnection(status_code=199),
         RejectConnection(status_code=1000),
         RejectConnection(status_code=-404),
         RejectConnection(headers=[(b"a", b"b\nc: d")]),
@@ -965,6 +964,7 @@ def test_close_is_said_once(headers: Headers, connection: bytes) -> None:
 
 def test_statuses() -> None:
     for status, start in (
+        (200, b"HTTP/1.1 200 OK\r\n"),
         (300, b"HTTP/1.1 300 Multiple Choices\r\n"),
         (599, b"HTTP/1.1 599 \r\n"),
         (999, b"HTTP/1.1 999 \r\n"),
@@ -972,6 +972,12 @@ def test_statuses() -> None:
         octets = server(CHROME).send(RejectConnection(status))
         assert octets.startswith(start)
         assert by_h11(octets)[0].status_code == status
+
+
+def test_no_content_has_none() -> None:
+    response, body = by_h11(server(CHROME).send(RejectConnection(204)))
+    assert (response.status_code, body) == (204, b"")
+    assert b"content-length" not in dict(response.headers)
 
 
 def test_a_body_in_chunks() -> None:

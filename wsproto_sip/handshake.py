@@ -392,11 +392,12 @@ class H11Handshake:
         if self._state is not _CONNECTING:
             raise LocalProtocolError("the request has been answered")
         status = event.status_code
-        if not 300 <= status <= 999:
+        # Over HTTP/1.1 any final response but the upgrade is a refusal (RFC 6455 §4.1), a page too.
+        if not 200 <= status <= 999:
             raise LocalProtocolError(f"{status} does not reject a handshake")
         headers = _closing(check_header_fields(event.headers))
         fields = normed_header_dict(headers)
-        bodiless = status == 304 or self._method == b"HEAD"
+        bodiless = status in (204, 304) or self._method == b"HEAD"
         if not (
             event.has_body
             or bodiless
@@ -413,7 +414,7 @@ class H11Handshake:
             raise LocalProtocolError(f"a body of {left} octets is announced, and none will follow")
         octets = self._h11.send(response)
         if event.has_body:
-            self._body_left = 0 if status == 304 else left
+            self._body_left = 0 if status in (204, 304) else left
             self._state = _REJECTING
         else:
             octets += self._h11.send(h11.EndOfMessage())
