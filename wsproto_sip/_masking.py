@@ -13,42 +13,73 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .typing import Entropy
 
 __all__ = [
+    "FROM_0",
+    "FROM_1",
+    "FROM_2",
+    "FROM_3",
     "INTEGER_LIMIT",
-    "REPEAT",
-    "SHIFT",
+    "MASKED",
+    "SHORT",
+    "TABLES",
+    "UNMASKED",
     "KeySource",
     "apply_mask",
-    "mask_in_place",
     "rotate_key",
 ]
 
-#: Payloads shorter than this are masked as one integer (measured crossover on CPython 3.11–3.13).
+#: Payloads shorter than this are masked as one integer (measured crossover on CPython 3.11-3.13).
 INTEGER_LIMIT: Final = 512
 
-#: ``REPEAT[n] * key``: the key repeated over at least n octets, n < INTEGER_LIMIT.
-REPEAT: Final = [
-    sum(1 << (32 * word) for word in range((size + 3) // 4)) for size in range(INTEGER_LIMIT)
+# ``_REPUNIT[n] * key``: the key repeated over at least n octets, n < INTEGER_LIMIT; and how far
+# that product is shifted right so that exactly n octets are left.
+_REPUNIT: Final = [
+    ((1 << 32 * ((size + 3) // 4)) - 1) // 0xFFFFFFFF for size in range(INTEGER_LIMIT)
+]
+_SHIFT: Final = [8 * (-size % 4) for size in range(INTEGER_LIMIT)]
+
+#: For each size of a short payload: what takes key and payload out of a frame in one call, and the
+#: two numbers that make a mask of the key, ``key * repunit >> shift``.
+SHORT: Final = [
+    (Struct(f">I{size}s").unpack_from, _REPUNIT[size], _SHIFT[size])
+    for size in range(INTEGER_LIMIT)
 ]
 
-#: How far that product is shifted right so that exactly n octets are left.
-SHIFT: Final = [8 * (-size % 4) for size in range(INTEGER_LIMIT)]
+_Masked = tuple[int, Any, int, int, int]
 
-# ``_TABLES[k]`` translates an octet into itself XOR k.
-_TABLES: Final = [bytes(octet ^ key for octet in range(256)) for key in range(256)]
+#: The same by the second octet of a masked frame, where that is all there is of a length: the
+#: size of the frame, what takes key and payload out of it, the two numbers, the payload's size.
+MASKED: Final[list[_Masked | None]] = [
+    (6 + size, Struct(f">2xI{size}s").unpack_from, _REPUNIT[size], _SHIFT[size], size)
+    if 0 <= size < 126
+    else None
+    for size in range(-128, 128)
+]
 
-_FROM_0: Final = slice(0, None, 4)
-_FROM_1: Final = slice(1, None, 4)
-_FROM_2: Final = slice(2, None, 4)
-_FROM_3: Final = slice(3, None, 4)
+#: What takes the place of ``MASKED`` where frames have no key.
+UNMASKED: Final[list[_Masked | None]] = [None] * 256
+
+_ALL: Final = int.from_bytes(range(256))
+_ONES: Final = int.from_bytes(b"\x01" * 256)
+#: ``TABLES[k]`` translates an octet into itself XOR k.
+TABLES: Final = [(_ALL ^ _ONES * key).to_bytes(256) for key in range(256)]
+
+#: Slices that have every fourth octet.
+FROM_0: Final = slice(0, None, 4)
+FROM_1: Final = slice(1, None, 4)
+FROM_2: Final = slice(2, None, 4)
+FROM_3: Final = slice(3, None, 4)
+
+# Nobody adds to this one.
+_NO_OCTETS: Final = bytearray()
 
 
-def apply_mask(payload: bytes, key: bytes) -> bytes:
+def apply_mask(payload: bytes | bytearray, key: bytes) -> bytes | bytearray:
     """Masks, or unmasks, a payload: the operation is its own inverse (RFC 6455 §5.3).
 
     Args:
@@ -56,29 +87,19 @@ def apply_mask(payload: bytes, key: bytes) -> bytes:
         key: The key's four octets.
 
     Returns:
-        As many octets.
+        As many octets; a ``bytearray`` if they are many, to save a copy.
     """
     size = len(payload)
     if size < INTEGER_LIMIT:
-        pad = int.from_bytes(key, "big") * REPEAT[size] >> SHIFT[size]
-        return (int.from_bytes(payload, "big") ^ pad).to_bytes(size, "big")
-    octets = bytearray(payload)
-    mask_in_place(octets, key)
-    return bytes(octets)
-
-
-def mask_in_place(octets: bytearray, source: bytes, at: int = 0) -> None:
-    """Masks, or unmasks, a long payload where it stands (RFC 6455 §5.3).
-
-    Args:
-        octets: The payload.
-        source: What holds the key.
-        at: Where in it the key's four octets begin.
-    """
-    octets[_FROM_0] = octets[_FROM_0].translate(_TABLES[source[at]])
-    octets[_FROM_1] = octets[_FROM_1].translate(_TABLES[source[at + 1]])
-    octets[_FROM_2] = octets[_FROM_2].translate(_TABLES[source[at + 2]])
-    octets[_FROM_3] = octets[_FROM_3].translate(_TABLES[source[at + 3]])
+        pad = int.from_bytes(key) * _REPUNIT[size] >> _SHIFT[size]
+        return (int.from_bytes(payload) ^ pad).to_bytes(size)
+    # A sum is cheaper than to call bytearray.
+    octets = _NO_OCTETS + payload
+    octets[FROM_0] = octets[FROM_0].translate(TABLES[key[0]])
+    octets[FROM_1] = octets[FROM_1].translate(TABLES[key[1]])
+    octets[FROM_2] = octets[FROM_2].translate(TABLES[key[2]])
+    octets[FROM_3] = octets[FROM_3].translate(TABLES[key[3]])
+    return octets
 
 
 def rotate_key(key: bytes, count: int) -> bytes:
@@ -99,8 +120,9 @@ _POOL_SIZE: Final = 1024
 _POOL: Final = Struct("4s" * _POOL_SIZE)
 _keys: list[bytes] = []
 
-# A child process must not repeat its parent's keys.
-os.register_at_fork(after_in_child=_keys.clear)
+# A child process must not repeat its parent's keys. Where this is missing nothing forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keys.clear)
 
 
 class KeySource:
@@ -119,13 +141,21 @@ class KeySource:
         self._entropy = entropy
 
     def next_key(self) -> bytes:
-        """The four octets of the next key."""
+        """The four octets of the next key.
+
+        Raises:
+            ValueError: The caller's source gave another number of octets.
+        """
         if self._entropy is not os.urandom:
-            return self._entropy(4)
+            key = self._entropy(4)
+            if len(key) != 4:
+                raise ValueError(f"4 random octets were asked for, {len(key)} were given")
+            return key
         try:
             return _keys.pop()
         except IndexError:
             # Another thread may refill at the same time: then there are keys for both.
-            key, *rest = _POOL.unpack(os.urandom(4 * _POOL_SIZE))
-            _keys.extend(rest)
-            return bytes(key)
+            fresh: list[bytes] = [*_POOL.unpack(os.urandom(4 * _POOL_SIZE))]
+            key = fresh.pop()
+            _keys.extend(fresh)
+            return key

@@ -1,10 +1,10 @@
 """The receive loop: octets in, events out (RFC 6455 §5).
 
-Theory of operation. Most frames are whole messages that lie complete in one read: the head of the
-loop in :meth:`FrameParser.receive` takes those without calling anything of ours. Every other frame
-goes through :meth:`FrameParser._frame`, which checks the header as far as it is there, so that a
-wrong octet fails the connection before the next one is needed. Three things can be unfinished
-between two reads:
+Theory of operation. Most frames are whole messages that lie complete in one read: the loop in
+:meth:`FrameParser.receive` takes those without calling anything of ours, and other plain frames
+with one call. What is left goes through :meth:`FrameParser._frame`, which checks the header as far
+as it is there, so that a wrong octet fails the connection before the next one is needed. Three
+things can be unfinished between two reads:
 
 - a header, or a control frame: its octets (131 at most) are kept and looked at again;
 - the payload of a data frame: it is unmasked, inflated, checked as UTF-8 and handed on (streaming)
@@ -12,22 +12,49 @@ between two reads:
 - a message: ``_opcode``, its pieces, and the up to three octets of a character cut in two.
 
 Errors are raised as ``ParseFailed`` inside and end in one ``CloseConnection`` behind the events
-parsed so far; then the parser is closed and drops what comes.
+parsed so far; then the parser is closed and drops what comes. What was delivered in pieces of a
+frame that turned out to be wrong depends on how the frame was cut; nothing else does.
 """
 
 from __future__ import annotations
 
 from codecs import utf_8_decode
+from itertools import repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ._masking import INTEGER_LIMIT, REPEAT, SHIFT, apply_mask, mask_in_place, rotate_key
+from ._masking import (
+    FROM_0,
+    FROM_1,
+    FROM_2,
+    FROM_3,
+    INTEGER_LIMIT,
+    MASKED,
+    SHORT,
+    TABLES,
+    UNMASKED,
+    apply_mask,
+    rotate_key,
+)
 from .events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from .extensions import InflateError
-from .frame_protocol import CloseReason, Opcode, ParseFailed, RsvBits, is_close_code
+from .frame_protocol import (
+    KIND_BINARY,
+    KIND_TEXT,
+    KINDS_BETWEEN,
+    KINDS_BETWEEN_DEFLATE,
+    KINDS_INSIDE,
+    KINDS_NONE,
+    CloseReason,
+    Opcode,
+    ParseFailed,
+    inbound_header,
+    inbound_payload,
+    parse_close,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .extensions import Extension, PerMessageDeflate
     from .limits import Limits
@@ -36,32 +63,28 @@ if TYPE_CHECKING:
 __all__ = ["FrameParser"]
 
 _TEXT: Final = int(Opcode.TEXT)
-_BINARY: Final = int(Opcode.BINARY)
 _CLOSE: Final = int(Opcode.CLOSE)
 _PING: Final = int(Opcode.PING)
 
 #: Parts of a message shorter than this are joined to their predecessor, so that a message trickled
 #: octet by octet costs its size and not an object per octet.
-_PART_SIZE: Final = 1024
+_PART_SIZE: Final = 512
 
 _medium = Struct(">H").unpack_from
 _long = Struct(">Q").unpack_from
-_code = Struct(">H").unpack_from
-
-#: For each size of a short payload: what takes key and payload out of a frame in one call, and
-#: the two numbers that make a mask of the key (see _masking).
-_SHORT: Final = [
-    (Struct(f">I{size}s").unpack_from, REPEAT[size], SHIFT[size]) for size in range(INTEGER_LIMIT)
-]
 
 _from_bytes = int.from_bytes
 _new: Any = object.__new__
 
 _NO_KEY: Final = bytes(4)
+#: Nobody adds to this one.
 _NO_OCTETS: Final = bytearray()
 
 #: A size no frame has.
 _NEVER: Final = 1 << 64
+
+#: Turns of the loop where nothing bounds them.
+_ENDLESS: Final[Iterable[object]] = repeat(None)
 
 
 class FrameParser:
@@ -71,11 +94,14 @@ class FrameParser:
         client: Whether this is the client's end, which receives unmasked frames.
         limits: Bounds on frames and messages.
         deflate: permessage-deflate, if that is the one extension in use.
-        extensions: The extensions in use otherwise.
+        extensions: The extensions in use otherwise, in the order in which they were accepted.
         whole_messages: Whether to deliver a message when it is complete, instead of its pieces as
             they arrive.
         text_as_bytes: Whether text messages carry their (checked) octets instead of ``str``.
         max_frames: Frames to take in one call; the rest waits for the next. None takes all.
+
+    Raises:
+        ValueError: ``max_frames`` is less than 1.
 
     Attributes:
         closed: Nothing more comes out: a close frame was read, or the peer broke the protocol.
@@ -86,42 +112,15 @@ class FrameParser:
         client: As above (extensions look at it).
     """
 
+    # fmt: off
     __slots__ = (
-        "_bounded",
-        "_buffer",
-        "_carry",
-        "_chain",
-        "_compressed",
-        "_deflate",
-        "_enough",
-        "_fast_limit",
-        "_fin",
-        "_fragments",
-        "_harmless",
-        "_header",
-        "_held",
-        "_inflated",
-        "_key",
-        "_mask_bit",
-        "_max_fragments",
-        "_max_frame",
-        "_max_inflated",
-        "_max_message",
-        "_opcode",
-        "_parts",
-        "_remaining",
-        "_size",
-        "_text_as_bytes",
-        "_turns",
-        "_unfinished",
-        "_whole",
-        "_wire",
-        "client",
-        "closed",
-        "failed",
-        "halted",
-        "paused",
+        "_between", "_buffer", "_carry", "_chain", "_compressed", "_deflate", "_fast_limit",
+        "_fin", "_fragments", "_harmless", "_held", "_inflated", "_key", "_kinds",
+        "_max_fragments", "_max_frame", "_max_inflated", "_max_message", "_needed", "_opcode",
+        "_parts", "_remaining", "_room", "_size", "_text_as_bytes", "_turns", "_unfinished",
+        "_whole", "_wire", "client", "closed", "failed", "halted", "paused"
     )
+    # fmt: on
 
     def __init__(
         self,
@@ -134,31 +133,31 @@ class FrameParser:
         text_as_bytes: bool = False,
         max_frames: int | None = None,
     ) -> None:
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames must be 1 or more: {max_frames!r}")
         self.client = client
-        self.closed = False
-        self.failed = False
-        self.paused = False
-        self.halted = False
-        self._mask_bit = 0 if client else 0x80
+        self.closed = self.failed = self.paused = self.halted = False
         self._deflate = deflate
         # RFC 6455 §9.1: the last accepted extension stands nearest to the wire.
         self._chain = tuple(reversed(extensions))
         self._whole = whole_messages
         self._text_as_bytes = text_as_bytes
-        self._max_message = limits.max_message_size
-        self._max_frame = limits.max_frame_size
-        self._max_fragments = limits.max_fragments
+        self._max_message = _or_never(limits.max_message_size)
+        self._max_frame = _or_never(limits.max_frame_size)
+        self._max_fragments = _or_never(limits.max_fragments)
         self._max_inflated = _or_never(limits.max_inflated_per_read)
-        # What a whole message in one frame may have; extensions other than deflate see every frame.
-        self._fast_limit = (
-            -1
-            if extensions
-            else min(_or_never(limits.max_message_size), _or_never(limits.max_frame_size), _NEVER - 1)
-        )
-        # A header or a control frame that is not complete.
+        # What a payload may have that nobody needs to take a closer look at.
+        self._fast_limit = min(self._max_message, self._max_frame)
+        # What the loop may take between messages, and now. Extensions see every frame.
+        between = KINDS_BETWEEN if deflate is None else KINDS_BETWEEN_DEFLATE
+        self._between = KINDS_NONE if extensions or not self._max_fragments else between
+        self._kinds = self._between
+        # A header or a control frame that is not complete; up to which length it is no use to
+        # look at it again.
         self._buffer = b""
-        # The data frame that is not complete: octets missing, its FIN bit, the key behind what
-        # was read of it.
+        self._needed = 0
+        # The data frame that is not complete: octets missing, those held below included; its FIN
+        # bit; the key for what is missing.
         self._remaining = 0
         self._fin = False
         self._key = _NO_KEY
@@ -166,25 +165,19 @@ class FrameParser:
         # and inflated; its parts; the start of a character.
         self._opcode = 0
         self._compressed = False
-        self._fragments = 0
-        self._wire = 0
-        self._size = 0
+        self._fragments = self._wire = self._size = 0
         # All of one type: str, or octets.
         self._parts: list[Any] | None = None
         self._carry = b""
-        # Octets that came one by one, unmasked; the largest octet that may be added to them.
-        self._held = bytearray()
-        self._harmless = -1
-        # Octets inflated since the last pause.
+        # Octets that came one by one, unmasked; how many there may be, and the largest octet.
+        self._held = _NO_OCTETS
+        self._room = 0
+        self._harmless = 0
+        # Octets inflated in this call.
         self._inflated = 0
         # Whether anything is left over from an earlier call, or forbids a later one.
         self._unfinished = False
-        # Octets up to the payload with a short length; octets that suffice to read any length
-        # below 64 Ki, and that every frame with a mask has.
-        self._header, self._enough = (2, 4) if client else (6, 6)
-        # An iterable of known length is the cheapest counter.
-        self._bounded = max_frames is not None
-        self._turns = (None,) * (max_frames or 4096)
+        self._turns = _ENDLESS if max_frames is None else range(max_frames)
 
     def receive(self, data: BytesLike) -> list[Event]:
         """Takes what the peer sent next.
@@ -194,46 +187,61 @@ class FrameParser:
 
         Returns:
             What happened, in order. A ``CloseConnection`` is the last event there will be.
+
+        Raises:
+            TypeError: The data is no octets; nothing has changed.
         """
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
         if self._unfinished:
             # A peer that sends octet by octet is the slowest there is. What cannot be wrong is
             # unmasked and held; the first other octet, or the last of the frame, takes the way of
             # every piece.
-            if len(data) == 1 and self._remaining > 1:
+            if len(data) == 1:
                 held = self._held
-                octet = data[0] ^ self._key[len(held) & 3]
-                if octet <= self._harmless:
-                    held.append(octet)
-                    self._remaining -= 1
+                count = len(held)
+                if count < self._room:
+                    octet = data[0] ^ self._key[count & 3]
+                    if octet <= self._harmless:
+                        held.append(octet)
+                        return []
+            if not self._remaining:
+                if self.closed:
                     return []
-            elif self.closed:
-                return []
+                data = self._buffer + data
+                if len(data) < self._needed:
+                    self._buffer = data
+                    return []
         events: list[Event] = []
         pos = 0
+        self._inflated = 0
         try:
-            if type(data) is not bytes:
-                data = bytes(data)
             if self._unfinished:
                 self._unfinished = self.paused = self.halted = False
                 if self._remaining:
                     pos = self._continue(data, events)
-                else:
-                    data = self._buffer + data
-                    self._buffer = b""
             end = len(data)
-            last = end - self._enough
-            header = self._header
-            masked = self._mask_bit
+            if self.client:
+                table, mask_bit, header, last = UNMASKED, 0, 2, end - 4
+            else:
+                table, mask_bit, header, last = MASKED, 0x80, 6, end - 6
             fast_limit = self._fast_limit
-            as_bytes = self._text_as_bytes
-            while True:
-                for _ in self._turns:
-                    # Whole messages in one frame that are complete and within the limits; every
-                    # other case, and every error, is for _frame.
-                    if pos <= last:
-                        first = data[pos]
-                        if (first == 0x81 or first == 0x82) and not self._opcode:
-                            size = data[pos + 1] ^ masked
+            kinds = self._kinds
+            payload: bytes | bytearray
+            for _ in self._turns:
+                # Data frames without further ado that are complete and within the limits; every
+                # other case, and every error, is for _frame.
+                if pos <= last:
+                    first = data[pos]
+                    kind = kinds[first]
+                    if kind:
+                        octet = data[pos + 1]
+                        masked = table[octet]
+                        if masked is not None:
+                            total, unpack, repunit, shift, size = masked
+                            stop = pos + total
+                        else:
+                            size = octet ^ mask_bit
                             start = pos + header
                             if size > 125:
                                 size = data[pos + 2] << 8 | data[pos + 3] if size == 126 else 0
@@ -241,60 +249,66 @@ class FrameParser:
                                 if size < 126:
                                     size = _NEVER
                             stop = start + size
-                            if stop <= end and size <= fast_limit:
-                                if not masked:
-                                    payload: bytes | bytearray = data[start:stop]
-                                elif size < INTEGER_LIMIT:
-                                    unpack, repeat, shift = _SHORT[size]
-                                    key, payload = unpack(data, start - 4)
-                                    payload = (
-                                        _from_bytes(payload) ^ (key * repeat >> shift)
-                                    ).to_bytes(size)
-                                else:
-                                    # Cheaper than to call bytearray.
-                                    payload = _NO_OCTETS + data[start:stop]
-                                    mask_in_place(payload, data, start - 4)
-                                # Without __init__ an event costs half.
-                                if first == 0x82:
-                                    event = _new(BytesMessage)
+                        if stop <= end and size <= fast_limit:
+                            if masked is not None:
+                                key, payload = unpack(data, pos)
+                                payload = (
+                                    _from_bytes(payload) ^ (key * repunit >> shift)
+                                ).to_bytes(size)
+                            elif not mask_bit:
+                                payload = data[start:stop]
+                            elif size < INTEGER_LIMIT:
+                                unpack, repunit, shift = SHORT[size]
+                                key, payload = unpack(data, start - 4)
+                                payload = (
+                                    _from_bytes(payload) ^ (key * repunit >> shift)
+                                ).to_bytes(size)
+                            else:
+                                # apply_mask, without calling it.
+                                mixed = _NO_OCTETS + data[start:stop]
+                                mixed[FROM_0] = mixed[FROM_0].translate(TABLES[data[start - 4]])
+                                mixed[FROM_1] = mixed[FROM_1].translate(TABLES[data[start - 3]])
+                                mixed[FROM_2] = mixed[FROM_2].translate(TABLES[data[start - 2]])
+                                mixed[FROM_3] = mixed[FROM_3].translate(TABLES[data[start - 1]])
+                                payload = mixed
+                            pos = stop
+                            # Without __init__ an event costs half.
+                            if kind == KIND_TEXT:
+                                event = _new(TextMessage)
+                                if self._text_as_bytes:
+                                    payload.isascii() or payload.decode()
                                     event.data = bytes(payload)
                                 else:
-                                    event = _new(TextMessage)
                                     event.data = payload.decode()
-                                    if as_bytes:
-                                        event.data = bytes(payload)
-                                event.frame_finished = event.message_finished = True
-                                events.append(event)
-                                pos = stop
+                            elif kind == KIND_BINARY:
+                                event = _new(BytesMessage)
+                                event.data = bytes(payload)
+                            else:
+                                self._plain_frame(first, payload, events)
+                                if self._inflated > self._max_inflated:
+                                    break
+                                kinds = self._kinds
                                 continue
-                    elif pos >= end:
-                        return events
-                    stop = self._frame(data, pos, events)
-                    if stop < 0:
-                        self._keep(data, pos)
-                        return events
-                    pos = stop
-                    if self._inflated > self._max_inflated:
-                        self._inflated = 0
-                        break
-                else:
-                    if not self._bounded:
-                        continue
-                # The work of one call is done.
-                if pos < end:
-                    self._keep(data, pos)
-                    self.paused = self.halted = True
-                return events
-        except ParseFailed as exc:
+                            event.frame_finished = event.message_finished = True
+                            events.append(event)
+                            continue
+                elif pos >= end:
+                    return events
+                stop = self._frame(data, pos, events)
+                if stop < 0:
+                    self._keep(data, pos, -stop)
+                    return events
+                pos = stop
+                if self._inflated > self._max_inflated:
+                    break
+                kinds = self._kinds
+            # The work of one call is done.
+            if pos < end:
+                self._keep(data, pos, 0)
+                self.paused = self.halted = True
+        except (ParseFailed, UnicodeDecodeError) as exc:
             self._fail(exc, events)
-        except UnicodeDecodeError as exc:
-            self._fail(_not_utf8(exc), events)
         return events
-
-    def _keep(self, data: bytes, pos: int) -> None:
-        """Keeps what was not taken for the next call."""
-        self._buffer = data[pos:]
-        self._unfinished = True
 
     def end_of_input(self) -> list[Event]:
         """Takes the end of what the peer sends.
@@ -307,21 +321,35 @@ class FrameParser:
         self._release()
         return [CloseConnection(code=CloseReason.ABNORMAL_CLOSURE)]
 
-    def _fail(self, failure: ParseFailed, events: list[Event]) -> None:
+    def _keep(self, data: bytes, pos: int, needed: int) -> None:
+        """Keeps what was not taken for the next call."""
+        self._buffer = data[pos:]
+        self._needed = needed
+        self._unfinished = True
+
+    def _fail(self, failure: ParseFailed | UnicodeDecodeError, events: list[Event]) -> None:
         """Ends the parser; RFC 6455 §7.1.7 forbids to process anything further."""
         self.failed = True
         self._release()
-        events.append(CloseConnection(code=failure.code, reason=str(failure)))
+        if isinstance(failure, ParseFailed):
+            event = CloseConnection(failure.code, str(failure))
+        else:
+            # RFC 6455 §8.1
+            reason = f"text is not UTF-8: {failure.reason}"
+            event = CloseConnection(CloseReason.INVALID_FRAME_PAYLOAD_DATA, reason)
+        events.append(event)
 
     def _release(self) -> None:
         self.closed = self.halted = self._unfinished = True
         self.paused = False
-        self._remaining = 0
+        self._remaining = self._room = 0
         self._buffer = self._carry = b""
-        self._held = bytearray()
+        self._held = _NO_OCTETS
         self._parts = None
         self._deflate = None
         self._chain = ()
+
+    # -- frames ------------------------------------------------------------------------------------
 
     def _frame(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Takes the frame at ``pos`` of any kind, as far as it is there.
@@ -330,182 +358,184 @@ class FrameParser:
         wherever the stream was cut.
 
         Returns:
-            Where the next frame starts, or -1: nothing was taken, more octets are needed.
+            Where the next frame starts; or, if nothing was taken, how many octets from ``pos`` on
+            are needed to say more, negated.
         """
         end = len(data)
         first = data[pos]
         opcode = first & 0x0F
+        control = opcode & 0x08
         fin = first >= 0x80
         rsv = first & 0x70
         chain = self._chain
-        compressed = False
-        if opcode & 0x8:
+        if opcode > (Opcode.PONG if control else Opcode.BINARY):
+            raise ParseFailed(f"unknown opcode 0x{opcode:X}")
+        if control:
             # RFC 6455 §5.5
-            if opcode > Opcode.PONG:
-                raise ParseFailed(f"unknown opcode 0x{opcode:X}")
             if not fin:
                 raise ParseFailed("fragmented control frame")
-        else:
-            # RFC 6455 §5.4
-            if opcode > Opcode.BINARY:
-                raise ParseFailed(f"unknown opcode 0x{opcode:X}")
-            if not opcode:
-                if not self._opcode:
-                    raise ParseFailed("continuation frame without a message to continue")
-                compressed = self._compressed
-            elif self._opcode:
-                raise ParseFailed("new message before the end of the fragmented one")
-            if self._max_fragments is not None and self._fragments >= self._max_fragments:
-                raise ParseFailed(
-                    f"message in more than {self._max_fragments} frames",
-                    CloseReason.MESSAGE_TOO_BIG,
-                )
-        if rsv and not chain:
-            # RFC 7692 §6.1: RSV1 on the first frame of a message, and nowhere else.
-            if rsv != 0x40 or self._deflate is None or opcode not in (_TEXT, _BINARY):
-                raise ParseFailed("reserved bit set that was not negotiated")
-            compressed = True
+        # RFC 6455 §5.4
+        elif not opcode:
+            if not self._opcode:
+                raise ParseFailed("continuation frame without a message to continue")
+        elif self._opcode:
+            raise ParseFailed("new message before the end of the fragmented one")
+        # RFC 7692 §6.1: RSV1 on the first frame of a message, and nowhere else.
+        if rsv and not chain and (rsv != 0x40 or self._deflate is None or not opcode or control):
+            raise ParseFailed("reserved bit set that was not negotiated")
+        if not control:
+            self._check_fragments()
         if end - pos < 2:
-            return -1
-        masked = self._mask_bit
-        size = data[pos + 1] ^ masked
+            return -2
+        size = data[pos + 1] if self.client else data[pos + 1] ^ 0x80
         start = pos + 2
         if size > 127:
             # RFC 6455 §5.1
             raise ParseFailed("masked frame from a server" if self.client else "unmasked frame")
         if size > 125:
-            if opcode & 0x8:
+            if control:
                 raise ParseFailed("control frame longer than 125 octets")
+            start += 2 if size == 126 else 8
+            if end < start:
+                return pos - start
             if size == 126:
-                if end - start < 2:
-                    return -1
-                (size,) = _medium(data, start)
-                start += 2
+                (size,) = _medium(data, pos + 2)
                 if size < 126:
                     raise ParseFailed("length not in its shortest form")
             else:
-                if end - start < 8:
-                    return -1
-                (size,) = _long(data, start)
-                start += 8
+                (size,) = _long(data, pos + 2)
                 if size >> 63:
                     raise ParseFailed("length with its top bit set")
                 if size < 65536:
                     raise ParseFailed("length not in its shortest form")
-        if not opcode & 0x8:
-            self._check_size(size, compressed or bool(chain))
+        if not control:
+            self._check_size(size, bool(chain) or (rsv == 0x40 if opcode else self._compressed))
         key = _NO_KEY
-        if masked:
-            if end - start < 4:
-                return -1
-            key = data[start : start + 4]
+        if not self.client:
             start += 4
+            key = data[start - 4 : start]
         stop = start + size
-        if opcode & 0x8 and stop > end:
-            return -1
-        # From here on the frame is taken.
+        # Control frames are taken when they are complete (§5.5), others as soon as they begin.
+        if end < (stop if control else start):
+            return pos - (stop if control else start)
+        payload: bytes | bytearray = data[start:stop]
+        if not self.client:
+            payload = apply_mask(payload, key)
         if chain:
-            self._inbound_header(Opcode(opcode), rsv, size)
-        payload = _unmask(data[start:stop], key) if masked else data[start:stop]
-        if opcode & 0x8:
+            inbound_header(chain, self, Opcode(opcode), rsv, size)
+        if control:
             payload = bytes(payload)
             if chain:
-                payload = self._inbound_payload(payload, True, True)
+                payload = inbound_payload(chain, self, payload, True, True)
             self._control(opcode, payload, events)
+            # Behind a close frame nothing counts (§5.5.1).
+            return end if self.closed else stop
+        self._begin_frame(first, size)
+        if stop <= end:
+            self._payload(payload, True, fin, events)
             return stop
-        if opcode:
-            self._opcode = opcode
-            self._compressed = compressed
-        self._fragments += 1
-        self._wire += size
-        if stop > end:
-            self._remaining = stop - end
-            self._fin = fin
-            self._key = rotate_key(key, len(payload))
-            if payload:
-                self._payload(payload, False, fin, events)
-            self._more_to_come()
-            return end
-        self._payload(payload, True, fin, events)
-        return stop
+        self._remaining = stop - end
+        self._fin = fin
+        self._key = rotate_key(key, len(payload))
+        if payload:
+            self._payload(payload, False, fin, events)
+        self._more_to_come()
+        return end
+
+    def _plain_frame(self, first: int, payload: bytes | bytearray, events: list[Event]) -> None:
+        """Takes a complete data frame that nothing is wrong with but maybe its size."""
+        self._check_fragments()
+        size = len(payload)
+        self._check_size(size, first >= 0xC0 or self._compressed)
+        self._begin_frame(first, size)
+        self._payload(payload, True, first >= 0x80, events)
+
+    def _check_fragments(self) -> None:
+        """Refuses one more data frame of a message that has too many already."""
+        if self._fragments >= self._max_fragments:
+            raise ParseFailed(
+                f"message in more than {self._max_fragments} frames", CloseReason.MESSAGE_TOO_BIG
+            )
 
     def _check_size(self, size: int, compressed: bool) -> None:
         """Refuses an announced payload that is too long, before any of it is read."""
-        if self._max_frame is not None and size > self._max_frame:
+        if size > self._max_frame:
             raise ParseFailed(
                 f"frame of {size} octets, more than {self._max_frame}",
                 CloseReason.MESSAGE_TOO_BIG,
             )
         bound = self._max_message
-        if bound is not None:
-            if compressed:
-                # What does not compress grows by its block headers.
-                total = self._wire + size
-                bound += bound // 1000 + 64
-            else:
-                total = self._size + size
-            if total > bound:
-                raise ParseFailed(
-                    f"message of more than {self._max_message} octets",
-                    CloseReason.MESSAGE_TOO_BIG,
-                )
+        if compressed:
+            # What does not compress grows by its block headers: 4 % where a deflater has the
+            # least memory.
+            bound += bound // 16 + 64
+        if self._wire + size > bound:
+            raise self._too_big()
+
+    def _too_big(self) -> ParseFailed:
+        return ParseFailed(
+            f"message of more than {self._max_message} octets", CloseReason.MESSAGE_TOO_BIG
+        )
+
+    def _begin_frame(self, first: int, size: int) -> None:
+        """Counts a data frame, the first or a further one of its message."""
+        opcode = first & 0x0F
+        if opcode:
+            self._opcode = opcode
+            self._compressed = first & 0x40 != 0 and not self._chain
+            if self._between is not KINDS_NONE:
+                self._kinds = KINDS_INSIDE
+        self._fragments += 1
+        self._wire += size
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
         """Takes what ``data`` has of a payload that began in an earlier call; returns how much."""
-        take = min(len(data), self._remaining)
-        payload: bytes | bytearray = data[:take]
         held = self._held
-        if self._mask_bit:
-            key = rotate_key(self._key, len(held))
-            payload = _unmask(data[:take], key)
-            self._key = rotate_key(key, take)
+        remaining = self._remaining - len(held)
+        key = rotate_key(self._key, len(held))
+        payload: bytes | bytearray = data[:remaining]
+        taken = len(payload)
+        if not self.client:
+            payload = apply_mask(payload, key)
         if held:
             payload = held + payload
-            self._held = bytearray()
-        self._remaining -= take
+            self._held = _NO_OCTETS
+        self._remaining = remaining = remaining - taken
+        self._room = 0
         if payload:
-            self._payload(payload, not self._remaining, self._fin, events)
-        if self._remaining:
+            self._payload(payload, not remaining, self._fin, events)
+        if remaining:
+            self._key = rotate_key(key, taken)
             self._more_to_come()
-        return take
+        return taken
 
     def _more_to_come(self) -> None:
         """Notes that a payload is unfinished, and which octets of it need no look at."""
         self._unfinished = True
-        if not self._whole or self._compressed or self._chain or self._carry:
-            self._harmless = -1
-        else:
+        if self._whole and not (self._compressed or self._chain or self._carry):
+            self._held = bytearray()
+            # The last one ends the frame.
+            self._room = self._remaining - 1
             self._harmless = 127 if self._opcode == _TEXT else 255
+
+    # -- payloads ----------------------------------------------------------------------------------
 
     def _payload(
         self, payload: bytes | bytearray, frame_done: bool, fin: bool, events: list[Event]
     ) -> None:
         """Handles unmasked octets of a data frame: inflates, checks, delivers or puts aside."""
         done = frame_done and fin
-        if self._compressed and self._deflate is not None:
-            bound = self._max_message
-            try:
-                payload = self._deflate.decompress(
-                    bytes(payload), done, None if bound is None else bound - self._size
-                )
-            except InflateError as exc:
-                raise ParseFailed(str(exc), exc.code) from exc
-            self._inflated += len(payload)
-        elif self._chain:
-            payload = self._inbound_payload(bytes(payload), frame_done, fin)
-            bound = self._max_message
-            if bound is not None and self._size + len(payload) > bound:
-                raise ParseFailed(
-                    f"message of more than {bound} octets", CloseReason.MESSAGE_TOO_BIG
-                )
-        self._size += len(payload)
+        if self._compressed or self._chain:
+            payload = self._transformed(bytes(payload), frame_done, fin)
+        text = self._opcode == _TEXT
         part: str | bytes | bytearray = payload
-        if self._opcode == _TEXT:
+        if text:
             if self._carry:
                 payload = self._carry + payload
-            text, used = utf_8_decode(payload, "strict", done)
+            part, used = utf_8_decode(payload, "strict", done)
             self._carry = bytes(payload[used:])
-            part = payload[:used] if self._text_as_bytes else text
+            if self._text_as_bytes:
+                part = payload[:used]
         if self._whole:
             if not done:
                 if part:
@@ -518,13 +548,12 @@ class FrameParser:
             return
         if isinstance(part, bytearray):
             part = bytes(part)
-        kind: Any = TextMessage if self._opcode == _TEXT else BytesMessage
+        kind: Any = TextMessage if text else BytesMessage
         events.append(kind(part, frame_done, done))
         if done:
             self._opcode = 0
-            self._fragments = 0
-            self._wire = 0
-            self._size = 0
+            self._kinds = self._between
+            self._fragments = self._wire = self._size = 0
             self._parts = None
 
     def _put_aside(self, part: str | bytes | bytearray) -> None:
@@ -537,6 +566,23 @@ class FrameParser:
         else:
             parts.append(part)
 
+    def _transformed(self, payload: bytes, frame_done: bool, fin: bool) -> bytes:
+        """What the extensions in use make of a payload, within the limit of the message."""
+        bound = self._max_message
+        if self._deflate is not None:
+            budget = None if bound == _NEVER else bound - self._size
+            try:
+                payload = self._deflate.decompress(payload, frame_done and fin, budget)
+            except InflateError as exc:
+                raise ParseFailed(str(exc), exc.code) from exc
+            self._inflated += len(payload)
+        else:
+            payload = inbound_payload(self._chain, self, payload, frame_done, fin)
+            if self._size + len(payload) > bound:
+                raise self._too_big()
+        self._size += len(payload)
+        return payload
+
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         """Handles a complete control frame (RFC 6455 §5.5)."""
         if opcode == _PING:
@@ -544,58 +590,10 @@ class FrameParser:
         elif opcode != _CLOSE:
             events.append(Pong(payload))
         else:
-            code = int(CloseReason.NO_STATUS_RCVD)
-            reason = None
-            if payload:
-                # RFC 6455 §5.5.1
-                if len(payload) < 2:
-                    raise ParseFailed("close frame with a body of one octet")
-                (code,) = _code(payload)
-                if not is_close_code(code):
-                    raise ParseFailed(f"close code {code} may not stand in a frame")
-                reason = payload[2:].decode()
+            close = parse_close(payload)
             self._release()
-            events.append(CloseConnection(code, reason))
-
-    def _inbound_header(self, opcode: Opcode, rsv: int, size: int) -> None:
-        bits = RsvBits(bool(rsv & 0x40), bool(rsv & 0x20), bool(rsv & 0x10))
-        used = [False, False, False]
-        for extension in self._chain:
-            result = extension.frame_inbound_header(self, opcode, bits, size)
-            if isinstance(result, CloseReason):
-                raise ParseFailed(f"refused by extension {extension.name}", result)
-            used = [a or b for a, b in zip(used, result, strict=True)]
-        if any(bit and not taken for bit, taken in zip(bits, used, strict=True)):
-            raise ParseFailed("reserved bit set that was not negotiated")
-
-    def _inbound_payload(self, payload: bytes, frame_done: bool, fin: bool) -> bytes:
-        for extension in self._chain:
-            result = extension.frame_inbound_payload_data(self, payload)
-            if isinstance(result, CloseReason):
-                raise ParseFailed(f"refused by extension {extension.name}", result)
-            payload = bytes(result)
-            if frame_done:
-                rest = extension.frame_inbound_complete(self, fin)
-                if isinstance(rest, CloseReason):
-                    raise ParseFailed(f"refused by extension {extension.name}", rest)
-                if rest is not None:
-                    payload += rest
-        return payload
-
-
-def _unmask(payload: bytes, key: bytes) -> bytes | bytearray:
-    """Like apply_mask, without the copy back into ``bytes`` of a long payload."""
-    if len(payload) < INTEGER_LIMIT:
-        return apply_mask(payload, key)
-    octets = _NO_OCTETS + payload
-    mask_in_place(octets, key)
-    return octets
+            events.append(close)
 
 
 def _or_never(limit: int | None) -> int:
     return _NEVER if limit is None else limit
-
-
-def _not_utf8(exc: UnicodeDecodeError) -> ParseFailed:
-    """RFC 6455 §8.1."""
-    return ParseFailed(f"text is not UTF-8: {exc.reason}", CloseReason.INVALID_FRAME_PAYLOAD_DATA)

@@ -20,11 +20,13 @@ state              close frame sent        close frame or error taken  end of in
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ._masking import KeySource
 from ._parser import FrameParser
-from .events import BytesMessage, CloseConnection, Message, Ping, Pong, Request, TextMessage
+from .events import CloseConnection, Message, Ping, Pong
 from .extensions import PerMessageDeflate
 from .frame_protocol import CloseReason, FrameEncoder, Opcode
 from .handshake import H11Handshake
@@ -33,18 +35,39 @@ from .states import ConnectionState, ConnectionType
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .events import Event
     from .extensions import Extension
     from .typing import BytesLike, Entropy, Headers
 
-__all__ = ["Connection", "ConnectionState", "ConnectionType", "WSConnection"]
+__all__ = ["Connection", "ConnectionState", "ConnectionType", "WSConnection", "arrange_extensions"]
 
 _OPEN = ConnectionState.OPEN
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
 _LOCAL_CLOSING = ConnectionState.LOCAL_CLOSING
 _CLOSED = ConnectionState.CLOSED
+
+
+def arrange_extensions(
+    extensions: Iterable[Extension], limits: Limits
+) -> tuple[list[Extension], PerMessageDeflate | None, list[Extension]]:
+    """Sorts what a handshake has agreed on into what a parser and an encoder take.
+
+    Args:
+        extensions: The extensions, in the order in which they were accepted.
+        limits: Bounds; permessage-deflate gets to know its own.
+
+    Returns:
+        Those that are in use; permessage-deflate where it is the only one; the others.
+    """
+    in_use = [extension for extension in extensions if extension.enabled()]
+    for extension in in_use:
+        if isinstance(extension, PerMessageDeflate):
+            extension.set_limits(limits)
+            if len(in_use) == 1:
+                return in_use, extension, []
+    return in_use, None, in_use
 
 
 class Connection:
@@ -64,7 +87,17 @@ class Connection:
         max_frames: Frames parsed at a time, the rest while ``events()`` is iterated.
     """
 
-    __slots__ = ("_encoder", "_ended", "_parser", "_pending", "_receive", "_state", "connection_type", "extensions")
+    __slots__ = (
+        "_backlog",
+        "_encoder",
+        "_ended",
+        "_parser",
+        "_pending",
+        "_receive",
+        "_state",
+        "connection_type",
+        "extensions",
+    )
 
     def __init__(
         self,
@@ -81,15 +114,7 @@ class Connection:
         if limits is None:
             limits = Limits() if whole_messages else STREAMING_LIMITS
         client = connection_type is ConnectionType.CLIENT
-        in_use = [extension for extension in extensions or () if extension.enabled()]
-        deflate: PerMessageDeflate | None = None
-        for extension in in_use:
-            if isinstance(extension, PerMessageDeflate):
-                extension.set_limits(limits)
-                deflate = extension
-        if len(in_use) != 1:
-            deflate = None
-        chain = () if deflate is not None else in_use
+        in_use, deflate, chain = arrange_extensions(extensions or (), limits)
         self.connection_type = connection_type
         self.extensions = in_use
         self._encoder = FrameEncoder(client, KeySource(entropy), deflate, chain)
@@ -102,11 +127,13 @@ class Connection:
             text_as_bytes=text_as_bytes,
             max_frames=max_frames,
         )
-        self._receive = self._parser.receive
+        self._receive: Callable[[BytesLike], list[Event]] = self._parser.receive
         self._ended = False
         self._state = _OPEN
-        # Events not taken yet. An iterator and not a list, so that what was taken is freed.
+        # What events() gives: the events of the last read, or what is in the backlog.
         self._pending: Iterator[Event] = iter(())
+        # There is one when a caller has left events behind, and around every ending and pause.
+        self._backlog: deque[Event] | None = None
         if trailing_data:
             self.receive_data(trailing_data)
 
@@ -136,17 +163,14 @@ class Connection:
                 self._state is not _REMOTE_CLOSING or self._parser.failed
             ):
                 raise self._refusal(event)
-            data = event.data
-            if isinstance(event, TextMessage) or isinstance(data, str):
-                return self._encoder.text(data, event.message_finished)
-            return self._encoder.binary(data, event.message_finished)
+            return self._encoder.message(event)
         if isinstance(event, CloseConnection):
             if self._state is not _OPEN and self._state is not _REMOTE_CLOSING:
                 raise self._refusal(event)
             octets = self._encoder.close(event.code, event.reason)
             self._state = _LOCAL_CLOSING if self._state is _OPEN else _CLOSED
             return octets
-        if isinstance(event, Ping | Pong):
+        if isinstance(event, (Ping, Pong)):
             if self._state is not _OPEN:
                 raise self._refusal(event)
             opcode = Opcode.PING if isinstance(event, Ping) else Opcode.PONG
@@ -166,40 +190,52 @@ class Connection:
         """
         if data is None:
             self._ended = True
-            if self._parser.paused:
-                # What was received before comes first, when it is asked for.
+            # Whatever still comes is not the peer's.
+            self._receive = _nothing
+            self._queue([])
+            return
+        events = self._receive(data)
+        if self._parser.halted or self._backlog is not None:
+            self._queue(events)
+        elif events:
+            for event in self._pending:
+                # The caller has not taken all of them.
+                self._queue([event, *self._pending, *events])
                 return
-            events = self._parser.end_of_input()
-        else:
-            events = self._receive(data)
-        if events:
-            for first in self._pending:
-                # What was not taken yet stays in front.
-                events = [first, *self._pending, *events]
             self._pending = iter(events)
 
     def events(self) -> Iterator[Event]:
         """Gives the events not taken yet; what is left behind in a loop stays for the next call.
 
         Returns:
-            An iterator. The last event of a connection is a ``CloseConnection``.
+            An iterator; more octets received may end it, what it has not given comes out of the
+            next. The last event of a connection is a ``CloseConnection``.
         """
-        if self._parser.halted or self._ended:
-            return self._last_events()
         return self._pending
 
-    def _last_events(self) -> Iterator[Event]:
+    def _queue(self, events: list[Event]) -> None:
+        if self._backlog is None:
+            if not events and self._parser.closed:
+                return
+            self._backlog = deque(self._pending)
+            self._pending = self._drain(self._backlog)
+        self._backlog += events
+
+    def _drain(self, backlog: deque[Event]) -> Iterator[Event]:
+        """Gives what waits, and what the parser says when it goes on; moves the state."""
         parser = self._parser
         while True:
-            for event in self._pending:
+            while backlog:
+                event = backlog.popleft()
                 if type(event) is CloseConnection:
                     self._closed_by(event)
                 yield event
             if parser.paused:
-                self._pending = iter(parser.receive(b""))
+                backlog += parser.receive(b"")
             elif self._ended and not parser.closed:
-                self._pending = iter(parser.end_of_input())
+                backlog += parser.end_of_input()
             else:
+                self._backlog = None
                 return
 
     def _closed_by(self, event: CloseConnection) -> None:
@@ -208,6 +244,10 @@ class Connection:
             self._state = _CLOSED
         elif self._state is _OPEN:
             self._state = _REMOTE_CLOSING
+
+
+def _nothing(data: BytesLike) -> list[Event]:
+    return []
 
 
 class WSConnection:
@@ -222,7 +262,7 @@ class WSConnection:
         max_frames: See :class:`Connection`.
     """
 
-    __slots__ = ("_connection", "_handshake", "_opening", "_options", "client")
+    __slots__ = ("_connect", "_handshake", "_stage", "client")
 
     def __init__(
         self,
@@ -235,18 +275,25 @@ class WSConnection:
         max_frames: int | None = None,
     ) -> None:
         self.client = connection_type is ConnectionType.CLIENT
-        self._options = _Options(limits, entropy, whole_messages, text_as_bytes, max_frames)
-        self._handshake = H11Handshake(connection_type, limits=limits or Limits(), entropy=entropy)
-        self._connection: Connection | None = None
-        # Events of the handshake may not have been taken yet.
-        self._opening = True
+        self._connect = partial(
+            Connection,
+            connection_type,
+            limits=limits,
+            entropy=entropy,
+            whole_messages=whole_messages,
+            text_as_bytes=text_as_bytes,
+            max_frames=max_frames,
+        )
+        # Kept until its events have been taken, which may be after it has ended.
+        self._handshake: H11Handshake | None = H11Handshake(
+            connection_type, limits=limits, entropy=entropy
+        )
+        self._stage: H11Handshake | Connection = self._handshake
 
     @property
     def state(self) -> ConnectionState:
         """Where the connection is, from the handshake to the end."""
-        if self._connection is None:
-            return self._handshake.state
-        return self._connection.state
+        return self._stage.state
 
     def initiate_upgrade_connection(self, headers: Headers, path: bytes | str) -> None:
         """Takes a request that an HTTP server of the caller's has parsed (servers only).
@@ -259,6 +306,8 @@ class WSConnection:
             RemoteProtocolError: It is not a valid opening handshake (RFC 6455 §4.2.1).
             LocalProtocolError: This is a client, or a request was received already.
         """
+        if self._handshake is None:
+            raise LocalProtocolError("there is a request already")
         self._handshake.initiate_upgrade_connection(headers, path)
 
     def send(self, event: Event) -> bytes:
@@ -277,10 +326,9 @@ class WSConnection:
                 all; the connection is as it was.
             TypeError: It is not an event that can be sent.
         """
-        if self._connection is not None:
-            return self._connection.send(event)
-        octets = self._handshake.send(event)
-        self._open()
+        octets = self._stage.send(event)
+        if self._stage is self._handshake:
+            self._follow(self._handshake)
         return octets
 
     def receive_data(self, data: BytesLike | None) -> None:
@@ -292,11 +340,9 @@ class WSConnection:
         Raises:
             RemoteProtocolError: The handshake is not one; ``event_hint`` is the answer to send.
         """
-        if self._connection is not None:
-            self._connection.receive_data(data)
-        else:
-            self._handshake.receive_data(data)
-            self._open()
+        self._stage.receive_data(data)
+        if self._stage is self._handshake:
+            self._follow(self._handshake)
 
     def events(self) -> Iterator[Event]:
         """Gives the events not taken yet; what is left behind in a loop stays for the next call.
@@ -304,38 +350,16 @@ class WSConnection:
         Returns:
             An iterator.
         """
-        if self._opening:
-            return self._first_events()
-        assert self._connection is not None
-        return self._connection.events()
+        if self._handshake is None:
+            return self._stage.events()
+        return self._first_events(self._handshake)
 
-    def _open(self) -> None:
-        handshake = self._handshake
+    def _follow(self, handshake: H11Handshake) -> None:
         if handshake.state is _OPEN:
-            options = self._options
-            self._connection = Connection(
-                ConnectionType.CLIENT if self.client else ConnectionType.SERVER,
-                handshake.accepted_extensions,
-                handshake.trailing_data,
-                limits=options.limits,
-                entropy=options.entropy,
-                whole_messages=options.whole_messages,
-                text_as_bytes=options.text_as_bytes,
-                max_frames=options.max_frames,
-            )
+            self._stage = self._connect(handshake.accepted_extensions, handshake.trailing_data)
 
-    def _first_events(self) -> Iterator[Event]:
-        yield from self._handshake.events()
-        if self._connection is not None:
-            self._opening = False
-            yield from self._connection.events()
-
-
-class _Options(NamedTuple):
-    """What a WSConnection keeps for the Connection it will make."""
-
-    limits: Limits | None
-    entropy: Entropy
-    whole_messages: bool
-    text_as_bytes: bool
-    max_frames: int | None
+    def _first_events(self, handshake: H11Handshake) -> Iterator[Event]:
+        yield from handshake.events()
+        if self._stage is not handshake:
+            self._handshake = None
+            yield from self._stage.events()

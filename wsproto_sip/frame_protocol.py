@@ -12,15 +12,24 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._masking import KeySource, apply_mask
+from .events import CloseConnection, TextMessage
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .extensions import Extension, PerMessageDeflate
+    from .events import Message
+    from .extensions import Extension, HasRole, PerMessageDeflate
     from .typing import BytesLike
 
 __all__ = [
+    "KINDS_BETWEEN",
+    "KINDS_BETWEEN_DEFLATE",
+    "KINDS_INSIDE",
+    "KINDS_NONE",
+    "KIND_BINARY",
+    "KIND_OTHER",
+    "KIND_TEXT",
     "LOCAL_ONLY_CLOSE_REASONS",
     "MAX_CONTROL_PAYLOAD",
     "MAX_REASON_OCTETS",
@@ -30,7 +39,10 @@ __all__ = [
     "ParseFailed",
     "RsvBits",
     "encode_frame",
+    "inbound_header",
+    "inbound_payload",
     "is_close_code",
+    "parse_close",
 ]
 
 #: RFC 6455 §5.5: the longest payload of a control frame.
@@ -97,6 +109,7 @@ LOCAL_ONLY_CLOSE_REASONS: Final = (
     CloseReason.TLS_HANDSHAKE_FAILED,
 )
 
+_MEMBERS: Final = {int(reason): reason for reason in CloseReason}
 _REGISTERED: Final = frozenset(range(1000, 1004)) | frozenset(range(1007, 1015))
 
 
@@ -120,7 +133,7 @@ class RsvBits(NamedTuple):
     rsv3: bool
 
 
-class ParseFailed(Exception):  # noqa: N818 - the name is wsproto's
+class ParseFailed(Exception):
     """A received frame broke the protocol; it ends in a ``CloseConnection`` event.
 
     Args:
@@ -133,14 +146,119 @@ class ParseFailed(Exception):  # noqa: N818 - the name is wsproto's
         self.code = code
 
 
+#: What a parser does with a frame, by its first octet. ``KIND_TEXT`` and ``KIND_BINARY`` are whole
+#: messages, ``KIND_OTHER`` the other data frames that may stand here; 0 is all that needs a closer
+#: look: control frames, errors, and every frame where extensions are in use.
+KIND_TEXT: Final = 1
+KIND_BINARY: Final = 2
+KIND_OTHER: Final = 3
+
+
+def _kinds(kinds: dict[int, int]) -> list[int]:
+    return [kinds.get(first, 0) for first in range(256)]
+
+
+_WHOLE: Final = {0x81: KIND_TEXT, 0x82: KIND_BINARY, 0x01: KIND_OTHER, 0x02: KIND_OTHER}
+
+#: Where no message is begun (RFC 6455 §5.4).
+KINDS_BETWEEN: Final = _kinds(_WHOLE)
+#: The same with permessage-deflate, where RSV1 marks what is compressed (RFC 7692 §6).
+KINDS_BETWEEN_DEFLATE: Final = _kinds(_WHOLE | dict.fromkeys((0xC1, 0xC2, 0x41, 0x42), KIND_OTHER))
+#: Inside a message.
+KINDS_INSIDE: Final = _kinds(dict.fromkeys((0x80, 0x00), KIND_OTHER))
+#: With extensions.
+KINDS_NONE: Final = _kinds({})
+
+
+def parse_close(payload: bytes) -> CloseConnection:
+    """Reads the body of a close frame (RFC 6455 §5.5.1).
+
+    Args:
+        payload: The octets, unmasked.
+
+    Returns:
+        What it says, code 1005 if it is empty (§7.1.5). A code with a name is a ``CloseReason``.
+
+    Raises:
+        ParseFailed: It is only one octet, or the code may not stand in a frame (§7.4).
+        UnicodeDecodeError: The reason is not UTF-8.
+    """
+    if not payload:
+        return CloseConnection(CloseReason.NO_STATUS_RCVD, "")
+    if len(payload) == 1:
+        raise ParseFailed("close frame with a body of one octet")
+    code = int.from_bytes(payload[:2])
+    if not is_close_code(code):
+        raise ParseFailed(f"close code {code} may not stand in a frame")
+    return CloseConnection(_MEMBERS.get(code, code), payload[2:].decode())
+
+
+def inbound_header(
+    chain: Sequence[Extension], proto: HasRole, opcode: Opcode, rsv: int, size: int
+) -> None:
+    """Shows a received frame's header to extensions.
+
+    Args:
+        chain: The extensions, that nearest to the wire first.
+        proto: Tells them the role.
+        opcode: What the frame is.
+        rsv: Its first octet, of which the reserved bits count.
+        size: The octets of its payload.
+
+    Raises:
+        ParseFailed: One refuses the frame, or a reserved bit is set that none of them uses.
+    """
+    bits = RsvBits(bool(rsv & 0x40), bool(rsv & 0x20), bool(rsv & 0x10))
+    unused = list(bits)
+    for extension in chain:
+        used = extension.frame_inbound_header(proto, opcode, bits, size)
+        if isinstance(used, CloseReason):
+            raise _refused(extension, used)
+        unused = [bit and not taken for bit, taken in zip(unused, used, strict=True)]
+    if any(unused):
+        raise ParseFailed("reserved bit set that was not negotiated")
+
+
+def inbound_payload(
+    chain: Sequence[Extension], proto: HasRole, payload: bytes, frame_done: bool, fin: bool
+) -> bytes:
+    """Has extensions undo what they did to a piece of a frame's payload.
+
+    Args:
+        chain: The extensions, that nearest to the wire first.
+        proto: Tells them the role.
+        payload: The octets, unmasked.
+        frame_done: Whether they end the frame.
+        fin: Whether the frame ends its message.
+
+    Returns:
+        What they were before.
+
+    Raises:
+        ParseFailed: An extension refuses the frame.
+    """
+    for extension in chain:
+        data = extension.frame_inbound_payload_data(proto, payload)
+        if isinstance(data, CloseReason):
+            raise _refused(extension, data)
+        payload = bytes(data)
+        if frame_done:
+            rest = extension.frame_inbound_complete(proto, fin)
+            if isinstance(rest, CloseReason):
+                raise _refused(extension, rest)
+            if rest is not None:
+                payload += rest
+    return payload
+
+
+def _refused(extension: Extension, code: CloseReason) -> ParseFailed:
+    return ParseFailed(f"refused by extension {extension.name}", code)
+
+
 _pack_short = Struct(">BB").pack
 _pack_medium = Struct(">BBH").pack
 _pack_long = Struct(">BBQ").pack
 _pack_code = Struct(">H").pack
-
-#: The first two octets of an unmasked, unfragmented frame of fewer than 126 octets.
-_TEXT_HEADS: Final = [bytes((0x80 | Opcode.TEXT, size)) for size in range(126)]
-_BINARY_HEADS: Final = [bytes((0x80 | Opcode.BINARY, size)) for size in range(126)]
 
 
 def encode_frame(first_octet: int, payload: bytes, key: bytes | None = None) -> bytes:
@@ -167,6 +285,19 @@ def encode_frame(first_octet: int, payload: bytes, key: bytes | None = None) -> 
     return b"".join((head, key, apply_mask(payload, key)))
 
 
+_TEXT: Final = int(Opcode.TEXT)
+_BINARY: Final = int(Opcode.BINARY)
+
+#: The first two octets of a whole message of a server in fewer than 126 octets.
+_TEXT_HEADS: Final = [bytes((0x80 | _TEXT, size)) for size in range(126)]
+_BINARY_HEADS: Final = [bytes((0x80 | _BINARY, size)) for size in range(126)]
+
+
+def _octets(data: BytesLike) -> bytes:
+    """The octets of anything that has some, and of nothing else."""
+    return data if type(data) is bytes else bytes(memoryview(data))
+
+
 class FrameEncoder:
     """Writes the frames of one connection.
 
@@ -177,7 +308,7 @@ class FrameEncoder:
         extensions: The extensions in use otherwise, in the order in which they were accepted.
     """
 
-    __slots__ = ("_deflate", "_extensions", "_keys", "_opcode", "client")
+    __slots__ = ("_deflate", "_extensions", "_keys", "_opcode", "_unchanged", "client")
 
     def __init__(
         self,
@@ -190,8 +321,44 @@ class FrameEncoder:
         self._keys = keys
         self._deflate = deflate
         self._extensions = extensions
+        # Whether payloads go out as they are.
+        self._unchanged = not client and deflate is None and not extensions
         # Opcode of the message whose pieces are being sent; 0 between messages.
         self._opcode = 0
+
+    def sharing(self) -> int | None:
+        """Which other connections would send a message in the same frame, octet for octet.
+
+        Returns:
+            A number: 0 without extensions, the window bits where each message is compressed by
+            itself. None where the frame is this connection's own: masked, compressed with what
+            was sent before, or changed by other extensions.
+
+        Raises:
+            LocalProtocolError: A message is unfinished, so that no other can be sent whole.
+        """
+        if self._opcode:
+            raise LocalProtocolError("a message cannot be sent inside another")
+        if self.client or self._extensions:
+            return None
+        return 0 if self._deflate is None else self._deflate.standalone_window_bits
+
+    def message(self, message: Message[str] | Message[bytes]) -> bytes:
+        """A message or its next piece, as text or binary after its class or else its data.
+
+        Args:
+            message: The message.
+
+        Returns:
+            One frame.
+
+        Raises:
+            LocalProtocolError: See :meth:`text` and :meth:`binary`.
+        """
+        data = message.data
+        if isinstance(message, TextMessage) or isinstance(data, str):
+            return self.text(data, message.message_finished)
+        return self.binary(data, message.message_finished)
 
     def text(self, data: str | BytesLike, fin: bool = True) -> bytes:
         """A text message or its next piece (RFC 6455 §5.6).
@@ -211,15 +378,14 @@ class FrameEncoder:
             if isinstance(data, str):
                 payload = data.encode()
             else:
-                payload = bytes(data)
+                payload = _octets(data)
                 payload.isascii() or payload.decode()
         except UnicodeError as exc:
             raise LocalProtocolError(f"text cannot be sent: {exc}") from exc
-        if fin and not self._opcode and not self.client:
-            size = len(payload)
-            if size < 126 and self._deflate is None and not self._extensions:
-                return _TEXT_HEADS[size] + payload
-        return self._message(Opcode.TEXT, payload, fin)
+        size = len(payload)
+        if size < 126 and fin and self._unchanged and not self._opcode:
+            return _TEXT_HEADS[size] + payload
+        return self._message(_TEXT, payload, fin)
 
     def binary(self, data: BytesLike, fin: bool = True) -> bytes:
         """A binary message or its next piece (RFC 6455 §5.6).
@@ -234,26 +400,25 @@ class FrameEncoder:
         Raises:
             LocalProtocolError: A text message is unfinished.
         """
-        payload = bytes(data)
-        if fin and not self._opcode and not self.client:
-            size = len(payload)
-            if size < 126 and self._deflate is None and not self._extensions:
-                return _BINARY_HEADS[size] + payload
-        return self._message(Opcode.BINARY, payload, fin)
+        payload = _octets(data)
+        size = len(payload)
+        if size < 126 and fin and self._unchanged and not self._opcode:
+            return _BINARY_HEADS[size] + payload
+        return self._message(_BINARY, payload, fin)
 
     def _message(self, opcode: int, payload: bytes, fin: bool) -> bytes:
         current = self._opcode
         if current and current != opcode:
             raise LocalProtocolError("a message cannot change between text and binary")
-        first = Opcode.CONTINUATION if current else opcode
-        rsv = 0
+        first = 0 if current else opcode
         if self._deflate is not None:
-            # RFC 7692 §6.1: RSV1 marks the first frame of a compressed message.
             rsv, payload = self._deflate.outbound(payload, first=not current, fin=fin)
+            first |= rsv
         elif self._extensions:
             rsv, payload = self._run_extensions(Opcode(first), payload, fin)
+            first |= rsv
         self._opcode = 0 if fin else opcode
-        return self._frame((0x80 if fin else 0) | rsv | first, payload)
+        return self._frame(first | 0x80 if fin else first, payload)
 
     def _run_extensions(self, opcode: Opcode, payload: bytes, fin: bool) -> tuple[int, bytes]:
         rsv = RsvBits(False, False, False)
@@ -275,14 +440,16 @@ class FrameEncoder:
         Raises:
             LocalProtocolError: The payload is too long.
         """
-        payload = bytes(payload)
+        return self._control(opcode, _octets(payload))
+
+    def _control(self, opcode: Opcode, payload: bytes) -> bytes:
+        rsv = 0
+        if self._extensions:
+            rsv, payload = self._run_extensions(opcode, payload, True)
         if len(payload) > MAX_CONTROL_PAYLOAD:
             raise LocalProtocolError(
                 f"a control frame carries at most {MAX_CONTROL_PAYLOAD} octets, not {len(payload)}"
             )
-        rsv = 0
-        if self._extensions:
-            rsv, payload = self._run_extensions(opcode, payload, True)
         return self._frame(0x80 | rsv | opcode, payload)
 
     def close(self, code: int | None, reason: str | None) -> bytes:
@@ -302,7 +469,7 @@ class FrameEncoder:
         if code is None or code == CloseReason.NO_STATUS_RCVD:
             if reason:
                 raise LocalProtocolError("a close frame cannot carry a reason without a code")
-            return self._frame(0x80 | Opcode.CLOSE, b"")
+            return self._control(Opcode.CLOSE, b"")
         if not is_close_code(code):
             raise LocalProtocolError(f"close code {int(code)} may not be sent")
         try:
@@ -315,7 +482,7 @@ class FrameEncoder:
             while octets[end] & 0xC0 == 0x80:
                 end -= 1
             octets = octets[:end]
-        return self._frame(0x80 | Opcode.CLOSE, _pack_code(code) + octets)
+        return self._control(Opcode.CLOSE, _pack_code(code) + octets)
 
     def _frame(self, first_octet: int, payload: bytes) -> bytes:
         return encode_frame(first_octet, payload, self._keys.next_key() if self.client else None)
