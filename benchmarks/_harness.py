@@ -127,9 +127,14 @@ class Results:
         return statistics.median(figures) if figures else None
 
     def ratio(self, workload: str, ours: str, peer: str) -> float | None:
-        """Ours divided by the peer's; below 1 is faster."""
-        mine, theirs = self.median(workload, ours), self.median(workload, peer)
-        return None if mine is None or theirs is None else mine / theirs
+        """Ours divided by the peer's; below 1 is faster.
+
+        It is the middle one of the rounds' ratios: what slows the machine down for a while slows
+        both down.
+        """
+        samples = self.samples.get(workload, {})
+        pairs = zip(samples.get(ours, ()), samples.get(peer, ()), strict=False)
+        return statistics.median([mine / theirs for mine, theirs in pairs] or [0.0]) or None
 
     def figures_table(self) -> list[list[str]]:
         """Microseconds, one row a workload."""

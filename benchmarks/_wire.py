@@ -169,16 +169,16 @@ def workloads(scale: float = 1.0) -> list[Workload]:
     def reads(frames: Iterable[bytes]) -> list[bytes]:
         return list(chunks(b"".join(frames), READ_SIZE))
 
-    short = [plain_text(number, 20) for number in count(10000)]
-    medium = [plain_text(number, 125) for number in count(5000)]
-    sip590 = [invite(number, 590) for number in count(4000)]
-    sip800 = [invite(number, 800) for number in count(3000)]
-    blocks = [binary(number, 4096) for number in count(1000)]
-    large = [binary(number, 65536) for number in count(80)]
-    huge = [binary(number, 1 << 20) for number in count(6)]
-    foreign = [foreign_text(number, 65536) for number in count(60)]
-    pieces = [plain_text(number, 1024) for number in count(150)]
-    dribbled = [plain_text(number, 125) for number in count(150)]
+    short = [plain_text(number, 20) for number in count(4000)]
+    medium = [plain_text(number, 125) for number in count(2000)]
+    sip590 = [invite(number, 590) for number in count(1600)]
+    sip800 = [invite(number, 800) for number in count(1200)]
+    blocks = [binary(number, 4096) for number in count(400)]
+    large = [binary(number, 65536) for number in count(32)]
+    huge = [binary(number, 1 << 20) for number in count(3)]
+    foreign = [foreign_text(number, 65536) for number in count(24)]
+    pieces = [plain_text(number, 1024) for number in count(60)]
+    dribbled = [plain_text(number, 125) for number in count(60)]
     short_frames, sip590_frames = client_frames(short), client_frames(sip590)
     return [
         Workload("text-20", "20 B text", short, reads(short_frames)),

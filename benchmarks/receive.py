@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys = [workload.key for workload in workloads(0)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.receive", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
+    parser.add_argument("--rounds", type=int, default=21, help="measured rounds (default: 21)")
     parser.add_argument(
         "--only",
         action="append",
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     candidates, missing = load()
     chosen = [
         workload
-        for workload in workloads(0.01 if options.smoke else 1.0)
+        for workload in workloads(0.02 if options.smoke else 1.0)
         if not options.only or workload.key in options.only
     ]
     titles = {workload.title for workload in chosen}
