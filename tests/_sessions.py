@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wsproto_sip.config import SessionConfig
 from wsproto_sip.events import AcceptConnection, Event, Request
 from wsproto_sip.extensions import Extension
+from wsproto_sip.lifecycle import ConnectionClosed
 from wsproto_sip.session import Session
 from wsproto_sip.states import ConnectionType
 
@@ -51,3 +52,25 @@ def pair(
 def carry(sender: Session, receiver: Session, now: float) -> list[Event]:
     """Gives one end's octets to the other."""
     return receiver.receive(sender.data_to_send(), now)
+
+
+def frame(first: int, payload: bytes = b"") -> bytes:
+    """A frame of a client's, masked with four zeros."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((first, 0xFE)) + size.to_bytes(2)
+    else:
+        head = bytes((first, 0xFF)) + size.to_bytes(8)
+    return head + bytes(4) + payload
+
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+
+def closed(events: Sequence[Event]) -> ConnectionClosed:
+    """The one ``ConnectionClosed``, which is the last of some events."""
+    [event] = [event for event in events if isinstance(event, ConnectionClosed)]
+    assert events[-1] is event
+    return event

@@ -118,6 +118,17 @@ class TestPing:
         assert keepalive.next_deadline() == 1020.0
         assert keepalive.poll(9000.0) is KeepaliveAction.DEAD
 
+    def test_each_sign_of_life_earns_another_late_look(self) -> None:
+        keepalive = watch()
+        keepalive.poll(125.0)
+        for start in (1000.0, 2000.0, 3000.0):
+            assert keepalive.poll(start) is None
+            assert keepalive.next_deadline() == start + 20
+            # Not the Pong, but it is there.
+            keepalive.last_received = start + 10
+        assert keepalive.poll(4000.0) is None
+        assert keepalive.poll(5000.0) is KeepaliveAction.DEAD
+
     def test_a_jump_over_both_deadlines_sends_a_ping_first(self) -> None:
         keepalive = watch()
         assert keepalive.poll(1e6) is KeepaliveAction.PING

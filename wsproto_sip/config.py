@@ -30,8 +30,8 @@ class SessionConfig:
         open_timeout: For the opening handshake, from the first moment on.
         close_timeout: From the first close frame to the end of the transport.
         send_timeout: Without the transport taking an octet, where the adapter reports it.
-        idle_timeout: Without any octet from the peer.
-        max_age: For the whole connection.
+        idle_timeout: Without any octet from the peer. Anew after a pause in reading.
+        max_age: From the end of the opening handshake on.
         keepalive: How it is kept alive.
         auto_pong: Whether Pings are answered.
         auto_close: Whether close frames and errors are answered with a close frame.

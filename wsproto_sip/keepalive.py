@@ -249,9 +249,11 @@ class Keepalive:
             return None
         config = self.config
         if self.waiting:
+            # It may send, even if not the Pong.
             alive_until = self.last_received + config.answer_timeout
+            if alive_until > self._deadline:
+                self._extended = False
             if now < alive_until:
-                # It sends, even if not the Pong.
                 self._deadline = alive_until
                 return None
             if now - self._deadline > LATENESS and not self._extended:

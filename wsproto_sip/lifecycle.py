@@ -39,7 +39,7 @@ class TransportAction(Enum):
 
 
 class Cause(Enum):
-    """Why a session ended: the first reason there was."""
+    """Why a session ended: the first reason there was, if it came to the end that began."""
 
     #: The peer sent a close frame first.
     REMOTE = "remote"
@@ -55,13 +55,13 @@ class Cause(Enum):
     KEEPALIVE = "keep-alive"
     #: The peer had nothing to say for too long.
     IDLE = "idle"
-    #: The connection was as old as one may get.
+    #: The connection was as old as one may get, by the caller's clock.
     AGE = "age"
     #: The transport took no octets for too long.
     SEND_TIMEOUT = "send timeout"
     #: The opening handshake took too long.
     OPEN_TIMEOUT = "open timeout"
-    #: The peer did not answer a close frame.
+    #: The peer did not answer a close frame, whatever that was sent for.
     CLOSE_TIMEOUT = "close timeout"
     #: The opening handshake was refused.
     REJECTION = "rejection"

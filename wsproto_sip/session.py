@@ -359,8 +359,10 @@ class Session(SessionCore):
         if self.paused:
             # It is armed anew behind the pause.
             self._deadlines.clear(Timer.IDLE)
-        elif alive_until > self._now:
+            return
+        if alive_until > self._deadlines[Timer.IDLE]:
             self._forgiven &= ~(1 << Timer.IDLE)
+        if alive_until > self._now:
             self._deadlines.set(Timer.IDLE, alive_until)
         elif not self._forgive(Timer.IDLE, allowed):
             self._deadlines.clear(Timer.IDLE)

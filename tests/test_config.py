@@ -1,0 +1,59 @@
+"""How a session is told to behave."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.keepalive import KeepaliveConfig
+from wsproto_sip.limits import Limits
+
+NAMES = [item.name for item in dataclasses.fields(SessionConfig)]
+TIMES = ["open_timeout", "close_timeout", "send_timeout", "idle_timeout", "max_age"]
+
+
+def test_defaults() -> None:
+    assert dataclasses.asdict(SessionConfig()) == {
+        "limits": dataclasses.asdict(Limits()),
+        "open_timeout": 10.0,
+        "close_timeout": 5.0,
+        "send_timeout": 20.0,
+        "idle_timeout": None,
+        "max_age": None,
+        "keepalive": dataclasses.asdict(KeepaliveConfig()),
+        "auto_pong": True,
+        "auto_close": True,
+        "whole_messages": True,
+        "text_as_bytes": False,
+        "auto_pause": False,
+        "entropy": os.urandom,
+        "profiles": {},
+    }
+
+
+@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("value", [0, -1.5, float("nan")])
+def test_a_time_that_is_none_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be above 0 seconds: {value}$"):
+        SessionConfig(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("value", [None, 0.001, 1e9])
+def test_any_other_is_taken(name: str, value: float | None) -> None:
+    assert getattr(SessionConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+
+
+def test_every_option_is_documented() -> None:
+    text = SessionConfig.__doc__ or ""
+    assert [name for name in NAMES if f"        {name}: " not in text] == []
+
+
+def test_values_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SessionConfig().auto_pong = False  # type: ignore[misc]
+    assert not hasattr(SessionConfig(), "__dict__")
+    assert SessionConfig().profiles is not SessionConfig().profiles
