@@ -373,20 +373,6 @@ def without_the_handshake() -> list[object]:
 
 
 @program
-def handshake_by_itself() -> list[object]:
-    client, server = H11Handshake(ConnectionType.CLIENT), H11Handshake(ConnectionType.SERVER)
-    seen: list[object] = [client.state.name, server.connection]
-    server.receive_data(client.send(Request(host="a", target="/")))
-    seen += [type(event).__name__ for event in server.events()]
-    client.receive_data(server.send(AcceptConnection()))
-    seen += [type(event).__name__ for event in client.events()]
-    assert client.connection is not None
-    assert server.connection is not None
-    server.connection.receive_data(client.connection.send(TextMessage(data="hello")))
-    return [*seen, *server.connection.events(), client.state.name, server.state.name]
-
-
-@program
 def utilities() -> list[object]:
     return [
         generate_accept_token(b"dGhlIHNhbXBsZSBub25jZQ=="),
