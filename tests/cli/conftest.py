@@ -35,6 +35,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             process = subprocess.Popen(
                 [*COMMAND, *arguments],
                 cwd=ROOT,
+                bufsize=0,  # a line read here leaves the rest for communicate()
                 stdin=subprocess.PIPE,
                 **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             )
@@ -59,10 +60,13 @@ def serve(start: Callable[..., subprocess.Popen[bytes]]) -> tuple[str, subproces
 def connect(
     start: Callable[..., subprocess.Popen[bytes]],
 ) -> Callable[..., tuple[int, bytes, str]]:
-    """Runs a client of ours: its exit code, its standard output and its notices."""
+    """Runs a client of ours: its exit code, its standard output and its notices.
+
+    It closes as soon as its input has ended, unless its arguments say otherwise.
+    """
 
     def run(*arguments: str, lines: bytes = b"") -> tuple[int, bytes, str]:
-        process = start("connect", *arguments)
+        process = start("connect", "--wait", "0", *arguments)
         out, err = process.communicate(lines, timeout=HANGS)
         return process.returncode, out, err.decode()
 
