@@ -382,9 +382,11 @@ class FrameEncoder:
                 payload.isascii() or payload.decode()
         except UnicodeError as exc:
             raise LocalProtocolError(f"text cannot be sent: {exc}") from exc
-        size = len(payload)
-        if size < 126 and fin and self._unchanged and not self._opcode:
-            return _TEXT_HEADS[size] + payload
+        if fin and self._unchanged and not self._opcode:
+            size = len(payload)
+            if size < 126:
+                return _TEXT_HEADS[size] + payload
+            return encode_frame(0x80 | _TEXT, payload)
         return self._message(_TEXT, payload, fin)
 
     def binary(self, data: BytesLike, fin: bool = True) -> bytes:
@@ -401,9 +403,11 @@ class FrameEncoder:
             LocalProtocolError: A text message is unfinished.
         """
         payload = _octets(data)
-        size = len(payload)
-        if size < 126 and fin and self._unchanged and not self._opcode:
-            return _BINARY_HEADS[size] + payload
+        if fin and self._unchanged and not self._opcode:
+            size = len(payload)
+            if size < 126:
+                return _BINARY_HEADS[size] + payload
+            return encode_frame(0x80 | _BINARY, payload)
         return self._message(_BINARY, payload, fin)
 
     def _message(self, opcode: int, payload: bytes, fin: bool) -> bytes:

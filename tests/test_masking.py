@@ -1,0 +1,238 @@
+"""Masking, octet for octet, and where keys come from."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from tests._wire import frame, masked
+from wsproto_sip import _masking
+from wsproto_sip._masking import (
+    FROM_0,
+    FROM_1,
+    FROM_2,
+    FROM_3,
+    INTEGER_LIMIT,
+    MASKED,
+    SHORT,
+    TABLES,
+    UNMASKED,
+    KeySource,
+    apply_mask,
+    rotate_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+keys = st.binary(min_size=4, max_size=4)
+#: Short ones, and some on either side of where the way changes.
+payloads = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        lambda size, seed: (seed * size)[:size],
+        st.integers(INTEGER_LIMIT - 8, INTEGER_LIMIT + 8),
+        st.binary(min_size=1, max_size=7),
+    ),
+)
+
+
+@given(payload=payloads, key=keys)
+def test_every_octet_is_masked_with_its_octet_of_the_key(payload: bytes, key: bytes) -> None:
+    assert apply_mask(payload, key) == masked(payload, key)
+    assert apply_mask(bytearray(payload), key) == masked(payload, key)
+    assert apply_mask(bytes(apply_mask(payload, key)), key) == payload
+
+
+@pytest.mark.parametrize("key", ["00000000", "ffffffff", "00000001", "80000000", "0102fdfe"])
+def test_every_size(key: str) -> None:
+    octets = bytes.fromhex(key)
+    for size in [*range(INTEGER_LIMIT + 10), 4095, 4096, 65537]:
+        payload = bytes(i * 31 & 0xFF for i in range(size))
+        assert apply_mask(payload, octets) == masked(payload, octets)
+
+
+def test_the_payload_stays_as_it_is() -> None:
+    for size in (10, 1000):
+        payload = bytearray(size)
+        apply_mask(payload, b"\xff\xff\xff\xff")
+        assert payload == bytes(size)
+
+
+@given(payload=payloads, key=keys, data=st.data())
+def test_a_rotated_key_goes_on_where_the_other_stopped(
+    payload: bytes, key: bytes, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(0, len(payload)))
+    rest = apply_mask(payload[count:], rotate_key(key, count))
+    assert apply_mask(payload[:count], key) + rest == masked(payload, key)
+
+
+# -- the tables ------------------------------------------------------------------------------------
+
+
+def test_the_tables_for_single_octets() -> None:
+    assert len(TABLES) == 256
+    for key, table in enumerate(TABLES):
+        assert table == bytes(octet ^ key for octet in range(256))
+
+
+def test_the_slices_are_every_fourth_octet() -> None:
+    octets = range(11)
+    assert [octets[part][:3] for part in (FROM_0, FROM_1, FROM_2, FROM_3)] == [
+        range(start, 12, 4)[: 2 + (start < 3)] for start in range(4)
+    ]
+
+
+@given(key=keys, data=st.data())
+def test_the_table_by_size_unmasks(key: bytes, data: st.DataObject) -> None:
+    size = data.draw(st.integers(0, INTEGER_LIMIT - 1))
+    payload = data.draw(st.binary(min_size=size, max_size=size))
+    unpack, repunit, shift = SHORT[size]
+    number, octets = unpack(b"ab" + key + masked(payload, key) + b"behind", 2)
+    assert octets == masked(payload, key)
+    assert (int.from_bytes(octets) ^ number * repunit >> shift).to_bytes(size) == payload
+
+
+@given(key=keys, data=st.data())
+def test_the_table_by_the_second_octet_unmasks(key: bytes, data: st.DataObject) -> None:
+    payload = data.draw(st.binary(max_size=125))
+    octets = frame(1, payload, key=key)
+    entry = MASKED[octets[1]]
+    assert entry is not None
+    total, unpack, repunit, shift, size = entry
+    assert total == len(octets)
+    assert size == len(payload)
+    number, data_ = unpack(b"xyz" + octets, 3)
+    assert (int.from_bytes(data_) ^ number * repunit >> shift).to_bytes(size) == payload
+
+
+def test_what_has_no_entry() -> None:
+    # Without a mask, and with a length that has further octets.
+    assert [second for second in range(256) if MASKED[second] is None] == [*range(128), 254, 255]
+    assert UNMASKED == [None] * 256
+    assert len(SHORT) == INTEGER_LIMIT
+    assert len(MASKED) == 256
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _empty_pool() -> None:
+    _masking._keys.clear()
+
+
+def test_keys_are_fresh_also_when_the_pool_is_filled_again() -> None:
+    sources = [KeySource(), KeySource()]
+    found = [source.next_key() for _ in range(2000) for source in sources]
+    assert {len(key) for key in found} == {4}
+    # By chance two of 4000 are equal once in 500 runs, three pairs of them never.
+    assert len(set(found)) > 3996
+    for position in range(4):
+        for bit in range(8):
+            ones = sum(key[position] >> bit & 1 for key in found)
+            assert 1500 < ones < 2500
+
+
+def test_entropy_is_taken_for_many_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    urandom = os.urandom
+
+    def counted(size: int) -> bytes:
+        asked.append(size)
+        return urandom(size)
+
+    monkeypatch.setattr(os, "urandom", counted)
+    source = KeySource(counted)
+    keys = [source.next_key() for _ in range(1024)]
+    assert asked == [4096]
+    assert len(_masking._keys) == 0
+    # No key is given twice: those of the pool are all used once.
+    assert len(keys) == 1024
+    source.next_key()
+    assert asked == [4096, 4096]
+
+
+def test_a_source_of_the_callers_own_is_asked_for_each_key() -> None:
+    asked: list[int] = []
+
+    def entropy(size: int) -> bytes:
+        asked.append(size)
+        return bytes([len(asked)]) * size
+
+    source = KeySource(entropy)
+    assert [source.next_key() for _ in range(3)] == [b"\1" * 4, b"\2" * 4, b"\3" * 4]
+    assert asked == [4, 4, 4]
+
+
+@pytest.mark.parametrize("size", [0, 3, 5])
+def test_a_source_that_gives_another_number_of_octets(size: int) -> None:
+    source = KeySource(lambda _: bytes(size))
+    with pytest.raises(ValueError, match=f"4 random octets were asked for, {size} were given"):
+        source.next_key()
+
+
+FORK = """
+import os
+from wsproto_sip._masking import KeySource
+source = KeySource()
+source.next_key()
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.write(writer, b"".join(source.next_key() for _ in range(1000)))
+    os._exit(0)
+os.close(writer)
+own = {source.next_key() for _ in range(1000)}
+with open(reader, "rb") as stream:
+    octets = stream.read()
+os.wait()
+assert len(octets) == 4000
+print(len(own & {octets[i:i + 4] for i in range(0, 4000, 4)}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_child_process_has_keys_of_its_own() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FORK],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert int(result.stdout) <= 2
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_the_pool_is_cleared_in_a_child_where_there_can_be_one(
+    forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[Callable[[], Any]] = []
+    if forks:
+        monkeypatch.setattr(
+            os,
+            "register_at_fork",
+            lambda *, after_in_child: registered.append(after_in_child),
+            raising=False,
+        )
+    else:
+        monkeypatch.delattr(os, "register_at_fork", raising=False)
+    spec = importlib.util.spec_from_file_location("masking_again", _masking.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert len(registered) == forks
+    module.KeySource().next_key()
+    assert len(module._keys) == 1023
+    for clear in registered:
+        clear()
+        assert len(module._keys) == 0
