@@ -8,13 +8,13 @@ handshake in front.
 
 States and what moves them (RFC 6455 §4, §7.1):
 
-=================  ======================  ==========================  =================
-state              close frame sent        close frame or error taken  end of input taken
-=================  ======================  ==========================  =================
-``OPEN``           ``LOCAL_CLOSING``       ``REMOTE_CLOSING``          ``CLOSED``
-``LOCAL_CLOSING``  refused                 ``CLOSED``                  ``CLOSED``
-``REMOTE_CLOSING`` ``CLOSED``              nothing comes               ``REMOTE_CLOSING``
-=================  ======================  ==========================  =================
+==================  =================  ==========================  ==================
+state               close frame sent   close frame or error taken  end of input taken
+==================  =================  ==========================  ==================
+``OPEN``            ``LOCAL_CLOSING``  ``REMOTE_CLOSING``          ``CLOSED``
+``LOCAL_CLOSING``   refused            ``CLOSED``                  ``CLOSED``
+``REMOTE_CLOSING``  ``CLOSED``         nothing comes               ``REMOTE_CLOSING``
+==================  =================  ==========================  ==================
 """
 
 from __future__ import annotations
