@@ -85,8 +85,8 @@ class RejectConnection(Event):
     A client receives every such response this way, redirects and 401 included.
 
     Args:
-        status_code: The HTTP status code, 200 or above; over HTTP/2 and HTTP/3, where 200 accepts, 300
-            or above.
+        status_code: The HTTP status code, 200 or above; 300 or above over HTTP/2 and HTTP/3, where
+            200 accepts.
         headers: The response's header fields.
         has_body: Whether :class:`RejectData` events follow.
     """
