@@ -6,8 +6,12 @@ to write, transports to close or open, one timer for the next deadline. All tran
 one buffer, because what is read is parsed before the loop does anything else; on loops where a
 read is under way between callbacks (Windows) each has its own.
 
-Back-pressure goes both ways: while a transport's own buffer is full, nothing is read from it, and
-the endpoint knows how much waits.
+A transport is entered into the endpoint when it is accepted, or behind the header of the PROXY
+protocol, and TLS begins only then: a client that is slow in its TLS handshake counts like any
+other, and its deadline is that of the opening handshake.
+
+Back-pressure goes both ways. Nothing is read from a transport whose own buffer is full, or whose
+session has not parsed yet what was read before; and the endpoint knows how much waits.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from ..utilities import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ..events import Event
     from ..policy.forwarded import TrustedNetworks
@@ -44,6 +48,9 @@ _READ_SIZE: Final = 256 * 1024
 #: Seconds within which a proxy has to send its header.
 _PROXY_TIMEOUT: Final = 10.0
 
+#: Seconds that a transport has to go when the endpoint has done with it.
+_LINGER: Final = 5.0
+
 _BUFFER_IS_SHARED: Final = sys.platform != "win32"
 
 
@@ -54,17 +61,34 @@ class EndpointServer:
         endpoint: The endpoint; nobody else may feed it meanwhile.
         handler: Called with every event and the id of its connection. What it sends goes out when
             it returns; an exception that it raises is logged and closes that connection with 1011.
+        proxies: Networks whose connections begin with a header of the PROXY protocol, in front of
+            TLS too.
+
+    Attributes:
+        endpoint: The endpoint.
+        loop: The event loop.
+        proxies: As above; may be exchanged, for connections to come.
     """
 
-    def __init__(self, endpoint: Endpoint, handler: Callable[[int, Event], object]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        handler: Callable[[int, Event], object],
+        *,
+        proxies: TrustedNetworks | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.loop = asyncio.get_running_loop()
+        self.proxies = proxies
         self._handler = handler
+        self._transports: set[_Peer] = set()
         self._peers: dict[int, _Peer] = {}
+        # Those that are not read from because their sessions have enough to do.
+        self._stalled: set[_Peer] = set()
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._pumping = False
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: dict[int, asyncio.Task[None]] = {}
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._tls: ssl.SSLContext | None = None
         self._empty = asyncio.Event()
@@ -74,12 +98,7 @@ class EndpointServer:
         return self.loop.time()
 
     async def listen(
-        self,
-        host: str | None,
-        port: int,
-        *,
-        tls: ssl.SSLContext | None = None,
-        proxies: TrustedNetworks | None = None,
+        self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None
     ) -> list[tuple[str, int]]:
         """Accepts connections.
 
@@ -87,7 +106,6 @@ class EndpointServer:
             host: The address to listen on; None for all.
             port: The port; 0 for a free one.
             tls: For wss.
-            proxies: Networks whose connections begin with a header of the PROXY protocol.
 
         Returns:
             The addresses and ports.
@@ -95,9 +113,7 @@ class EndpointServer:
         Raises:
             OSError: It cannot be listened there.
         """
-        server = await self.loop.create_server(
-            lambda: _Peer(self, tls is not None, proxies), host, port, ssl=tls
-        )
+        server = await self.loop.create_server(lambda: _Peer(self, tls), host, port)
         self._listeners.append(server)
         return [listener.getsockname()[:2] for listener in server.sockets]
 
@@ -119,28 +135,31 @@ class EndpointServer:
         """Sends everybody away over a time, and waits until they are gone.
 
         Args:
-            seconds: How long that may take.
+            seconds: How long that may take; their transports have a moment more.
         """
         now = self.now()
         self.endpoint.drain(now, now + seconds)
         self._pump_timeouts()
-        # The endpoint ends the last of them by then; their transports are dropped at once.
-        async with asyncio.timeout(seconds + 1):
-            while self._peers:
-                self._empty.clear()
-                await self._empty.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds + 1):
+                await self._emptied()
 
     async def close(self) -> None:
         """Stops: listeners, timer, and whatever is still open."""
         self.stop_listening()
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._connecting:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
-        for peer in list(self._peers.values()):
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for peer in list(self._transports):
             peer.transport.abort()
-        while self._peers:
+        await self._emptied()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _emptied(self) -> None:
+        while self._transports:
             self._empty.clear()
             await self._empty.wait()
 
@@ -154,42 +173,39 @@ class EndpointServer:
             events: What happened on it.
         """
         for event in events:
-            try:
-                self._handler(cid, event)
-            except Exception:
-                _logger.exception("connection %d: the handler failed", cid)
-                self._fail(cid)
+            self._handle(cid, event)
         self.pump()
 
-    def _fail(self, cid: int) -> None:
-        # It may have ended already.
-        with suppress(UnknownConnectionError):
-            self.endpoint.close(cid, CloseReason.INTERNAL_ERROR, "internal error", now=self.now())
+    def _handle(self, cid: int, event: Event) -> None:
+        try:
+            self._handler(cid, event)
+        except Exception:
+            _logger.exception("connection %d: the handler failed", cid)
+            # It may have ended already.
+            with suppress(UnknownConnectionError):
+                self.endpoint.close(
+                    cid, CloseReason.INTERNAL_ERROR, "internal error", now=self.now()
+                )
 
     def pump(self) -> None:
         """Does what the endpoint wants; whoever called the endpoint from outside calls this."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            while outputs := self.endpoint.take_output():
-                for output in outputs:
-                    peer = self._peers.get(output.cid)
-                    if peer is not None:
-                        peer.carry_out(output.data, output.action)
-        finally:
-            self._pumping = False
-        for connect in self.endpoint.take_connects():
-            task = self.loop.create_task(self._connect(connect))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
-        deadline = self.endpoint.next_deadline()
+        endpoint = self.endpoint
+        for output in endpoint.take_output():
+            peer = self._peers.get(output.cid)
+            if peer is not None:
+                peer.carry_out(output.data, output.action)
+            elif output.cid in self._connecting:
+                self._connecting[output.cid].cancel()
+        for connect in endpoint.take_connects():
+            self._connecting[connect.cid] = self.spawn(self._connect(connect))
+        deadline = endpoint.next_deadline()
         if deadline is not None:
+            when = max(deadline, self.now())
             timer = self._timer
-            if timer is None or timer.cancelled() or timer.when() > deadline:
+            if timer is None or timer.when() > when:
                 if timer is not None:
                     timer.cancel()
-                self._timer = self.loop.call_at(max(deadline, self.now()), self._on_timer)
+                self._timer = self.loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -197,32 +213,61 @@ class EndpointServer:
 
     def _pump_timeouts(self) -> None:
         for cid, event in self.endpoint.handle_timeout(self.now()):
-            self.dispatch(cid, [event])
+            self._handle(cid, event)
+        for peer in list(self._stalled):
+            peer.read_if_wanted()
         self.pump()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs a coroutine until it ends, or the server is closed."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _connect(self, connect: Connect) -> None:
         tls: Any = None
         if connect.secure:
             tls = self._tls if self._tls is not None else True
+        opened = False
         try:
             await self.loop.create_connection(
-                lambda: _Peer(self, connect.secure, None, connect.cid),
-                connect.host,
-                connect.port,
-                ssl=tls,
+                lambda: _Peer(self, None, connect.cid), connect.host, connect.port, ssl=tls
             )
-        except OSError as exc:
+            opened = True
+        except (OSError, ValueError) as exc:
             _logger.info("connection %d: %s", connect.cid, exc)
-            self.dispatch(connect.cid, self.endpoint.receive(connect.cid, None, self.now()))
+        finally:
+            del self._connecting[connect.cid]
+            if not opened:
+                self.dispatch(connect.cid, self.endpoint.receive(connect.cid, None, self.now()))
 
-    def joined(self, cid: int, peer: _Peer) -> None:
-        """Notes a connection's transport."""
+    def new_buffer(self) -> memoryview:
+        """What a transport may read into."""
+        return self._buffer if _BUFFER_IS_SHARED else memoryview(bytearray(_READ_SIZE // 16))
+
+    def joined(self, peer: _Peer) -> None:
+        """Notes a transport."""
+        self._transports.add(peer)
+
+    def entered(self, cid: int, peer: _Peer) -> None:
+        """Notes which connection it belongs to."""
         self._peers[cid] = peer
 
-    def left(self, cid: int) -> None:
+    def stalled(self, peer: _Peer, yes: bool) -> None:
+        """Notes whether it waits for its session."""
+        if yes:
+            self._stalled.add(peer)
+        else:
+            self._stalled.discard(peer)
+
+    def left(self, peer: _Peer) -> None:
         """Notes that it is gone."""
-        self._peers.pop(cid, None)
-        if not self._peers:
+        self._transports.discard(peer)
+        self._stalled.discard(peer)
+        if peer.cid is not None:
+            self._peers.pop(peer.cid, None)
+        if not self._transports:
             self._empty.set()
 
 
@@ -231,55 +276,61 @@ class _Peer(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_buffer",
+        "_closing",
         "_deadline",
-        "_proxies",
+        "_early",
+        "_full",
+        "_lost",
         "_proxy",
         "_secure",
         "_server",
+        "_tls",
         "cid",
         "transport",
     )
 
     transport: asyncio.Transport
-    _deadline: asyncio.TimerHandle
 
     def __init__(
-        self,
-        server: EndpointServer,
-        secure: bool,
-        proxies: TrustedNetworks | None,
-        cid: int | None = None,
+        self, server: EndpointServer, tls: ssl.SSLContext | None, cid: int | None = None
     ) -> None:
         self._server = server
-        self._secure = secure
-        self._proxies = proxies
+        self._secure = tls is not None
+        # The TLS that is still to be done, and what came through it before it was told done.
+        self._tls = tls
+        self._early = b""
         self._proxy: ProxyHeaderParser | None = None
-        self._buffer = (
-            server._buffer if _BUFFER_IS_SHARED else memoryview(bytearray(_READ_SIZE // 16))
-        )
+        self._buffer = server.new_buffer()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._full = False
+        self._closing = False
+        self._lost = False
         self.cid = cid
+
+    # -- beginning ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Enters the connection into the endpoint, unless a proxy is to say first whose it is."""
         self.transport = transport = cast("asyncio.Transport", transport)
         server = self._server
+        server.joined(self)
+        peer, local = _address(transport, "peername"), _address(transport, "sockname")
         if self.cid is not None:
-            server.joined(self.cid, self)
+            server.entered(self.cid, self)
             try:
-                server.endpoint.connected(
-                    self.cid, server.now(), local=_address(transport, "sockname")
-                )
+                server.endpoint.connected(self.cid, server.now(), local=local)
             except (UnknownConnectionError, LocalProtocolError):
                 # It has ended while the transport was being opened.
                 transport.abort()
             server.pump()
-            return
-        peer = _address(transport, "peername")
-        if self._proxies is not None and peer[0] in self._proxies:
+        elif server.proxies is not None and peer[0] in server.proxies:
             self._proxy = ProxyHeaderParser()
+            if self._tls is not None:
+                # What stands behind the header is not to be taken away from TLS.
+                self._buffer = memoryview(bytearray(1))
             self._deadline = server.loop.call_later(_PROXY_TIMEOUT, transport.abort)
         else:
-            self._enter(peer, _address(transport, "sockname"), self._secure)
+            self._enter(peer, local, self._secure)
 
     def _enter(self, peer: Address, local: Address, secure: bool) -> None:
         server = self._server
@@ -289,8 +340,38 @@ class _Peer(asyncio.BufferedProtocol):
             _logger.info("%s", exc)
             self.transport.abort()
             return
-        server.joined(self.cid, self)
+        server.entered(self.cid, self)
+        if self._tls is not None:
+            # What comes now is TLS.
+            self.transport.pause_reading()
+            server.spawn(self._start_tls(self._tls))
         server.pump()
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        raw, server = self.transport, self._server
+        if raw.is_closing():
+            return
+        try:
+            transport = await server.loop.start_tls(raw, self, context, server_side=True)
+        except OSError as exc:
+            _logger.info("connection %s: TLS failed: %s", self.cid, exc)
+            transport = None
+        except asyncio.CancelledError:
+            raw.abort()
+            self.connection_lost(None)
+            raise
+        if transport is None:
+            # The protocol of the transport was TLS, which tells nobody when it has failed.
+            raw.abort()
+            self.connection_lost(None)
+            return
+        self._tls = None
+        self.transport = transport
+        early, self._early = self._early, b""
+        if early:
+            self._received(early)
+
+    # -- input -------------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
@@ -301,21 +382,45 @@ class _Peer(asyncio.BufferedProtocol):
         data = bytes(self._buffer[:nbytes])
         if self._proxy is not None:
             data = self._read_proxy_header(self._proxy, data)
-        if self.cid is not None and data:
+        if self._tls is not None:
+            self._early += data
+        elif data:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        cid = self.cid
+        if cid is not None:
             server = self._server
-            server.dispatch(self.cid, server.endpoint.receive(self.cid, data, server.now()))
+            server.dispatch(cid, server.endpoint.receive(cid, data, server.now()))
+            if self._has_work():
+                server.stalled(self, True)
+                self.transport.pause_reading()
+
+    def _has_work(self) -> bool:
+        """Whether the session still has to parse what was read before."""
+        entry = None if self.cid is None else self._server.endpoint.registry.get(self.cid)
+        return entry is not None and entry.session.has_work
+
+    def read_if_wanted(self) -> None:
+        """Reads again, when nothing speaks against it any more."""
+        if not self._has_work():
+            self._server.stalled(self, False)
+            if not self._full and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def _read_proxy_header(self, parser: ProxyHeaderParser, data: bytes) -> bytes:
+        """Takes the header, and gives what stands behind it."""
         try:
             header = parser.feed(data)
         except RemoteProtocolError as exc:
-            _logger.info("%s: %s", _address(self.transport, "peername"), exc)
+            _logger.info("%s: %s", _address(self.transport, "peername")[0], exc)
             self.transport.abort()
             return b""
         if header is None:
             return b""
         self._proxy = None
-        self._deadline.cancel()
+        self._buffer = self._server.new_buffer()
+        self._end_deadline()
         peer, local = _address(self.transport, "peername"), _address(self.transport, "sockname")
         if header.peer_address is not None:
             peer = (header.peer_address, header.peer_port)
@@ -324,35 +429,55 @@ class _Peer(asyncio.BufferedProtocol):
         self._enter(peer, local, self._secure if header.secure is None else header.secure)
         return parser.trailing
 
+    # -- the end -----------------------------------------------------------------------------------
+
     def eof_received(self) -> bool:
         """The peer sends no more: what is still to be said is written, then it is over."""
         self._ended()
+        self._linger()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
-        if self._proxy is not None:
-            self._deadline.cancel()
+        if self._lost:
+            return
+        self._lost = True
+        self._end_deadline()
         self._ended()
-        if self.cid is not None:
-            self._server.left(self.cid)
+        self._server.left(self)
 
     def _ended(self) -> None:
         if self.cid is not None:
             server = self._server
             server.dispatch(self.cid, server.endpoint.receive(self.cid, None, server.now()))
 
+    def _linger(self) -> None:
+        """Gives the transport a moment to go by itself."""
+        if self._deadline is None:
+            self._deadline = self._server.loop.call_later(_LINGER, self._drop)
+
+    def _drop(self) -> None:
+        self.transport.abort()
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # -- output ------------------------------------------------------------------------------------
+
     def pause_writing(self) -> None:
         """The transport is full: the peer has to read before it is read from."""
+        self._full = True
         self._tell_backlog()
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The transport has room again."""
+        self._full = False
         self._tell_backlog()
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+        self.read_if_wanted()
 
     def _tell_backlog(self) -> None:
         if self.cid is not None:
@@ -368,14 +493,38 @@ class _Peer(asyncio.BufferedProtocol):
             action: What to do then.
         """
         transport = self.transport
-        if data and not transport.is_closing():
+        if self._tls is not None:
+            # There is no way yet to say anything.
+            if action is not TransportAction.NONE:
+                transport.abort()
+            return
+        if data and not self._closing and not transport.is_closing():
             transport.write(data)
             if transport.get_write_buffer_size():
                 self._tell_backlog()
-        if action is TransportAction.CLOSE:
-            transport.close()
-        elif action is TransportAction.ABORT:
+        if action is TransportAction.ABORT:
             transport.abort()
+        elif action is TransportAction.CLOSE and not self._closing:
+            self._close()
+
+    def _close(self) -> None:
+        """Ends our side; what the peer still sends is read until it ends its own.
+
+        To close on octets that were not read would reset the connection, and the close frame
+        might be lost with it.
+        """
+        self._closing = True
+        transport = self.transport
+        self._linger()
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            # A transport that is just being lost says so here.
+            with suppress(OSError):
+                transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> Address:

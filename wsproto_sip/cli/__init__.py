@@ -1,8 +1,8 @@
-"""The command line: ``wsproto-sip serve`` and ``wsproto-sip connect``.
+"""The command line: ``wsproto-sip serve``, ``wsproto-sip connect`` and ``wsproto-sip ctl``.
 
-Exit codes of both: 0 when all went well, 1 when the connection did not (rejected, lost, closed with
-an error), 2 when there was nothing to begin with (a wrong argument, a port in use, nobody
-listening), 130 after a second Ctrl-C.
+Exit codes of all: 0 when all went well, 1 when the connection or the command did not (rejected,
+lost, closed with an error), 2 when there was nothing to begin with (a wrong argument, a port in
+use, nobody listening), 130 after a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from . import connect, serve
+from . import connect, ctl, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +23,14 @@ __all__ = ["main"]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="wsproto-sip", description="A WebSocket server and client to try things with."
+        prog="wsproto-sip",
+        description="A WebSocket server and client to try things with, and commands for it.",
     )
     parser.add_argument("--version", action="version", version=f"wsproto-sip {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve.add_command(commands)
     connect.add_command(commands)
+    ctl.add_command(commands)
     return parser
 
 

@@ -1,10 +1,9 @@
 """``wsproto-sip serve``: a WebSocket server that sends every message back.
 
-Theory of operation: one :class:`EchoConnection` per TCP connection moves octets between an asyncio
-transport and a :class:`~wsproto_sip.WSConnection`. While the peer does not read, no event is taken
-and nothing is read, so that a connection never holds more than one read and one buffer of output.
-A connection ends with the server's FIN first (RFC 6455 §7.1.1); it goes on reading until the
-peer's, because closing on unread octets would reset the connection and lose the close frame.
+Theory of operation: an :class:`~wsproto_sip.server.endpoint.Endpoint` does what a server has to do,
+an :class:`~wsproto_sip.adapters.endpoint_server.EndpointServer` moves its octets, and channels
+bring commands for it. What is left for :class:`Service` is to start these from the settings, to
+echo, to log, and to do as signals say.
 """
 
 from __future__ import annotations
@@ -15,233 +14,225 @@ import os
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from .. import ConnectionType, WSConnection
-from ..events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Ping,
-    Request,
-    TextMessage,
-)
-from ..extensions import PerMessageDeflate
-from ..limits import Limits
-from ..states import ConnectionState
-from ..utilities import RemoteProtocolError
-from ._text import authority, notice, reason_of
+from ..adapters.endpoint_server import EndpointServer
+from ..adapters.management import FifoChannel, SocketChannel, executor
+from ..adapters.management_http import HttpChannel
+from ..events import BytesMessage, TextMessage
+from ..server.endpoint import Endpoint
+from ..server.endpoint_events import Closed, Opened, UnknownConnectionError
+from ..utilities import LocalProtocolError
+from ._text import authority, reason_of
+from .logs import log_event, set_up
+from .settings import Settings, SettingsError, add_options, load, restart_needed
+from .setup import endpoint_config, load_certificate, proxies, server_tls
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from ..adapters.management import Channel
     from ..events import Event
 
-__all__ = ["EchoConnection", "EchoServer", "add_command"]
+__all__ = ["Service", "add_command"]
 
-#: What the server speaks, in no order: the client's order decides.
-SUBPROTOCOLS = ("sip", "msrp")
-
-#: Seconds from the TCP connection to the end of the opening handshake.
-OPEN_SECONDS = 10.0
-#: Seconds from our close frame, or our FIN, to the peer's.
-CLOSE_SECONDS = 5.0
+#: Seconds that connections are closed over when the server is to stop soon.
+_SOON = 1.0
 
 _GUIDE = """\
-Sub-protocols {subprotocols} and none, on any path; messages of at most {size} octets.
+Sub-protocols {subprotocols}; messages of at most {size} octets.
 Every message comes back as it was sent; there is no SIP or MSRP behind the names yet.
 Try it from another terminal:
   {program} connect {url}
   {program} connect --subprotocol sip {url}
 or in a browser's console:
   ws = new WebSocket("{url}"); ws.onmessage = (e) => console.log(e.data); ws.onopen = () => ws.send("hello")
-Ctrl-C stops the server.
+{commands}Ctrl-C stops the server.
 """  # noqa: E501  # one line to copy
 
 
-class EchoServer:
-    """The connections of one server.
+class Service:
+    """One running server; made inside the event loop.
 
     Args:
-        verbose: Whether to tell about each of them.
+        settings: How it is started.
+        reload: Gives the settings anew, and notes on them.
+
+    Raises:
+        SettingsError: The settings do not fit together, or name a file that cannot be read.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
-        self._connections: set[EchoConnection] = set()
-        self._none_left = asyncio.Event()
-        self._none_left.set()
-        self._closing = False
+    def __init__(
+        self, settings: Settings, reload: Callable[[], tuple[Settings, list[str]]]
+    ) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._tls: ssl.SSLContext | None = server_tls(settings)
+        now = asyncio.get_running_loop().time()
+        self._endpoint = Endpoint(endpoint_config(settings), now=now)
+        self._server = EndpointServer(self._endpoint, self._handle, proxies=proxies(settings))
+        # Connections that this side has opened: to echo what they bring could go on for ever.
+        self._own: set[int] = set()
+        self._channels: list[Channel] = []
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._seconds = 0.0
 
-    def __call__(self) -> EchoConnection:
-        """Makes a connection, for :meth:`asyncio.loop.create_server`."""
-        return EchoConnection(self)
+    # -- connections -------------------------------------------------------------------------------
 
-    def tell(self, connection: EchoConnection, text: str) -> None:
-        """Prints what happened on a connection, if asked to."""
-        if self._verbose:
-            notice(f"{connection.peer} {text}")
+    def _handle(self, cid: int, event: Event) -> None:
+        if isinstance(event, TextMessage | BytesMessage):
+            if cid not in self._own:
+                # It may be closing already, or have ended.
+                with suppress(LocalProtocolError, UnknownConnectionError):
+                    self._endpoint.send(cid, event, self._server.now())
+        elif isinstance(event, Opened):
+            self._tell_opened(event)
+        elif isinstance(event, Closed):
+            self._own.discard(cid)
+            self._tell_closed(event)
 
-    def opened(self, connection: EchoConnection) -> None:
-        """Takes note of a TCP connection."""
-        self._connections.add(connection)
-        self._none_left.clear()
-        if self._closing:  # it was accepted while the listening socket was being closed
-            connection.abort()
+    def _tell_opened(self, event: Opened) -> None:
+        request, identity = event.request, event.identity
+        if request is None:
+            self._own.add(event.cid)
+        entry = self._endpoint.registry.get(event.cid)
+        address, port = ("", 0) if entry is None else entry.peer
+        log_event(
+            "opened",
+            connection=event.cid,
+            peer=authority(address, port or 0),
+            secure=entry is not None and entry.secure,
+            target=None if request is None else request.target,
+            subprotocol=event.subprotocol,
+            identity=None if identity is None else identity.name,
+        )
 
-    def lost(self, connection: EchoConnection) -> None:
-        """Forgets a TCP connection."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._none_left.set()
+    @staticmethod
+    def _tell_closed(event: Closed) -> None:
+        closed, identity = event.closed, event.identity
+        log_event(
+            "closed" if event.opened else "refused",
+            connection=event.cid,
+            peer=authority(event.address, event.port or 0),
+            subprotocol=event.subprotocol,
+            identity=None if identity is None else identity.name,
+            code=closed.code if event.opened else None,
+            reason=closed.reason or None,
+            cause=closed.cause.value,
+        )
 
-    async def drain(self) -> None:
-        """Closes every connection with 1001 (RFC 6455 §7.4.1) and waits until all are gone."""
-        self._closing = True
-        for connection in list(self._connections):
-            connection.go_away()
-        await self._none_left.wait()
+    # -- from start to stop ------------------------------------------------------------------------
 
-    def abort(self) -> None:
-        """Drops every connection at once."""
-        for connection in list(self._connections):
-            connection.abort()
+    async def run(self, announce: Callable[[list[str], list[str]], None]) -> None:
+        """Serves until a signal ends it.
 
+        Args:
+            announce: Called with URLs and the places for commands, when clients may come.
 
-class EchoConnection(asyncio.Protocol):
-    """One connection.
-
-    Args:
-        server: Where it belongs.
-    """
-
-    _transport: asyncio.Transport
-
-    def __init__(self, server: EchoServer) -> None:
-        self.peer = "?"
-        self._server = server
-        self._websocket = WSConnection(ConnectionType.SERVER, whole_messages=True)
-        self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._blocked = False
-        self._finished = False
-
-    # -- what asyncio calls -----------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # for the type checker
-        self._transport = transport
-        # A client that is gone already has no name any more.
-        host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
-        self.peer = authority(host, port)
-        self._abort_in(OPEN_SECONDS)
-        self._server.opened(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Octets have come."""
-        self._receive(data)
-
-    def eof_received(self) -> None:
-        """The client sends no more; asyncio closes the transport behind this."""
-        self._receive(None)
-
-    def pause_writing(self) -> None:
-        """The client does not take what we send."""
-        self._blocked = True
-
-    def resume_writing(self) -> None:
-        """The client has taken most of it."""
-        self._blocked = False
-        self._go_on()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The TCP connection is gone."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._finished = True
-        self._server.lost(self)
-
-    # -- what the server calls --------------------------------------------------------------------
-
-    def go_away(self) -> None:
-        """Starts the closing handshake, or what comes nearest to it in this state."""
-        if self._websocket.state is ConnectionState.OPEN:
-            self._send(CloseConnection(1001, "the server is going away"))
-            self._abort_in(CLOSE_SECONDS)
-            # Nothing is answered from here on, so there is no reason left not to read.
-            self._go_on()
-        elif self._websocket.state is ConnectionState.CONNECTING:
-            self.abort()
-
-    def abort(self) -> None:
-        """Drops the TCP connection."""
-        self._transport.abort()
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    def _receive(self, data: bytes | None) -> None:
-        if self._finished:
-            return
+        Raises:
+            SettingsError: It cannot be listened somewhere.
+        """
+        settings = self._settings
         try:
-            self._websocket.receive_data(data)
-        except RemoteProtocolError as error:
-            # Only the opening handshake raises; what follows it fails with a CloseConnection.
-            self._server.tell(self, f"refused: {error}")
-            if error.event_hint is not None:
-                self._send(error.event_hint)
-            self._finish()
-        else:
-            self._go_on()
+            scheme = "ws" if self._tls is None else "wss"
+            where = authority(settings.host, settings.port)
+            addresses = await _listening(
+                where, self._server.listen(settings.host, settings.port, tls=self._tls)
+            )
+            places = await self._open_channels()
+            self._obey_signals()
+            announce([f"{scheme}://{authority(*address)}/" for address in addresses], places)
+            await self._stopping.wait()
+            self._server.stop_listening()
+            log_event("stopping", connections=len(self._endpoint), seconds=self._seconds)
+            await self._until_drained()
+        finally:
+            for channel in self._channels:
+                await channel.close()
+            await self._server.close()
 
-    def _go_on(self) -> None:
-        """Takes the events there are, as long as the peer takes the answers."""
-        if self._finished:
+    async def _open_channels(self) -> list[str]:
+        settings, execute = self._settings, executor(self._server)
+        channels: list[tuple[str, Channel]] = []
+        if settings.fifo is not None:
+            channels.append(("--fifo", FifoChannel(settings.fifo, execute)))
+        if settings.ctl_socket is not None:
+            channels.append(("--socket", SocketChannel(settings.ctl_socket, execute)))
+        if settings.ctl_http is not None:
+            statistics = self._endpoint.statistics
+            channels.append(("--url", HttpChannel(settings.ctl_http, execute, statistics)))
+        places = []
+        for option, channel in channels:
+            await _listening(channel.name, channel.open())
+            self._channels.append(channel)
+            places.append(shlex.join([option, channel.name]))
+        return places
+
+    async def _until_drained(self) -> None:
+        drained = asyncio.ensure_future(self._server.drain(self._seconds))
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait([drained, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
+            stopped.cancel()
+
+    def _obey_signals(self) -> None:
+        # Not loop.add_signal_handler, which Windows does not have.
+        loop = self._server.loop
+
+        def obey(name: str, action: Callable[..., None], *arguments: Any) -> None:
+            number = getattr(signal, name, None)
+            if number is not None:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(action, *arguments))
+
+        obey("SIGINT", self._stop, _SOON)
+        obey("SIGTERM", self._stop, None)
+        obey("SIGHUP", self._take_new_settings)
+
+    def _stop(self, seconds: float | None) -> None:
+        if self._stopping.is_set():
+            self._stopped.set()
+        self._seconds = float(self._settings.drain_seconds) if seconds is None else seconds
+        self._stopping.set()
+
+    def _take_new_settings(self) -> None:
+        """Reads the files again; what was in force stays unless all of it is right."""
+        try:
+            settings, notes = self._reload()
+            config, networks = endpoint_config(settings), proxies(settings)
+            if self._tls is not None:
+                # Into one that nobody uses first: half a certificate must not be in force.
+                server_tls(settings)
+                load_certificate(self._tls, settings)
+        except SettingsError as exc:
+            _warn(f"nothing is reloaded: {exc}")
             return
-        for event in self._websocket.events():
-            self._handle(event)
-            if self._blocked and self._websocket.state is ConnectionState.OPEN:
-                self._transport.pause_reading()
-                return
-        self._transport.resume_reading()
+        for note in notes:
+            _warn(note)
+        fixed = restart_needed(self._settings, settings)
+        if (settings.tls_cert is None) is not (self._tls is None):
+            fixed.append("tls-cert")
+        if fixed:
+            _warn(f"only a restart changes {', '.join(fixed)}")
+        self._endpoint.config = replace(config, shards=self._endpoint.config.shards)
+        self._server.proxies = networks
+        self._settings = settings
+        print("Settings reloaded", flush=True)
+        log_event("reloaded")
 
-    def _handle(self, event: Event) -> None:
-        match event:
-            case Request():
-                self._accept(event)
-            case TextMessage() | BytesMessage():
-                if self._websocket.state is ConnectionState.OPEN:
-                    self._send(event)
-            case Ping():
-                if self._websocket.state is ConnectionState.OPEN:
-                    self._send(event.response())
-            case CloseConnection():
-                self._server.tell(self, f"closed: {event.code} {event.reason or ''}")
-                if self._websocket.state is ConnectionState.REMOTE_CLOSING:
-                    self._send(event.response())
-                self._finish()
 
-    def _accept(self, request: Request) -> None:
-        # RFC 6455 §4.2.2: a server that speaks none of the sub-protocols offered accepts without
-        # one, and the client decides whether that will do.
-        subprotocol = next((name for name in request.subprotocols if name in SUBPROTOCOLS), None)
-        self._send(AcceptConnection(subprotocol=subprotocol, extensions=[PerMessageDeflate()]))
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._server.tell(self, f"open: {request.target}, sub-protocol {subprotocol or 'none'}")
-
-    def _send(self, event: Event) -> None:
-        self._transport.write(self._websocket.send(event))
-
-    def _finish(self) -> None:
-        self._finished = True
-        self._abort_in(CLOSE_SECONDS)
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-            self._transport.resume_reading()
-
-    def _abort_in(self, seconds: float) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = self._loop.call_later(seconds, self.abort)
+async def _listening(where: str, opening: Any) -> Any:
+    try:
+        return await opening
+    except OSError as exc:
+        # Ours say more than the number does.
+        reason = str(exc.strerror) if exc.strerror and where in exc.strerror else reason_of(exc)
+        raise SettingsError(f"cannot listen on {where}: {reason}") from None
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -249,60 +240,61 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "serve",
         help="a WebSocket server that sends every message back",
-        description="Serves WebSocket connections and sends every message back as it came.",
+        description="Serves WebSocket connections and sends every message back as it came. "
+        "A flag goes before the same option in the file of --config, that before kamailio.cfg, "
+        "and that before the default.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8080, help="0 picks a free one (%(default)s)")
-    parser.add_argument("--verbose", action="store_true", help="tell about each connection")
+    parser.add_argument("--config", metavar="FILE.toml", help="takes options from a TOML file")
+    parser.add_argument(
+        "--kamailio-cfg",
+        metavar="FILE",
+        help='takes modparam("websocket", …) from a kamailio.cfg',
+    )
+    add_options(parser)
     parser.set_defaults(run=_run)
 
 
-def _port(text: str) -> int:
-    try:
-        port = int(text)
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
-    return port
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    return asyncio.run(_serve(arguments.host, arguments.port, verbose=arguments.verbose))
+    flags = vars(arguments).copy()
+    del flags["run"]
+    config, kamailio_cfg = flags.pop("config"), flags.pop("kamailio_cfg")
 
+    def read() -> tuple[Settings, list[str]]:
+        return load(flags, config=config, kamailio_cfg=kamailio_cfg)
 
-async def _serve(host: str, port: int, *, verbose: bool) -> int:
-    loop = asyncio.get_running_loop()
-    connections = EchoServer(verbose=verbose)
     try:
-        server = await loop.create_server(connections, host, port)
-    except OSError as error:
-        where = authority(host, port)
-        print(f"wsproto-sip: cannot listen on {where}: {reason_of(error)}", file=sys.stderr)
+        settings, notes = read()
+        set_up(settings.log_format)
+        for note in notes:
+            _warn(note)
+        asyncio.run(_serve(settings, read))
+    except SettingsError as exc:
+        _warn(str(exc))
         return 2
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():
-            connections.abort()
-        stopping.set()
-
-    # Not loop.add_signal_handler, which Windows does not have.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
-
-    urls = [f"ws://{authority(*sock.getsockname()[:2])}/" for sock in server.sockets]
-    for url in urls:
-        print("Listening on", url)
-    size = Limits().max_message_size
-    offers = ", ".join(SUBPROTOCOLS)
-    guide = _GUIDE.format(subprotocols=offers, size=size, program=_program(), url=urls[0])
-    print(guide, end="", flush=True)
-
-    await stopping.wait()
-    server.close()
-    await connections.drain()
     return 0
+
+
+def _warn(text: str) -> None:
+    print(f"wsproto-sip: {text}", file=sys.stderr, flush=True)
+
+
+async def _serve(settings: Settings, reload: Callable[[], tuple[Settings, list[str]]]) -> None:
+    def announce(urls: list[str], places: list[str]) -> None:
+        program = _program()
+        for url in urls:
+            print("Listening on", url)
+        *others, last = settings.subprotocol
+        commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in places)
+        guide = _GUIDE.format(
+            subprotocols=f"{', '.join(others)} and {last}" if others else last,
+            size=settings.max_message_size,
+            program=program,
+            url=urls[0],
+            commands=f"Give commands with\n{commands}" if commands else "",
+        )
+        print(guide, end="", flush=True)
+
+    await Service(settings, reload).run(announce)
 
 
 def _program() -> str:
