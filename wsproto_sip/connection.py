@@ -130,9 +130,9 @@ class Connection:
         self._receive: Callable[[BytesLike], list[Event]] = self._parser.receive
         self._ended = False
         self._state = _OPEN
-        # What events() gives: the events of the last read, or what is in the backlog.
+        # What events() gives: the events of the last read, unless there is a backlog, which is
+        # where they wait when a caller has left some behind, and around every pause and ending.
         self._pending: Iterator[Event] = iter(())
-        # There is one when a caller has left events behind, and around every ending and pause.
         self._backlog: deque[Event] | None = None
         if trailing_data:
             self.receive_data(trailing_data)
@@ -211,38 +211,40 @@ class Connection:
             An iterator; more octets received may end it, what it has not given comes out of the
             next. The last event of a connection is a ``CloseConnection``.
         """
-        return self._pending
+        return self._pending if self._backlog is None else self._drain()
 
     def _queue(self, events: list[Event]) -> None:
         if self._backlog is None:
             if not events and self._parser.closed:
                 return
             self._backlog = deque(self._pending)
-            self._pending = self._drain(self._backlog)
         self._backlog += events
 
-    def _drain(self, backlog: deque[Event]) -> Iterator[Event]:
-        """Gives what waits, and what the parser says when it goes on; moves the state."""
+    def _drain(self) -> Iterator[Event]:
+        """Gives what waits, and what the parser says when it goes on; moves the state.
+
+        A caller may close this, or have several of them: all that they know is kept in the
+        connection.
+        """
         parser = self._parser
-        while True:
-            while backlog:
-                event = backlog.popleft()
+        while self._backlog is not None:
+            if self._backlog:
+                event = self._backlog.popleft()
                 if type(event) is CloseConnection:
                     self._closed_by(event)
                 yield event
-            if parser.paused:
-                backlog += parser.receive(b"")
+            elif parser.paused:
+                self._backlog += parser.receive(b"")
             elif self._ended and not parser.closed:
-                backlog += parser.end_of_input()
+                self._backlog += parser.end_of_input()
             else:
                 self._backlog = None
-                return
 
     def _closed_by(self, event: CloseConnection) -> None:
         # 1006 never stands in a frame: it is the end of input.
         if event.code == CloseReason.ABNORMAL_CLOSURE or self._state is _LOCAL_CLOSING:
             self._state = _CLOSED
-        elif self._state is _OPEN:
+        else:
             self._state = _REMOTE_CLOSING
 
 
