@@ -316,12 +316,11 @@ class SessionCore:
             return
         self._write(octets)
         bound = self.config.limits.max_outgoing
-        if (
-            bound is not None
-            and self._waiting + self._backlog > bound
-            and (self._state is _OPEN or self._state is _REMOTE_CLOSING)
-        ):
-            self._unread = [*(self._unread or ()), self._violation("too much output waits")]
+        parser = self._parser
+        # Responses of the handshake are not bounded, because there would be nothing else to say.
+        if parser is not None and bound is not None and self._waiting + self._backlog > bound:
+            event = self._violation(parser, "too much output waits")
+            self._unread = [*(self._unread or ()), event]
 
     def _queue_control(self, octets: bytes) -> None:
         # Never refused for what waits already: these frames are few, and the last of them ends it.
@@ -486,10 +485,9 @@ class SessionCore:
             self._queue_control(octets)
         self._over(TransportAction.CLOSE)
 
-    def _violation(self, reason: str) -> CloseConnection:
+    def _violation(self, parser: FrameParser, reason: str) -> CloseConnection:
         """Fails the connection because a rule of ours was broken."""
-        if self._parser is not None:
-            self._parser.end_of_input()
+        parser.end_of_input()
         event = CloseConnection(CloseReason.POLICY_VIOLATION, reason)
         self._set_cause(Cause.LIMIT, reason)
         self._fail(event)

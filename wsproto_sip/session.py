@@ -198,7 +198,7 @@ class Session(SessionCore):
                 elif isinstance(event, CloseConnection):
                     self._closed_by_peer(event, parser.failed)
             if controls and not self._afford(controls) and not parser.closed:
-                events.append(self._violation("too many control frames"))
+                events.append(self._violation(parser, "too many control frames"))
         if self.config.auto_pause and parser is not None:
             self._count(events)
         if self._unread:
