@@ -43,6 +43,9 @@ nitpick_ignore = [
     ("py:class", "KeySource"),
     ("py:class", "wsproto_sip.events.T"),
     ("py:obj", "wsproto_sip.events.T"),
+    ("py:class", "wsproto_sip.sip.alias.T"),
+    ("py:class", "Uri"),
+    ("py:class", "HeaderValue"),
 ]
 
 

@@ -158,7 +158,7 @@ class DumpCommand:
     Args:
         order: In which order.
         offset: How many to pass over.
-        limit: How many to show at most, 1 to :data:`MAX_PAGE`.
+        limit: How many to show at most, 1 to ``MAX_PAGE``.
         filter: Which ones.
     """
 

@@ -100,7 +100,7 @@ class NameAddr:
         return self.params.get("tag")
 
     def with_param(self, name: str, value: str | None = None) -> NameAddr:
-        """This value with a header parameter set; see :meth:`Params.with_param`."""
+        """This value with a header parameter set; see ``Params.with_param``."""
         return NameAddr(self._uri, self._params.with_param(name, value), self._display_name)
 
     def without_param(self, name: str) -> NameAddr:

@@ -51,7 +51,7 @@ class AliasTarget(Generic[T]):
 
     Args:
         result: What became of it.
-        connection: What ``resolve`` gave; only with :attr:`AliasResult.DONE`.
+        connection: What ``resolve`` gave; only with ``AliasResult.DONE``.
     """
 
     result: AliasResult

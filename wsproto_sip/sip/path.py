@@ -52,7 +52,7 @@ def apply_path(request: SipRequest, path: Sequence[NameAddr]) -> None:
 
     Args:
         request: A request to the binding.
-        path: The values as :attr:`~wsproto_sip.sip.SipMessage.paths` gave them, first one on top.
+        path: The values as ``SipMessage.paths`` gave them, first one on top.
     """
     for value in reversed(path):
         request.insert_header("Route", NameAddr(value.uri))

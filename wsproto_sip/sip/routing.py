@@ -108,7 +108,7 @@ def decrement_max_forwards(request: SipRequest, default: int = _DEFAULT_MAX_FORW
         default: What RFC 3261 recommends.
 
     Returns:
-        False, with nothing changed, where no hop is left: to be answered with 483.
+        False, with nothing changed, where no hop is left, which is answered with 483.
 
     Raises:
         SipParseError: 400, for a bad Max-Forwards.
@@ -128,7 +128,7 @@ def add_received(request: SipRequest, source: Source) -> None:
 
     With an empty ``rport`` both port and address are written; without it the address, and only
     where it differs. What the sender wrote into ``received`` itself is overwritten or removed.
-    :func:`~wsproto_sip.sip.force_rport` does it for those who did not ask.
+    ``force_rport`` does it for those who did not ask.
 
     Raises:
         SipParseError: 400, for a bad Via.

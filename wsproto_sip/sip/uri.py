@@ -209,7 +209,7 @@ class SipUri:
         return uri
 
     def with_param(self, name: str, value: str | None = None, *, first: bool = False) -> SipUri:
-        """This URI with a parameter set; see :meth:`UriParams.with_param`."""
+        """This URI with a parameter set; see ``UriParams.with_param``."""
         return self.with_params(self._params.with_param(name, value, first=first))
 
     def without_param(self, name: str) -> SipUri:

@@ -113,7 +113,7 @@ class Via:
         return self.host[1:-1] if self.host[0] == "[" else self.host
 
     def with_param(self, name: str, value: str | None = None) -> Via:
-        """This value with a parameter set; see :meth:`Params.with_param`."""
+        """This value with a parameter set; see ``Params.with_param``."""
         return self._with(self._params.with_param(name, value))
 
     def without_param(self, name: str) -> Via:
