@@ -341,7 +341,7 @@ def test_server_closes_without_a_code(report: dict[str, Any], seen: Seen) -> Non
 
 
 def test_server_goes_away(report: dict[str, Any], seen: Seen) -> None:
-    close = {"code": 1001, "reason": "the server is going away", "clean": True}
+    close = {"code": 1001, "reason": "shutting down", "clean": True}
     assert report["going away"]["close"] == close
     assert seen["exit code"] == 0
 
