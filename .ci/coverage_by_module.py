@@ -34,6 +34,14 @@ LAYERS = (
     "handshake",
     "connection",
     "extended_connect",
+    "timers",
+    "keepalive",
+    "subprotocols",
+    "config",
+    "lifecycle",
+    "prepared",
+    "_session_core",
+    "session",
 )
 
 

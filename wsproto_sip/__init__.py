@@ -6,18 +6,28 @@ neither the SIP and MSRP parts nor any adapter.
 
 from __future__ import annotations
 
+from .config import SessionConfig
 from .connection import Connection, ConnectionState, ConnectionType, WSConnection
+from .keepalive import KeepaliveConfig
+from .lifecycle import Cause, ConnectionClosed, TransportAction
 from .limits import Limits
+from .session import Session
 from .utilities import LocalProtocolError, ProtocolError, RemoteProtocolError
 
 __all__ = [
+    "Cause",
     "Connection",
+    "ConnectionClosed",
     "ConnectionState",
     "ConnectionType",
+    "KeepaliveConfig",
     "Limits",
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
+    "Session",
+    "SessionConfig",
+    "TransportAction",
     "WSConnection",
 ]
 
