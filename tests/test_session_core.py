@@ -255,8 +255,16 @@ class TestSending:
             assert session.data_to_send() == b""
         session.transport_backlog(105, 1.0)
         assert session.data_to_send() == b""
-        session.transport_backlog(104, 1.0)
+        # Not while the last one is in there, behind 102 octets.
+        session.transport_backlog(1, 1.0)
+        assert session.data_to_send() == b""
+        session.transport_backlog(0, 1.0)
         assert session.data_to_send() == b"\x8a\x01%c" % 99
+        session.send(BytesMessage(b"x" * 100), 1.0)
+        session.data_to_send()
+        session.transport_backlog(102, 1.0)
+        session.receive(b"\x89\x81\0\0\0\0c", 1.0)
+        assert session.data_to_send() == b"\x8a\x01c"
 
     def test_a_pong_goes_in_front_of_what_waits_but_not_of_the_handshake(self) -> None:
         session = Session(ConnectionType.SERVER, now=0.0)

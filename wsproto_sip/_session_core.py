@@ -108,7 +108,7 @@ class SessionCore:
         "_parser",
         "_paused_at",
         "_pong",
-        "_pong_is_out",
+        "_pong_leaves_in",
         "_state",
         "_unread",
         "_waiting",
@@ -157,10 +157,10 @@ class SessionCore:
         self._waiting = 0
         self._backlog = 0
         self._handed_out = 0
-        # The Ping and the close frame that are to be answered; whether a Pong may still be in the
-        # transport, which has not moved since.
+        # The Ping and the close frame that are to be answered; after how many octets more the
+        # transport has taken the last Pong.
         self._pong: bytes | None = None
-        self._pong_is_out = False
+        self._pong_leaves_in = 0
         self._answer: CloseConnection | None = None
         self._close_rcvd: CloseConnection | None = None
         self._close_sent: CloseConnection | None = None
@@ -366,11 +366,11 @@ class SessionCore:
     def _flush(self) -> None:
         """Writes the automatic answers."""
         pong, answer = self._pong, self._answer
-        # While the transport is stuck with the last Pong, a later Ping may take this one's place.
-        if pong is not None and not (self._backlog and self._pong_is_out):
+        # While the transport still has the last Pong, a later Ping may take this one's place.
+        if pong is not None and not (self._backlog and self._pong_leaves_in > 0):
             self._pong = None
-            self._pong_is_out = True
             octets = self._encoder.control(Opcode.PONG, pong)
+            self._pong_leaves_in = self._backlog + self._handed_out + len(octets)
             self.controls_sent += 1
             self._waiting += len(octets)
             # In front of what waits, which may be long, or our close frame (RFC 6455 §5.5.1);
@@ -384,19 +384,21 @@ class SessionCore:
         """Tells how much of what was handed out the transport has not taken yet.
 
         Adapters that know it call this after writing and when it changes. Then the output is
-        bounded by ``limits.max_outgoing``, ``writable`` includes it, one Pong at most waits with
-        it, and a transport that takes nothing for ``send_timeout`` seconds ends the session.
+        bounded by ``limits.max_outgoing``, ``writable`` includes it, one automatic Pong at most
+        waits with it, and a transport that takes nothing for ``send_timeout`` seconds ends the
+        session. Who has told of a backlog once has to tell when it is gone.
 
         Args:
             octets: How many wait in the transport's own buffer.
             now: The time.
         """
         self._tick(now)
-        moved = octets < self._backlog + self._handed_out
+        taken = self._backlog + self._handed_out - octets
+        moved = taken > 0
         self._backlog = octets
         self._handed_out = 0
         if moved:
-            self._pong_is_out = False
+            self._pong_leaves_in -= taken
             self._forgiven &= ~(1 << Timer.SEND)
         if not octets or self._ended:
             self._deadlines.clear(Timer.SEND)
