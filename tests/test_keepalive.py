@@ -55,7 +55,7 @@ def test_the_ends_of_the_ranges() -> None:
 
 def test_without_a_mechanism_nothing_is_due() -> None:
     keepalive = watch(mechanism=Mechanism.NONE)
-    keepalive.spread(0.5)
+    keepalive.spread(0.5, 110.0)
     assert keepalive.next_deadline() == inf
     assert keepalive.poll(1e9) is None
 
@@ -198,7 +198,7 @@ class TestOthers:
 
     def test_spread(self) -> None:
         keepalive = watch()
-        keepalive.spread(0.2)
+        keepalive.spread(0.2, 100.0)
         assert keepalive.next_deadline() == 105.0
         assert keepalive.poll(105.0) is KeepaliveAction.PING
         keepalive.last_received = 105.5
@@ -206,13 +206,16 @@ class TestOthers:
         assert keepalive.poll(125.0) is None
         assert keepalive.next_deadline() == 130.5
 
-    def test_spread_yields_to_traffic(self) -> None:
+    def test_spread_does_not_yield_to_traffic_once(self) -> None:
         keepalive = watch()
-        keepalive.spread(0.2)
-        keepalive.last_received = 104.0
-        assert keepalive.poll(105.0) is None
-        assert keepalive.next_deadline() == 129.0
-        assert keepalive.poll(129.0) is KeepaliveAction.PING
+        keepalive.spread(0.2, 110.0)
+        keepalive.last_received = 114.0
+        assert keepalive.poll(114.9) is None
+        assert keepalive.poll(115.0) is KeepaliveAction.PING
+        assert keepalive.pong(keepalive.payload, 115.0)
+        keepalive.last_received = 139.0
+        assert keepalive.poll(140.0) is None
+        assert keepalive.next_deadline() == 164.0
 
     def test_reconfigured_while_running(self) -> None:
         keepalive = watch()

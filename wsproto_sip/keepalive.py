@@ -164,18 +164,19 @@ class Keepalive:
         self.awaiting = False
         self._deadline = self._first_deadline(max(self.last_received, now - config.interval))
 
-    def spread(self, share: float) -> None:
-        """Makes the first keep-alive of a quiet connection come early.
+    def spread(self, share: float, now: float) -> None:
+        """Gives the next keep-alive a place of its own in the interval that begins now.
 
-        Connections that were opened together would be kept alive together for ever; each gets a
-        place of its own in the interval.
+        Connections that were opened together would be kept alive together for ever. What the peer
+        sends meanwhile does not put it off: they may all send something at once, too.
 
         Args:
             share: Of the interval, above 0 and at most 1.
+            now: The time.
         """
         if self.config.mechanism is not Mechanism.NONE:
             self._early = True
-            self._deadline = self.last_received + self.config.interval * share
+            self._deadline = now + self.config.interval * share
 
     def shift(self, seconds: float) -> None:
         """Follows a clock that was moved.
@@ -263,7 +264,7 @@ class Keepalive:
             self._deadline = inf
             return KeepaliveAction.DEAD
         quiet_until = self.last_received + config.interval
-        early, self._early = self._early and self.last_received == self._pinged, False
+        early, self._early = self._early, False
         if now < quiet_until and not early:
             self._deadline = quiet_until
             return None

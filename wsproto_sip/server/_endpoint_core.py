@@ -2,7 +2,9 @@
 
 Theory of operation: :class:`EndpointCore` handles one connection at a time; what concerns all of
 them, or the time, is :class:`~wsproto_sip.server.endpoint.Endpoint`'s. Every call ends in
-``_note``: the connection's output will be looked for, and its next deadline is known.
+``_note``: ``take_output`` will look for the connection's output and its next deadline. Hooks of
+the caller's (policies, listeners) may call the endpoint again; so whatever is done behind one
+looks first at where the connection is then.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ..events import (
     Request,
     TextMessage,
 )
-from ..lifecycle import Cause, ConnectionClosed, TransportAction
+from ..lifecycle import Cause, ConnectionClosed
 from ..policy.decision import Accept, Outcome, Pending, Reject, RequestContext
 from ..prepared import PreparedMessage
 from ..session import Session
@@ -38,6 +40,7 @@ from .endpoint_events import (
     Output,
     UnknownConnectionError,
 )
+from .outgoing import Outgoing
 from .registry import Entry, Registry
 from .statistics import Ending, Statistics
 from .target import Target
@@ -57,11 +60,17 @@ _ENDINGS: Final = {
     Cause.AGE: Ending.LOCAL,
 }
 
+_CLOSABLE: Final = frozenset(
+    [ConnectionState.CONNECTING, ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING]
+)
+
+_CONTROLS: Final = frozenset([CloseConnection, Ping, Pong])
+
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
 class _Others(Mapping[str, int]):
-    """How many connections each address has besides one."""
+    """How many connections each address has besides one, at the moment."""
 
     def __init__(self, counts: Mapping[str, int], address: str) -> None:
         self._counts = counts
@@ -77,17 +86,6 @@ class _Others(Mapping[str, int]):
         return len(self._counts)
 
 
-class _Outgoing:
-    """A connection that this side opens, until it is open."""
-
-    __slots__ = ("queue", "size", "target")
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.queue: list[Event | PreparedMessage] = []
-        self.size = 0
-
-
 class EndpointCore:
     """What :class:`~wsproto_sip.server.endpoint.Endpoint` is made of; see there."""
 
@@ -100,7 +98,7 @@ class EndpointCore:
         self._passes = [now] * config.shards
         # Connections whose output, transport or deadline may have changed.
         self._touched: dict[int, Entry] = {}
-        self._outgoing: dict[int, _Outgoing] = {}
+        self._outgoing: dict[int, Outgoing] = {}
         self._by_target: dict[Target, int] = {}
         self._targets: dict[int, Target] = {}
         self._connects: list[Connect] = []
@@ -112,7 +110,8 @@ class EndpointCore:
         self._drained_by: float | None = None
         # Sessions with work left over.
         self._busy: dict[int, None] = {}
-        #: How often a listener or a policy raised an exception, which was dropped.
+        #: How often a listener or a policy raised an exception, which was dropped, or a policy
+        #: decided what cannot be done.
         self.errors = 0
 
     def __len__(self) -> int:
@@ -124,12 +123,16 @@ class EndpointCore:
         """Whether :meth:`drain` was called."""
         return self._drained_by is not None
 
+    def shard_of(self, cid: int) -> int:
+        """The shard that keeps a connection's deadlines."""
+        return cid % len(self._timers)
+
     def on_closed(self, listener: Callable[[Closed], object]) -> None:
         """Has every ending told to a listener too, at once.
 
         Args:
-            listener: Called with each :class:`Closed`. An exception that it raises is counted and
-                dropped.
+            listener: Called with each :class:`Closed`, when the connection is out of the table. It
+                may call the endpoint. An exception that it raises is counted and dropped.
         """
         self._listeners.append(listener)
 
@@ -179,19 +182,22 @@ class EndpointCore:
             uri: A ``ws`` or ``wss`` URI.
             now: The time.
             subprotocol: The sub-protocol to offer.
-            reuse: Whether a connection to the same target and with the same sub-protocol will do.
+            reuse: Whether a connection to the same target and with the same sub-protocol will do,
+                if it is open or being opened.
 
         Returns:
-            The connection's id. Messages may be sent at once; they wait until it is open.
+            The connection's id. Whole messages may be sent at once; they wait until it is open.
 
         Raises:
-            ValueError: It is not such a URI.
+            ValueError: It is not such a URI, or no token of a sub-protocol.
             CapacityError: There are too many connections, or the endpoint drains.
         """
         target = Target.parse(uri, subprotocol)
         known = self._by_target.get(target)
         if reuse and known is not None:
-            return known
+            state = self._entry(known).session.state
+            if state is ConnectionState.CONNECTING or state is ConnectionState.OPEN:
+                return known
         bound = self.config.max_connections
         if self.draining or (bound is not None and len(self.registry) >= bound):
             raise CapacityError(f"no room for a connection to {target.authority}")
@@ -199,7 +205,7 @@ class EndpointCore:
         session = Session(ConnectionType.CLIENT, now=now, config=config)
         peer = (target.host.strip("[]"), target.port)
         entry = self.registry.add(session, peer, None, target.secure, now)
-        self._outgoing[entry.cid] = _Outgoing(target)
+        self._outgoing[entry.cid] = Outgoing(target)
         self._by_target[target] = entry.cid
         self._targets[entry.cid] = target
         self._connects.append(Connect(entry.cid, peer[0], target.port, target.secure))
@@ -251,9 +257,9 @@ class EndpointCore:
             now: The time.
 
         Returns:
-            What happened on this connection: messages, ``Ping``, ``Pong``, ``CloseConnection``
-            and ``RejectConnection`` as a session gives them, and :class:`Opened`,
-            :class:`AdmissionPending` and :class:`Closed`.
+            What happened on this connection, which is messages, ``Ping``, ``Pong``,
+            ``CloseConnection`` and ``RejectConnection`` as a session gives them, and
+            :class:`Opened`, :class:`AdmissionPending` and :class:`Closed`.
         """
         entry = self.registry.get(cid)
         if entry is None:
@@ -261,7 +267,7 @@ class EndpointCore:
         session = entry.session
         events = session.receive(data, now)
         self.registry.touch(entry, now)
-        if session.touched:
+        if session.touched or not session.config.whole_messages:
             return self._handle(entry, events, now)
         if events:
             self.statistics.frames_received(session.subprotocol, len(events))
@@ -273,41 +279,33 @@ class EndpointCore:
         """Sends an event on a connection; :meth:`take_output` has the octets.
 
         Args:
-            cid: The connection. One that is still being opened takes messages too, up to its
-                bounds.
+            cid: The connection. One that this side is still opening takes whole messages too, up
+                to its bounds.
             event: A message or a piece of one, ``Ping``, ``Pong`` or ``CloseConnection``.
             now: The time.
 
         Raises:
             UnknownConnectionError: There is no such connection.
-            LocalProtocolError: The event may not be sent now.
+            LocalProtocolError: The event may not be sent now, or its contents not at all.
+            TypeError: It is not an event that can be sent.
         """
         entry = self._entry(cid)
         outgoing = self._outgoing.get(cid)
         if outgoing is not None:
-            self._enqueue(outgoing, event)
+            config = self.config
+            outgoing.add(
+                event,
+                max_messages=config.max_queued_messages,
+                max_octets=config.max_queued_bytes,
+            )
             return
-        if isinstance(event, Request | AcceptConnection | RejectConnection):
-            raise LocalProtocolError("handshakes are answered by the policies")
+        if entry.handshaking:
+            raise LocalProtocolError(f"connection {cid} is not open")
         entry.session.send(event, now)
         self.registry.touch(entry, now)
-        if not isinstance(event, CloseConnection | Ping | Pong):
+        if type(event) not in _CONTROLS:
             self.statistics.frames_transmitted(entry.session.subprotocol, 1)
-        self._note(entry)
-
-    def _enqueue(self, outgoing: _Outgoing, event: Event | PreparedMessage) -> None:
-        message = event.message if isinstance(event, PreparedMessage) else event
-        if not isinstance(message, TextMessage | BytesMessage):
-            raise LocalProtocolError("only messages can wait for a connection")
-        size = len(message.data)
-        config = self.config
-        if (
-            len(outgoing.queue) >= config.max_queued_messages
-            or outgoing.size + size > config.max_queued_bytes
-        ):
-            raise LocalProtocolError("too much waits for the connection to open")
-        outgoing.queue.append(event)
-        outgoing.size += size
+        self._touched[cid] = entry
 
     def transport_backlog(self, cid: int, octets: int, now: float) -> None:
         """Tells how much of a connection's output its transport has not taken yet.
@@ -326,7 +324,8 @@ class EndpointCore:
         """Takes what is to be done with the transports, of every connection with anything to do.
 
         Returns:
-            Octets and actions; call it after every other call.
+            Octets and actions; call it after every other call. An action is told once, and again
+            only with octets that are left for it.
         """
         outputs: list[Output] = []
         touched, self._touched = self._touched, {}
@@ -339,7 +338,8 @@ class EndpointCore:
             session.touched = False
             self._schedule(entry)
             action = session.transport_action
-            if data or action is not TransportAction.NONE:
+            if data or action is not entry.action:
+                entry.action = action
                 outputs.append(Output(cid, data, action))
         return outputs
 
@@ -348,7 +348,7 @@ class EndpointCore:
     def close(
         self, cid: int, code: int = 1000, reason: str = "Normal closure", *, now: float
     ) -> None:
-        """Begins to close a connection; once more ends it at once.
+        """Begins to close a connection, or answers the peer's close frame; once more ends it.
 
         Args:
             cid: The connection.
@@ -363,14 +363,12 @@ class EndpointCore:
         self._close(self._entry(cid), code, reason, now, Cause.LOCAL)
 
     def _close(self, entry: Entry, code: int, reason: str, now: float, cause: Cause) -> None:
-        session = entry.session
-        if session.state is ConnectionState.OPEN or (
-            session.state is ConnectionState.CONNECTING and entry.cid not in self._outgoing
-        ):
-            session.close(code, reason, now=now, cause=cause)
+        state = entry.session.state
+        if state in _CLOSABLE and entry.cid not in self._outgoing:
+            entry.session.close(code, reason, now=now, cause=cause)
+            self._note(entry)
         else:
             self._end(entry, now, cause)
-        self._note(entry)
 
     def _end(self, entry: Entry, now: float, cause: Cause) -> None:
         events = self._handle(entry, entry.session.abort(now=now, cause=cause), now)
@@ -387,17 +385,14 @@ class EndpointCore:
     def _note(self, entry: Entry) -> None:
         """Notes that a session was touched."""
         self._touched[entry.cid] = entry
-        self._schedule(entry)
 
     def _schedule(self, entry: Entry) -> None:
+        """Notes when a session has to be looked at next."""
         cid = entry.cid
-        if cid not in self.registry:
-            return
-        session = entry.session
-        when = session.next_deadline()
-        if session.has_work:
-            self._busy[cid] = None
-        self._timers[cid % len(self._timers)].set(cid, when)
+        if cid in self.registry:
+            if entry.session.has_work:
+                self._busy[cid] = None
+            self._timers[cid % len(self._timers)].set(cid, entry.session.next_deadline())
 
     def _handle(self, entry: Entry, events: list[Event], now: float) -> list[Event]:
         """Does what has to follow from a session's events, and gives those for the caller."""
@@ -407,7 +402,8 @@ class EndpointCore:
         for event in events:
             kind = type(event)
             if kind is TextMessage or kind is BytesMessage:
-                messages += 1
+                # The other frames of a message are counted apart.
+                messages += event.message_finished  # type: ignore[attr-defined]
             elif kind is Ping or kind is CloseConnection:
                 controls += 1
             elif kind is Pong:
@@ -479,41 +475,47 @@ class EndpointCore:
         given: list[Event] = []
         if entry is not None and entry.pending is not None:
             pending, entry.pending = entry.pending, None
-            request = pending.so_far.context.request
-            outcome = self._ask(self.config.policies.resume, pending, answer, now)
-            self._conclude(entry, outcome, request, now, given)
+            if entry.session.state is ConnectionState.CONNECTING:
+                request = pending.so_far.context.request
+                outcome = self._ask(self.config.policies.resume, pending, answer, now)
+                self._conclude(entry, outcome, request, now, given)
         return given
 
     def _conclude(
         self, entry: Entry, outcome: Outcome, request: Request, now: float, given: list[Event]
     ) -> None:
         session = entry.session
+        if session.state is not ConnectionState.CONNECTING:
+            # A policy has closed the connection that it was asked about.
+            return
         if isinstance(outcome, Pending):
             entry.pending = outcome
             given.append(AdmissionPending(entry.cid, outcome.question))
             return
-        if isinstance(outcome, Accept):
-            extensions = self.config.extensions(outcome.subprotocol)
-            try:
+        accepted: Accept | None = None
+        try:
+            if isinstance(outcome, Accept):
+                extensions = self.config.extensions(outcome.subprotocol)
                 session.send(outcome.event(extensions), now)
-            except LocalProtocolError:
-                # A policy chose what was not offered.
-                self.errors += 1
-                outcome = Reject(500, "the policies do not fit the request")
-        if isinstance(outcome, Reject):
-            entry.refused = True
-            self.statistics.handshake_failed()
-            if session.state is ConnectionState.CONNECTING:
+                accepted = outcome
+            else:
                 for event in outcome.events():
                     session.send(event, now)
-            self._note(entry)
+        except Exception:
+            # A policy decided what was not offered or cannot be sent, or a hook raised something.
+            self.errors += 1
+            session.send(RejectConnection(status_code=500), now)
+        self._note(entry)
+        if accepted is None:
+            entry.refused = True
+            self.statistics.handshake_failed()
             return
-        context = outcome.context
+        context = accepted.context
         peer = (context.peer_address, context.peer_port)
         if peer != entry.peer:
             self.registry.move(entry, peer)
         entry.secure = context.secure
-        entry.identity = outcome.identity
+        entry.identity = accepted.identity
         self._opened(entry, request, now, given)
         # What the client sent behind its request.
         given += self._handle(entry, session.receive(b"", now), now)
@@ -524,14 +526,20 @@ class EndpointCore:
         session = entry.session
         self.registry.opened(entry)
         self.statistics.connection_opened(session.subprotocol)
-        # Multiples of the golden ratio leave no two of them close together.
-        session.keepalive.spread(1 - entry.cid * _GOLDEN % 1)
+        self._spread(entry, now)
         given.append(Opened(entry.cid, session.subprotocol, entry.identity, request))
         outgoing = self._outgoing.pop(entry.cid, None)
         if outgoing is not None:
             for event in outgoing.queue:
-                session.send(event, now)
-            self.statistics.frames_transmitted(session.subprotocol, len(outgoing.queue))
+                if session.state is ConnectionState.OPEN:
+                    # Else the transport's bound is below the queue's.
+                    session.send(event, now)
+                    self.statistics.frames_transmitted(session.subprotocol, 1)
+
+    def _spread(self, entry: Entry, now: float) -> None:
+        """Gives a connection its place in the keep-alive interval."""
+        # Multiples of the golden ratio leave no two of them close together.
+        entry.session.keepalive.spread(1 - entry.cid * _GOLDEN % 1, now)
 
     def _closed(self, entry: Entry, closed: ConnectionClosed, given: list[Event]) -> None:
         opened = not entry.handshaking

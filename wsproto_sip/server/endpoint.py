@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..events import Event, Ping, Pong
 from ..frame_protocol import CloseReason
@@ -45,9 +45,12 @@ from .endpoint_events import CapacityError
 from .registry import Entry
 
 if TYPE_CHECKING:
+    from ..config import SessionConfig
     from ..keepalive import KeepaliveConfig
 
 __all__ = ["Endpoint"]
+
+_STAYING: Final = frozenset([ConnectionState.CONNECTING, ConnectionState.OPEN])
 
 
 class Endpoint(EndpointCore):
@@ -71,17 +74,19 @@ class Endpoint(EndpointCore):
 
         Args:
             now: The time.
-            deadline: When all are gone; the last fifth of the time is for closing handshakes.
+            deadline: When all are gone; the last fifth of the time is for closing handshakes. At
+                once where it is past.
+
+        Raises:
+            ValueError: There is no end to the deadline.
         """
+        if not deadline < inf:
+            raise ValueError(f"not a deadline: {deadline!r}")
         self._drained_by = max(now, deadline)
         entries = list(self.registry)
         step = 0.8 * (self._drained_by - now) / max(1, len(entries))
         for number, entry in enumerate(entries):
             self._leaving.set(entry.cid, now + number * step)
-
-    def shard_of(self, cid: int) -> int:
-        """The shard that keeps a connection's deadlines."""
-        return cid % self.config.shards
 
     def next_deadline(self, shard: int | None = None) -> float | None:
         """When :meth:`handle_timeout` has to be called at the latest.
@@ -92,6 +97,7 @@ class Endpoint(EndpointCore):
         Returns:
             The time; one that is past where work is left over; None where nothing is waited for.
         """
+        self._settle()
         if self._busy or self._unread:
             return -inf
         shards = range(len(self._timers)) if shard is None else (shard,)
@@ -118,46 +124,61 @@ class Endpoint(EndpointCore):
         Returns:
             What happened, each with the connection it happened on.
         """
-        happened, self._unread = self._unread, []
+        self._settle()
+        happened: list[tuple[int, Event]] = []
         busy, self._busy = self._busy, {}
         cids = list(busy)
         for index in range(len(self._timers)) if shard is None else (shard,):
             if now >= self._passes[index] + self.config.timer_interval:
                 due = self._timers[index].pop_due(now, self.config.max_due)
-                if due:
+                if due and len(due) != self.config.max_due:
+                    # Else this pass goes on with the next call.
                     self._passes[index] = now
-                    cids += due
+                cids += due
         for cid in cids:
             entry = self.registry.get(cid)
             if entry is not None:
-                events = entry.session.handle_timeout(now)
-                happened += [(cid, event) for event in self._handle(entry, events, now)]
+                events = self._handle(entry, entry.session.handle_timeout(now), now)
+                if events:
+                    happened += [(cid, event) for event in events]
         if self._drained_by is not None and shard in (None, 0):
-            self._drain(now, happened)
-        return happened
+            self._drain(now, self._drained_by)
+        unread, self._unread = self._unread, []
+        return unread + happened
 
-    def _drain(self, now: float, happened: list[tuple[int, Event]]) -> None:
+    def _drain(self, now: float, deadline: float) -> None:
         for cid in self._leaving.pop_due(now):
             entry = self.registry.get(cid)
-            if entry is not None and entry.session.state is not ConnectionState.LOCAL_CLOSING:
+            if entry is not None and entry.session.state in _STAYING:
+                # The others are on their way out already.
                 self._close(entry, CloseReason.GOING_AWAY, "shutting down", now, Cause.SHUTDOWN)
-        if self._drained_by is not None and now >= self._drained_by:
+        if now >= deadline:
             for entry in self.registry:
                 self._end(entry, now, Cause.SHUTDOWN)
-        happened += self._unread
-        self._unread = []
+
+    def _settle(self) -> None:
+        """Looks at the deadlines of those whose output was not taken yet."""
+        for entry in self._touched.values():
+            self._schedule(entry)
 
     def set_keepalive(self, keepalive: KeepaliveConfig, now: float) -> None:
-        """Changes the keep-alive of all connections, and of those to come.
+        """Changes the keep-alive of all connections, and of those to come, profiles or not.
+
+        Those that are due by it are kept alive spread over the new interval.
 
         Args:
             keepalive: How from now on.
             now: The time.
         """
-        session = replace(self.config.session, keepalive=keepalive)
-        self.config = replace(self.config, session=session)
+        session = _kept_alive(self.config.session, keepalive)
+        client = self.config.client_session
+        if client is not None:
+            client = _kept_alive(client, keepalive)
+        self.config = replace(self.config, session=session, client_session=client)
         for entry in self.registry:
             entry.session.set_keepalive(keepalive, now)
+            if entry.session.keepalive.next_deadline() <= now:
+                self._spread(entry, now)
             self._note(entry)
 
     # -- management --------------------------------------------------------------------------------
@@ -190,7 +211,7 @@ class Endpoint(EndpointCore):
                     raise CommandError(Fault.CLOSING_FAILED, str(exc)) from exc
             case PingCommand() | PongCommand():
                 entry = self._commanded(command.id)
-                payload = entry.session.config.keepalive.application_data or b""
+                payload = entry.session.keepalive.config.application_data or b""
                 frame = Ping(payload) if isinstance(command, PingCommand) else Pong(payload)
                 try:
                     self.send(command.id, frame, now)
@@ -213,3 +234,11 @@ class Endpoint(EndpointCore):
         if entry is None:
             raise CommandError(Fault.UNKNOWN_CONNECTION)
         return entry
+
+
+def _kept_alive(config: SessionConfig, keepalive: KeepaliveConfig) -> SessionConfig:
+    """A configuration with another keep-alive, its profiles too."""
+    profiles = {
+        name: replace(profile, keepalive=keepalive) for name, profile in config.profiles.items()
+    }
+    return replace(config, keepalive=keepalive, profiles=profiles)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..lifecycle import TransportAction
 from ..states import ConnectionState
 from .commands import ConnectionInfo, DisplayState, DumpFilter, DumpOrder
 
@@ -54,12 +55,14 @@ class Entry:
         identity: Whom it was opened for.
         pending: The admission that waits for an answer.
         user_data: Whatever the owner wants to find here.
+        action: What the owner was last told to do with the transport.
         handshaking: Whether it is before the end of its handshake.
         refused: Whether its handshake was counted as failed.
         round_trip: The last round-trip time that was counted.
     """
 
     __slots__ = (
+        "action",
         "cid",
         "handshaking",
         "identity",
@@ -98,6 +101,7 @@ class Entry:
         self.identity: Identity | None = None
         self.pending: Pending | None = None
         self.user_data: object = None
+        self.action = TransportAction.NONE
         self.handshaking = True
         self.refused = False
         self.round_trip: float | None = None

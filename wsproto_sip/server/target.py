@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..utilities import is_token
+
 __all__ = ["Target"]
 
 # RFC 3986 §3, as far as RFC 6455 §3 lets it: no user information, no fragment, and no octet
@@ -48,8 +50,10 @@ class Target:
             The target; scheme and host in lower case, the default port filled in.
 
         Raises:
-            ValueError: It is not such a URI.
+            ValueError: It is not such a URI, or not a sub-protocol's name.
         """
+        if subprotocol is not None and not is_token(subprotocol.encode()):
+            raise ValueError(f"not a sub-protocol: {ascii(subprotocol)[:80]}")
         match = _URI.fullmatch(uri)
         if match is None:
             raise ValueError(f"not a ws or wss URI: {ascii(uri)[:200]}")
