@@ -20,6 +20,7 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..frame_protocol import CloseReason
@@ -63,6 +64,8 @@ class EndpointServer:
             it returns; an exception that it raises is logged and closes that connection with 1011.
         proxies: Networks whose connections begin with a header of the PROXY protocol, in front of
             TLS too.
+        clock: The time in seconds; the loop's if not given. Whoever moves another one has to call
+            :meth:`wake` then.
 
     Attributes:
         endpoint: The endpoint.
@@ -76,10 +79,12 @@ class EndpointServer:
         handler: Callable[[int, Event], object],
         *,
         proxies: TrustedNetworks | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.loop = asyncio.get_running_loop()
         self.proxies = proxies
+        self._clock = self.loop.time if clock is None else clock
         self._handler = handler
         self._transports: set[_Peer] = set()
         self._peers: dict[int, _Peer] = {}
@@ -87,6 +92,7 @@ class EndpointServer:
         self._stalled: set[_Peer] = set()
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: dict[int, asyncio.Task[None]] = {}
         self._buffer = memoryview(bytearray(_READ_SIZE))
@@ -95,7 +101,7 @@ class EndpointServer:
 
     def now(self) -> float:
         """The time on the clock that the endpoint is driven with."""
-        return self.loop.time()
+        return self._clock()
 
     async def listen(
         self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None
@@ -139,7 +145,7 @@ class EndpointServer:
         """
         now = self.now()
         self.endpoint.drain(now, now + seconds)
-        self._pump_timeouts()
+        self.wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + 1):
                 await self._emptied()
@@ -199,19 +205,17 @@ class EndpointServer:
         for connect in endpoint.take_connects():
             self._connecting[connect.cid] = self.spawn(self._connect(connect))
         deadline = endpoint.next_deadline()
-        if deadline is not None:
-            when = max(deadline, self.now())
-            timer = self._timer
-            if timer is None or timer.when() > when:
-                if timer is not None:
-                    timer.cancel()
-                self._timer = self.loop.call_at(when, self._on_timer)
+        if deadline is not None and (self._timer is None or deadline < self._due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = deadline
+            self._timer = self.loop.call_later(max(deadline - self.now(), 0), self.wake)
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._pump_timeouts()
-
-    def _pump_timeouts(self) -> None:
+    def wake(self) -> None:
+        """Does what is due; at deadlines it is called by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for cid, event in self.endpoint.handle_timeout(self.now()):
             self._handle(cid, event)
         for peer in list(self._stalled):

@@ -1,0 +1,578 @@
+"""An endpoint on asyncio, with sockets of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.asyncio.client import connect as dial
+from websockets.exceptions import ConnectionClosedError
+
+from tests.peers._support import HOST, Endpoint, connected, request, run
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    Pong,
+    TextMessage,
+)
+from wsproto_sip.keepalive import KeepaliveConfig
+from wsproto_sip.lifecycle import Cause
+from wsproto_sip.limits import Limits
+from wsproto_sip.policy.forwarded import TrustedNetworks
+from wsproto_sip.server.endpoint_config import EndpointConfig
+
+from ._endpoint import CLIENT_TLS, SERVER_TLS, Running, open_files, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PROXIES = TrustedNetworks(["127.0.0.0/8"])
+V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n"
+V2 = (
+    b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x14"
+    + bytes([192, 0, 2, 7, 198, 51, 100, 1])
+    + struct.pack(">HH", 4711, 443)
+    # TLS on the client's side: a record of type 0x20.
+    + b"\x20\x00\x05\x01\x00\x00\x00\x00"
+)
+
+
+def url(running: Running, scheme: str = "ws") -> str:
+    return f"{scheme}://{HOST}:{running.port}/"
+
+
+@asynccontextmanager
+async def joined(running: Running) -> AsyncIterator[Endpoint]:
+    """A client whose handshake is done."""
+    async with connected(running.port, opening=request(running.port)) as client:
+        await client.expect(AcceptConnection)
+        yield client
+
+
+async def gone(reader: asyncio.StreamReader) -> bool:
+    """Whether the other end drops the connection without a word."""
+    try:
+        return await reader.read() == b""
+    except ConnectionError:
+        return True
+
+
+# -- messages -------------------------------------------------------------------------------------
+
+
+def test_messages_go_there_and_back() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            async with joined(running) as client:
+                await client.send(TextMessage("one"), BytesMessage(b"\x00two"), Ping(b"?"))
+                assert await client.expect(Pong) == Pong(b"?")
+                assert [await client.message(), await client.message()] == ["one", b"\x00two"]
+                await client.send(CloseConnection(1000, "bye"))
+                assert await client.expect(CloseConnection) == CloseConnection(1000, "bye")
+                assert await client.end() == b""
+            [closed] = await running.closed()
+            [opened] = await running.opened()
+        assert opened.cid == closed.cid == 1
+        assert (closed.address, closed.opened, closed.closed.cause) == (HOST, True, Cause.REMOTE)
+        assert closed.closed.code == 1000
+
+    run(scenario())
+
+
+def test_a_flood_of_small_messages_is_answered_in_order() -> None:
+    async def scenario() -> None:
+        texts = [TextMessage(str(number)) for number in range(5000)]
+        async with serving() as running, joined(running) as client:
+            await client.send(*texts)
+            assert [await client.message() for _ in texts] == [text.data for text in texts]
+
+    run(scenario())
+
+
+def test_who_does_not_read_is_not_read_from() -> None:
+    limits = Limits(max_message_size=1 << 20, max_outgoing=4 << 20)
+    size, count = 1 << 18, 64
+
+    async def scenario() -> None:
+        config = EndpointConfig(session=SessionConfig(limits=limits))
+        async with serving(config) as running, joined(running) as client:
+            for number in range(count):
+                message = BytesMessage(bytes([number]) * size)
+                # Without back-pressure this would end with 1008.
+                client.writer.write(client.connection.send(message))
+            for number in range(count):
+                assert await client.message() == bytes([number]) * size
+
+    run(scenario())
+
+
+def test_a_handler_that_fails_costs_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(cid: int, event: Event) -> None:
+        if event == TextMessage("fail"):
+            raise RuntimeError("out of order")
+
+    async def scenario() -> None:
+        async with (
+            serving(handler=handler) as running,
+            dial(url(running)) as other,
+            dial(url(running)) as websocket,
+        ):
+            await websocket.send("fail")
+            with pytest.raises(ConnectionClosedError):
+                await websocket.recv()
+            assert (websocket.close_code, websocket.close_reason) == (1011, "internal error")
+            await other.send("still here")
+            assert await other.recv() == "still here"
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+    assert caplog.messages == ["connection 2: the handler failed"]
+
+
+def test_a_handler_may_fail_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(cid: int, event: Event) -> None:
+        raise RuntimeError("always")
+
+    async def scenario() -> None:
+        async with serving(handler=handler) as running:
+            with pytest.raises(ConnectionClosedError):
+                async with dial(url(running)) as websocket:
+                    await websocket.recv()
+            await running.closed()
+
+    run(scenario())
+    assert set(caplog.messages) == {"connection 1: the handler failed"}
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+def test_what_was_sent_before_the_end_of_input_is_answered() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            async with joined(running) as client:
+                await client.send(TextMessage("last words"))
+                client.writer.write_eof()
+                assert await client.message() == "last words"
+                assert await client.end() == b""
+            [closed] = await running.closed()
+        assert (closed.closed.code, closed.closed.cause) == (1006, Cause.END_OF_INPUT)
+
+    run(scenario())
+
+
+def test_a_close_frame_is_not_lost_with_what_is_not_read() -> None:
+    """Closing a socket on unread octets would reset it, and take the close frame away."""
+
+    async def scenario() -> None:
+        config = EndpointConfig(session=SessionConfig(limits=Limits(max_message_size=1000)))
+        async with serving(config) as running:
+            async with joined(running) as client:
+                await client.send(BytesMessage(bytes(8 << 20)))
+                closing = await client.expect(CloseConnection)
+                assert closing.code == 1009
+            await running.closed()
+
+    run(scenario())
+
+
+def test_who_never_ends_its_side_is_dropped() -> None:
+    async def scenario() -> None:
+        async with serving() as running, joined(running) as client:
+            await client.send(CloseConnection(1000))
+            await client.expect(CloseConnection)
+            assert await client.end() == b""
+            # The close deadline, and what a pass may be late.
+            running.advance(6)
+            [closed] = await running.closed()
+            assert closed.closed.cause is Cause.REMOTE
+            while running.server._transports:  # noqa: ASYNC110  # turns of the loop
+                await asyncio.sleep(0)
+
+    run(scenario())
+
+
+def test_a_transport_that_does_not_go_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsproto_sip.adapters.endpoint_server._LINGER", 0.01)
+
+    async def scenario() -> None:
+        async with serving() as running, joined(running) as client:
+            payload = BytesMessage(bytes(1 << 19))
+            client.writer.write(client.connection.send(payload))
+            # It asks for an answer, says that it sends no more, and does not read.
+            client.writer.write_eof()
+            await running.closed()
+            while running.server._transports:  # noqa: ASYNC110  # it is the test that looks
+                await asyncio.sleep(0.005)
+
+    run(scenario())
+
+
+def test_an_idle_handshake_ends() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            async with connected(running.port) as client:
+                while not len(running.endpoint):  # noqa: ASYNC110  # turns of the loop
+                    await asyncio.sleep(0)
+                running.advance(10)
+                assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
+            [closed] = await running.closed()
+        assert (closed.opened, closed.closed.cause) == (False, Cause.OPEN_TIMEOUT)
+
+    run(scenario())
+
+
+def test_keepalive_goes_by_the_clock() -> None:
+    keepalive = KeepaliveConfig(interval=30, answer_timeout=20, application_data=b"there?")
+
+    async def scenario() -> None:
+        config = EndpointConfig(session=SessionConfig(keepalive=keepalive))
+        async with serving(config) as running:
+            async with joined(running) as client:
+                running.advance(30)
+                assert await client.expect(Ping) == Ping(b"there?")
+                running.advance(20)
+                closing = await client.expect(CloseConnection)
+                assert (closing.code, closing.reason) == (1011, "keep-alive timed out")
+            [closed] = await running.closed()
+        assert closed.closed.cause is Cause.KEEPALIVE
+
+    run(scenario())
+
+
+def test_drain_sends_everybody_away() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            async with dial(url(running)) as one, dial(url(running)) as two:
+                running.server.stop_listening()
+                draining = asyncio.ensure_future(running.server.drain(10))
+                await one.wait_closed()
+                assert not draining.done()
+                running.advance(4)
+                await two.wait_closed()
+                await draining
+                assert (one.close_code, two.close_code) == (1001, 1001)
+            causes = [closed.closed.cause for closed in await running.closed(2)]
+        assert causes == [Cause.SHUTDOWN, Cause.SHUTDOWN]
+
+    run(scenario())
+
+
+def test_drain_does_not_wait_for_ever() -> None:
+    async def scenario() -> None:
+        async with serving() as running, joined(running) as client:
+            draining = asyncio.ensure_future(running.server.drain(0.5))
+            assert (await client.expect(CloseConnection)).code == 1001
+            running.advance(0.5)
+            await draining
+            assert await gone(client.reader)
+
+    run(scenario())
+
+
+def test_two_hundred_connections_leave_nothing() -> None:
+    async def one(running: Running) -> None:
+        async with joined(running) as client:
+            await client.send(TextMessage("hello"))
+            assert await client.message() == "hello"
+            await client.send(CloseConnection(1000))
+            await client.expect(CloseConnection)
+
+    async def scenario() -> None:
+        config = EndpointConfig(max_per_address=None, max_handshaking_per_address=None)
+        async with serving(config) as running:
+            files = open_files()
+            for _ in range(4):
+                await asyncio.gather(*(one(running) for _ in range(50)))
+            await running.closed(200)
+            while running.server._transports:  # noqa: ASYNC110  # turns of the loop
+                await asyncio.sleep(0)
+            assert len(running.endpoint) == 0
+            assert running.server._peers == {}
+            assert running.endpoint.next_deadline() is None
+            assert open_files() == files
+            timers = running.server.loop._scheduled  # type: ignore[attr-defined]
+            assert [timer for timer in timers if not timer.cancelled()] in (
+                [],
+                [running.server._timer],
+            )
+
+    # Without a timer of the test's own among those of the loop.
+    asyncio.run(scenario())
+
+
+# -- admission ------------------------------------------------------------------------------------
+
+
+def test_one_too_many_is_dropped() -> None:
+    async def scenario() -> None:
+        async with serving(EndpointConfig(max_per_address=1)) as running:
+            async with dial(url(running)), connected(running.port) as client:
+                assert await gone(client.reader)
+            assert len(running.endpoint.registry) in (0, 1)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("header", "secure", "port"),
+    [(V1, False, 443), (V2, True, 443)],
+    ids=["version 1", "version 2"],
+)
+@pytest.mark.parametrize("piecewise", [False, True])
+def test_a_trusted_proxy_names_the_client(
+    header: bytes, secure: bool, port: int, piecewise: bool
+) -> None:
+    async def scenario() -> None:
+        async with serving(proxies=PROXIES) as running, connected(running.port) as client:
+            opening = client.connection.send(request(running.port))
+            if piecewise:
+                for octet in header:
+                    await client.write(bytes([octet]))
+                await client.write(opening)
+            else:
+                await client.write(header + opening)
+            await client.expect(AcceptConnection)
+            [opened] = await running.opened()
+            entry = running.endpoint.registry.get(opened.cid)
+            assert entry is not None
+            assert entry.peer == ("192.0.2.7", 4711)
+            assert entry.local == ("198.51.100.1", port)
+            assert entry.secure is secure
+
+    run(scenario())
+
+
+def test_a_proxy_that_speaks_for_itself() -> None:
+    async def scenario() -> None:
+        async with serving(proxies=PROXIES) as running, connected(running.port) as client:
+            await client.write(b"PROXY UNKNOWN\r\n")
+            await client.send(request(running.port))
+            await client.expect(AcceptConnection)
+            [opened] = await running.opened()
+            entry = running.endpoint.registry.get(opened.cid)
+            assert entry is not None
+            assert entry.peer == client.writer.get_extra_info("sockname")
+
+    run(scenario())
+
+
+def test_a_proxy_header_is_not_guessed() -> None:
+    async def scenario() -> None:
+        trusted = TrustedNetworks(["192.0.2.0/24"])
+        async with serving(proxies=trusted) as running:
+            async with joined(running):
+                pass
+            async with connected(running.port) as client:
+                await client.write(V1 + b"\r\n")
+                assert (await client.reader.read()).startswith(b"HTTP/1.1 400 ")
+
+    run(scenario())
+
+
+def test_no_proxy_header_where_one_belongs(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with (
+            serving(proxies=PROXIES) as running,
+            connected(running.port, opening=request(running.port)) as client,
+        ):
+            assert await gone(client.reader)
+
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    assert caplog.messages == [f"{HOST}: no PROXY protocol header"]
+
+
+def test_a_proxy_header_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsproto_sip.adapters.endpoint_server._PROXY_TIMEOUT", 0.01)
+
+    async def scenario() -> None:
+        async with serving(proxies=PROXIES) as running, connected(running.port) as client:
+            await client.write(b"PROXY ")
+            assert await gone(client.reader)
+
+    run(scenario())
+
+
+def test_a_proxy_s_client_may_be_one_too_many() -> None:
+    async def scenario() -> None:
+        config = EndpointConfig(max_connections=0)
+        async with (
+            serving(config, proxies=PROXIES) as running,
+            connected(running.port) as client,
+        ):
+            await client.write(V1)
+            await client.send(request(running.port))
+            assert await gone(client.reader)
+
+    run(scenario())
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+def test_wss() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as running:
+            async with dial(url(running, "wss"), ssl=CLIENT_TLS, max_size=None) as websocket:
+                for message in ("hello", bytes(1 << 19)):
+                    await websocket.send(message)
+                    assert await websocket.recv() == message
+                [opened] = await running.opened()
+                entry = running.endpoint.registry.get(opened.cid)
+                assert entry is not None
+                assert entry.secure
+            [closed] = await running.closed()
+            assert closed.closed.cause is Cause.REMOTE
+
+    run(scenario())
+
+
+def test_a_proxy_s_header_stands_in_front_of_tls() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS, proxies=PROXIES) as running:
+            sock = socket.create_connection((HOST, running.port))
+            sock.sendall(V1)
+            async with dial(url(running, "wss"), sock=sock, ssl=CLIENT_TLS) as websocket:
+                await websocket.send("hello")
+                assert await websocket.recv() == "hello"
+                [opened] = await running.opened()
+                entry = running.endpoint.registry.get(opened.cid)
+                assert entry is not None
+                assert (entry.peer, entry.secure) == (("192.0.2.7", 4711), True)
+
+    run(scenario())
+
+
+def test_a_failed_tls_handshake_ends_the_connection() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as running:
+            async with connected(running.port) as client:
+                await client.write(b"GET / HTTP/1.1\r\n\r\n")
+                await client.reader.read()
+            [closed] = await running.closed()
+            assert not closed.opened
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["deadline", "client", "close", "at once"])
+def test_tls_that_does_not_begin(end: str) -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as running, connected(running.port) as client:
+            while not len(running.endpoint):  # noqa: ASYNC110  # turns of the loop
+                await asyncio.sleep(0)
+            if end == "at once":
+                # Before the task that does TLS has begun.
+                [peer] = running.server._transports
+                peer.transport.abort()
+            else:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            if end == "deadline":
+                running.advance(10)
+                assert await gone(client.reader)
+            elif end == "client":
+                client.writer.close()
+            elif end == "close":
+                await running.server.close()
+            [closed] = await running.closed()
+            assert not closed.opened
+
+    run(scenario())
+
+
+# -- connections of our own -----------------------------------------------------------------------
+
+
+def test_connecting() -> None:
+    async def scenario() -> None:
+        async with serving() as there, serving() as here:
+            cid = here.endpoint.connect(url(there), here.clock())
+            here.endpoint.send(cid, TextMessage("hello"), here.clock())
+            here.server.pump()
+            await here.opened()
+            # Both echo, for ever.
+            await there.seen(TextMessage, 3)
+            here.endpoint.close(cid, now=here.clock())
+            here.server.pump()
+            [closed] = await here.closed()
+            assert closed.closed.code == 1000
+            await there.closed()
+
+    run(scenario())
+
+
+def test_connecting_over_tls() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as there, serving() as here:
+            here.server.use_client_tls(CLIENT_TLS)
+            here.endpoint.connect(url(there, "wss"), here.clock())
+            here.server.pump()
+            await asyncio.gather(here.opened(), there.opened())
+
+    run(scenario())
+
+
+def test_connecting_trusts_the_system_s_certificates_alone() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as there, serving() as here:
+            here.endpoint.connect(url(there, "wss"), here.clock())
+            here.server.pump()
+            [closed] = await here.closed()
+            assert not closed.opened
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", f"{'a' * 64}.invalid"])
+def test_connecting_to_nobody(host: str) -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            running.endpoint.connect(f"ws://{host}/", running.clock())
+            running.server.pump()
+            [closed] = await running.closed()
+            assert (closed.opened, closed.closed.cause) == (False, Cause.END_OF_INPUT)
+
+    run(scenario())
+
+
+def test_connecting_takes_no_longer_than_a_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with serving() as running:
+            monkeypatch.setattr(running.server.loop, "create_connection", never)
+            running.endpoint.connect("ws://192.0.2.1/", running.clock())
+            running.server.pump()
+            await asyncio.sleep(0)
+            running.advance(10)
+            [closed] = await running.closed()
+            assert closed.closed.cause is Cause.OPEN_TIMEOUT
+
+    run(scenario())
+
+
+def test_a_transport_that_comes_too_late_is_dropped() -> None:
+    async def scenario() -> None:
+        async with serving() as there, serving() as here:
+            cid = here.endpoint.connect(url(there), here.clock())
+            here.server.pump()
+            here.endpoint.close(cid, now=here.clock())
+            here.endpoint.take_output()
+            here.server.wake()
+            await here.closed()
+            await there.closed()
+            assert [closed.opened for closed in await there.closed()] == [False]
+
+    run(scenario())
