@@ -29,6 +29,7 @@ from wsproto_sip.lifecycle import Cause
 from wsproto_sip.limits import Limits
 from wsproto_sip.policy.forwarded import TrustedNetworks
 from wsproto_sip.server.endpoint_config import EndpointConfig
+from wsproto_sip.server.endpoint_events import Writable
 
 from ._endpoint import CLIENT_TLS, SERVER_TLS, Running, open_files, serving
 
@@ -111,6 +112,57 @@ def test_who_does_not_read_is_not_read_from() -> None:
                 client.writer.write(client.connection.send(message))
             for number in range(count):
                 assert await client.message() == bytes([number]) * size
+
+    run(scenario())
+
+
+def test_who_is_paused_is_not_read_from() -> None:
+    async def scenario() -> None:
+        def handler(cid: int, event: Event) -> None:
+            if event == TextMessage("wait"):
+                running.endpoint.pause(cid, running.clock())
+
+        async with (
+            serving(handler=handler) as running,
+            joined(running) as client,
+            joined(running) as other,
+        ):
+            cid = (await running.opened())[0].cid
+            await client.send(TextMessage("wait"))
+            assert await client.message() == "wait"
+            await client.send(TextMessage("go"), TextMessage("on"))
+            await other.send(TextMessage("meanwhile"))
+            assert await other.message() == "meanwhile"
+            assert (cid, TextMessage("go")) not in running.events
+            running.endpoint.resume(cid, running.clock())
+            running.server.pump()
+            assert [await client.message() for _ in range(2)] == ["go", "on"]
+            # One that nobody has heard of is nothing.
+            running.endpoint.pause(99, running.clock())
+            running.endpoint.resume(99, running.clock())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("client_session", [None, SessionConfig()])
+def test_it_is_told_when_there_is_room_again(client_session: SessionConfig | None) -> None:
+    async def scenario() -> None:
+        limits = Limits(high_water=1000, max_outgoing=None)
+        config = EndpointConfig(SessionConfig(limits=limits), client_session=client_session)
+        async with serving(config) as running, joined(running) as client:
+            cid = (await running.opened())[0].cid
+            session = running.endpoint.registry.get(cid).session  # type: ignore[union-attr]
+            sent = 0
+            while session.writable:
+                running.endpoint.send(cid, BytesMessage(bytes(900)), running.clock())
+                running.server.pump()
+                sent += 1
+            assert Writable(cid) not in [event for _, event in running.events]
+            for _ in range(sent):
+                assert await client.message() == bytes(900)
+            # Once when its octets were handed out, and once when they had gone.
+            assert await running.seen(Writable, 2) == [Writable(cid)] * 2
+            assert session.writable
 
     run(scenario())
 

@@ -246,6 +246,17 @@ class EndpointServer:
             if not opened:
                 self.dispatch(connect.cid, self.endpoint.receive(connect.cid, None, self.now()))
 
+    def full_at(self) -> int:
+        """How much a transport may hold before it is full, in octets.
+
+        No more than the sessions take for it: then each hears when there is room again.
+        """
+        config = self.endpoint.config
+        sessions = [config.session, *config.session.profiles.values()]
+        if config.client_session is not None:
+            sessions.append(config.client_session)
+        return max(min(session.limits.high_water for session in sessions) - 1, 0)
+
     def new_buffer(self) -> memoryview:
         """What a transport may read into."""
         return self._buffer if _BUFFER_IS_SHARED else memoryview(bytearray(_READ_SIZE // 16))
@@ -318,6 +329,7 @@ class _Peer(asyncio.BufferedProtocol):
         self.transport = transport = cast("asyncio.Transport", transport)
         server = self._server
         server.joined(self)
+        transport.set_write_buffer_limits(server.full_at())
         peer, local = _address(transport, "peername"), _address(transport, "sockname")
         if self.cid is not None:
             server.entered(self.cid, self)
@@ -371,6 +383,7 @@ class _Peer(asyncio.BufferedProtocol):
             return
         self._tls = None
         self.transport = transport
+        transport.set_write_buffer_limits(server.full_at())
         early, self._early = self._early, b""
         if early:
             self._received(early)
@@ -401,9 +414,9 @@ class _Peer(asyncio.BufferedProtocol):
                 self.transport.pause_reading()
 
     def _has_work(self) -> bool:
-        """Whether the session still has to parse what was read before."""
+        """Whether the session still has to parse what was read before, or is paused."""
         entry = None if self.cid is None else self._server.endpoint.registry.get(self.cid)
-        return entry is not None and entry.session.has_work
+        return entry is not None and (entry.session.has_work or entry.session.paused)
 
     def read_if_wanted(self) -> None:
         """Reads again, when nothing speaks against it any more."""
@@ -482,6 +495,7 @@ class _Peer(asyncio.BufferedProtocol):
         self._full = False
         self._tell_backlog()
         self.read_if_wanted()
+        self._server.pump()
 
     def _tell_backlog(self) -> None:
         if self.cid is not None:

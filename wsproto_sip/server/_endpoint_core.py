@@ -39,6 +39,7 @@ from .endpoint_events import (
     Opened,
     Output,
     UnknownConnectionError,
+    Writable,
 )
 from .outgoing import Outgoing
 from .registry import Entry, Registry
@@ -317,8 +318,12 @@ class EndpointCore:
         """
         entry = self.registry.get(cid)
         if entry is not None:
-            entry.session.transport_backlog(octets, now)
+            session = entry.session
+            full = not session.writable
+            session.transport_backlog(octets, now)
             self._note(entry)
+            if full and session.writable:
+                self._unread.append((cid, Writable(cid)))
 
     def take_output(self) -> list[Output]:
         """Takes what is to be done with the transports, of every connection with anything to do.
@@ -331,7 +336,11 @@ class EndpointCore:
         touched, self._touched = self._touched, {}
         for cid, entry in touched.items():
             session = entry.session
+            full = not session.writable
             data = session.data_to_send()
+            if full and session.writable:
+                # As far as is known yet: the adapter may tell that its transport is full.
+                self._unread.append((cid, Writable(cid)))
             if session.controls_sent:
                 self.statistics.frames_transmitted(None, 0, session.controls_sent)
                 session.controls_sent = 0

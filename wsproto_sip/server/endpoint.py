@@ -181,6 +181,33 @@ class Endpoint(EndpointCore):
                 self._spread(entry, now)
             self._note(entry)
 
+    # -- holding back ------------------------------------------------------------------------------
+
+    def pause(self, cid: int, now: float) -> None:
+        """Holds back what a connection receives; its transport should not be read meanwhile.
+
+        Args:
+            cid: The connection; an unknown one is passed over.
+            now: The time.
+        """
+        entry = self.registry.get(cid)
+        if entry is not None:
+            entry.session.pause(now)
+            self._note(entry)
+
+    def resume(self, cid: int, now: float) -> None:
+        """Goes on after :meth:`pause`: what was held back comes with ``handle_timeout``, at once.
+
+        Args:
+            cid: The connection; an unknown one is passed over.
+            now: The time.
+        """
+        entry = self.registry.get(cid)
+        if entry is not None:
+            events = self._handle(entry, entry.session.resume(now), now)
+            self._unread += [(cid, event) for event in events]
+            self._busy[cid] = None
+
     # -- management --------------------------------------------------------------------------------
 
     def execute(self, command: Command, now: float) -> Result:

@@ -20,6 +20,7 @@ __all__ = [
     "Opened",
     "Output",
     "UnknownConnectionError",
+    "Writable",
 ]
 
 
@@ -67,6 +68,17 @@ class AdmissionPending(Event):
 
     cid: int
     question: object
+
+
+@dataclass(slots=True)
+class Writable(Event):
+    """A connection has room again, after ``limits.high_water`` octets or more have waited on it.
+
+    Args:
+        cid: Its id.
+    """
+
+    cid: int
 
 
 @dataclass(slots=True)
