@@ -18,6 +18,14 @@ __all__ = ["EndpointConfig", "subprotocol_profiles"]
 
 _SESSION: Final = SessionConfig()
 
+_BOUNDS: Final = (
+    "max_due",
+    "max_connections",
+    "max_per_address",
+    "max_handshaking",
+    "max_handshaking_per_address",
+)
+
 
 def _no_extensions(subprotocol: str | None) -> Sequence[Extension]:
     return ()
@@ -47,15 +55,25 @@ def subprotocol_profiles(session: SessionConfig) -> dict[str, SessionConfig]:
 class EndpointConfig:
     """How an endpoint behaves. Times are seconds; None switches a bound off.
 
+    The bounds on connections are for the moment a transport is accepted, when nothing is known but
+    its address: one more is dropped without a word. An address is the transport's own until a
+    policy that trusts a proxy has told whose connection it is, and is then counted for that client;
+    so behind a proxy those per address bound what it has open before that, and
+    :class:`~wsproto_sip.policy.capacity.CapacityPolicy`, which answers with 503 or 429, is what
+    bounds each client. Connections that this side opens count too, under the host they go to.
+
     Args:
         session: How the sessions of accepted connections behave.
         client_session: How those of connections behave that this side opens; None for the same.
         policies: Who is let in. Whether new connections are wanted at all is asked before.
         extensions: Gives the extensions to negotiate for a connection that will speak a certain
             sub-protocol, or none; fresh objects each time.
-        shards: Parts that the deadlines are kept in, 1 to 16, by id modulo their number.
-        timer_interval: Seconds between two passes over a shard; 0 for a pass whenever one is due.
-        max_due: Connections that one pass handles at the most; the others follow in the next.
+        shards: Parts that the deadlines are kept in, 1 to 16, by id modulo their number; fixed
+            for the endpoint's life.
+        timer_interval: Seconds between two passes over a shard, by which every deadline may be
+            late; 0 for a pass whenever one is due.
+        max_due: Connections that one call handles at the most in a shard; the next call, for
+            which it is time at once, goes on with the others.
         max_connections: Connections in all, before which no other is taken.
         max_per_address: Of one address.
         max_handshaking: Before the end of their handshake, in all.
@@ -121,3 +139,7 @@ class EndpointConfig:
             raise ValueError(f"shards must be 1 to 16: {self.shards!r}")
         if not 0 <= self.timer_interval <= 60:
             raise ValueError(f"timer_interval must be 0 to 60 seconds: {self.timer_interval!r}")
+        for name in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more: {value!r}")

@@ -1,0 +1,103 @@
+"""How an endpoint behaves, and what it makes of the module's parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.keepalive import Mechanism
+from wsproto_sip.limits import Limits
+from wsproto_sip.policy.decision import Continue, Decision, RequestContext
+from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
+from wsproto_sip.server.modparams import ModParamError, ModParams
+
+
+def anybody(context: RequestContext) -> Decision:
+    return Continue()
+
+
+def test_defaults_hold_on_a_public_address() -> None:
+    config = EndpointConfig()
+    assert (config.max_connections, config.max_per_address) == (10_000, 100)
+    assert (config.max_handshaking, config.max_handshaking_per_address) == (1000, 50)
+    assert (config.max_queued_messages, config.max_queued_bytes) == (16, 64 * 1024)
+    assert config.session == SessionConfig()
+    assert config.policies.policies == ()
+    assert list(config.extensions("sip")) == []
+
+
+@pytest.mark.parametrize("shards", [0, 17, -1])
+def test_shards_are_1_to_16(shards: int) -> None:
+    with pytest.raises(ValueError, match=f"shards must be 1 to 16: {shards}"):
+        EndpointConfig(shards=shards)
+
+
+@pytest.mark.parametrize("seconds", [-0.1, 60.1, float("nan")])
+def test_timer_intervals_are_0_to_60(seconds: float) -> None:
+    with pytest.raises(ValueError, match="timer_interval must be 0 to 60 seconds"):
+        EndpointConfig(timer_interval=seconds)
+
+
+def test_the_ends_of_the_ranges() -> None:
+    assert EndpointConfig(shards=1, timer_interval=0.0).shards == 1
+    assert EndpointConfig(shards=16, timer_interval=60.0).timer_interval == 60
+
+
+@pytest.mark.parametrize("name", ["max_due", "max_connections", "max_handshaking_per_address"])
+def test_bounds_of_nothing(name: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=f"{name} must be 1 or more"):
+            EndpointConfig(**{name: value})  # type: ignore[arg-type]
+    assert getattr(EndpointConfig(**{name: None}), name) is None  # type: ignore[arg-type]
+
+
+def test_nothing_may_wait() -> None:
+    assert EndpointConfig(max_queued_messages=0, max_queued_bytes=0).max_queued_messages == 0
+
+
+def test_profiles() -> None:
+    session = SessionConfig(close_timeout=3.0, limits=Limits(control_burst=7))
+    profiles = subprotocol_profiles(session)
+    assert sorted(profiles) == ["msrp", "sip"]
+    for profile in profiles.values():
+        assert profile.text_as_bytes
+        assert profile.close_timeout == 3.0
+        assert profile.limits.max_message_size == 64 * 1024
+        assert profile.limits.control_burst == 7
+    assert profiles["sip"].limits.max_fragments == 64
+    assert profiles["msrp"].limits.max_fragments == session.limits.max_fragments
+
+
+def test_from_modparams() -> None:
+    own = SessionConfig(text_as_bytes=True, max_age=5.0)
+    config = EndpointConfig.from_modparams(
+        {
+            "keepalive_mechanism": 2,
+            "keepalive_timeout": 30,
+            "keepalive_processes": 3,
+            "keepalive_interval": 4,
+            "sub_protocols": 1,
+        },
+        policies=[anybody],
+        session=SessionConfig(close_timeout=1.0, profiles={"sip": own}),
+        max_connections=7,
+    )
+    assert (config.shards, config.timer_interval, config.max_connections) == (3, 4.0, 7)
+    assert config.session.keepalive.mechanism is Mechanism.PONG
+    assert config.session.keepalive.interval == 30
+    assert config.session.close_timeout == 1.0
+    # The caller's own profile stands, the others are the usual ones.
+    assert config.session.profiles["sip"] is own
+    assert config.session.profiles["msrp"].keepalive == config.session.keepalive
+    assert config.policies.policies[0] is anybody
+    assert len(config.policies.policies) > 1
+
+
+def test_from_modparams_that_were_read_already() -> None:
+    params = ModParams.from_modparams({"keepalive_timeout": 77})
+    assert EndpointConfig.from_modparams(params).session.keepalive.interval == 77
+
+
+def test_what_the_module_refuses() -> None:
+    with pytest.raises(ModParamError, match="keepalive_processes"):
+        EndpointConfig.from_modparams({"keepalive_processes": 17})
