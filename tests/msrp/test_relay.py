@@ -997,3 +997,8 @@ class RelayMachine(RuleBasedStateMachine):
 
 RelayMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestRelayMachine = RelayMachine.TestCase
+
+
+def test_what_others_have_to_know_of_its_configuration() -> None:
+    relay = MsrpRelay(CONFIG)
+    assert (relay.limits, list(relay.peers)) == (CONFIG.limits, ["bob"])

@@ -17,6 +17,7 @@ from .authentication import (
     answer_challenge,
     verify_server,
 )
+from .binding import LinkOutput, MsrpApplication
 from .chunking import (
     DEFAULT_CHUNK_SIZE,
     MessageSplitter,
@@ -73,12 +74,14 @@ __all__ = [
     "FailureReport",
     "ForwardToPeer",
     "Ha1",
+    "LinkOutput",
     "MessageAborted",
     "MessageDelivered",
     "MessageFailed",
     "MessageReceived",
     "MessageSent",
     "MessageSplitter",
+    "MsrpApplication",
     "MsrpChunk",
     "MsrpEvent",
     "MsrpLimits",

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..typing import Entropy, Headers
 from .authentication import Accepted, DigestServer
 from .chunking import reported_range
+from .limits import MsrpLimits
 from .message import (
     FailureReport,
     MsrpChunk,
@@ -95,6 +97,16 @@ class MsrpRelay:
         self._waiting: OrderedDict[Connection, float] = OrderedDict()
 
     # -- what there is ---------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> MsrpLimits:
+        """The bounds."""
+        return self._limits
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The names of the configured peers."""
+        return self._peers.keys()
 
     @property
     def connections(self) -> int:
