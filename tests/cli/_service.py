@@ -1,0 +1,164 @@
+"""``wsproto-sip serve`` as a process, and a client that sees every frame."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from wsproto_sip.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMAND = [sys.executable, "-m", "wsproto_sip"]
+
+#: What stops a test that hangs; nothing waits for it.
+HANGS = 30
+
+
+class Service:
+    """A running server.
+
+    Args:
+        process: Its process.
+
+    Attributes:
+        process: As above.
+        announced: What it said at the start.
+        url: Where it listens.
+        places: How to give it commands, by the option of ``ctl``.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.announced: list[str] = []
+        self.places: dict[str, str] = {}
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.announced.append(line.rstrip("\n"))
+            if " ctl --" in line:
+                words = shlex.split(line)
+                self.places[words[-3]] = words[-2]
+            if line.startswith("Ctrl-C"):
+                break
+        assert self.announced, process.communicate()[1]
+        self.url = self.announced[0].removeprefix("Listening on ")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.url.partition("//")[2].rstrip("/").rpartition(":")
+        return host, int(port)
+
+    def ctl(self, *arguments: str, place: str = "--socket") -> tuple[int, str, str]:
+        """Runs ``wsproto-sip ctl``, in this process: exit code, standard output and error."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(["ctl", place, self.places[place], *arguments])
+            except SystemExit as exit:
+                code = int(str(exit.code))
+        return code, out.getvalue(), err.getvalue()
+
+    def call(self, method: str, *params: object) -> Any:
+        """Calls a command through the Unix socket: its result, or its error."""
+        message = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(HANGS)
+            sock.connect(self.places["--socket"])
+            sock.sendall(json.dumps(message).encode() + b"\n")
+            with sock.makefile("rb") as stream:
+                reply = json.loads(stream.readline())
+        return reply["result"] if "result" in reply else reply["error"]
+
+    def reload(self) -> str:
+        """Has it read its files again: the line that says so."""
+        self.process.send_signal(signal.SIGHUP)
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, list[str]]:
+        """Stops it: what it still said, and what it logged."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=HANGS)
+        return out, err.splitlines()
+
+
+@contextlib.contextmanager
+def launched(*arguments: str) -> Iterator[Service]:
+    """A server on a free port, unless the arguments name one; killed at the end."""
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Service(process)
+        finally:
+            process.kill()
+
+
+class FrameClient:
+    """A client that sees every frame and answers none but as the library's protocol does.
+
+    Args:
+        service: The server.
+        subprotocols: What is offered.
+    """
+
+    def __init__(self, service: Service, subprotocols: Sequence[Any] = ()) -> None:
+        self.protocol = ClientProtocol(
+            parse_uri(service.url), subprotocols=list(subprotocols) or None
+        )
+        self.socket = socket.create_connection(service.address, HANGS)
+        self._events: list[Any] = []
+        self.protocol.send_request(self.protocol.connect())
+        self._write()
+        self.response = self.event()
+        assert isinstance(self.response, Response)
+
+    def __enter__(self) -> FrameClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def _write(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                self.socket.sendall(data)
+
+    def event(self) -> Any:
+        """What comes next."""
+        while not self._events:
+            data = self.socket.recv(65536)
+            if data:
+                self.protocol.receive_data(data)
+            else:
+                self.protocol.receive_eof()
+            self._events += self.protocol.events_received()
+            self._write()
+            assert data or self._events
+        return self._events.pop(0)
+
+    def frame(self) -> Frame:
+        """The next frame."""
+        frame = self.event()
+        assert isinstance(frame, Frame)
+        return frame
