@@ -1,0 +1,67 @@
+"""docs/kamailio.md leaves nothing of the guide out, names tests that exist, and shows what is."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+from functools import cache
+from pathlib import Path
+
+from wsproto_sip.server.commands import COMMAND_NAMES
+from wsproto_sip.server.modparams import ModParams
+from wsproto_sip.server.statistics import MODULE_STATISTICS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TEXT = (ROOT / "docs" / "kamailio.md").read_text(encoding="utf-8")
+
+
+def rows() -> list[list[str]]:
+    """The cells of all tables, without headings."""
+    found = []
+    for line in TEXT.split("\n"):
+        if line.startswith(("| `", "| MI")):
+            found.append([cell.strip(" ") for cell in line.strip("|").split(" | ")])
+    return found
+
+
+def first_cells() -> set[str]:
+    return {name for row in rows() for name in re.findall(r"`([a-z_:.]+)", row[0])}
+
+
+@cache
+def names_in(path: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+def test_everything_of_the_guide_has_a_row() -> None:
+    parameters = {name for name in ModParams.__dataclass_fields__ if name != "notes"}
+    functions = {"ws_handle_handshake", "ws_close"}
+    everything = parameters | functions | {*COMMAND_NAMES, *MODULE_STATISTICS, "websocket:closed"}
+    assert first_cells() == everything
+    assert len(MODULE_STATISTICS) == 25
+
+
+def test_every_named_test_exists() -> None:
+    for row in rows():
+        assert re.search(r"`tests/[^`]+::test_[^`]+`", row[-1]), row
+    named = re.findall(r"`(tests/[^`:]+)::([^`]+)`", TEXT)
+    assert len(named) > 50
+    assert [f"{path}::{name}" for path, name in named if name not in names_in(path)] == []
+
+
+def test_the_examples_do_what_they_show() -> None:
+    blocks = re.findall(r"^```pycon\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    test = doctest.DocTestParser().get_doctest("".join(blocks), {}, "page", "kamailio.md", 0)
+    report: list[str] = []
+    results = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    assert results.failed == 0, "".join(report)
+    assert results.attempted > 30
+
+
+def test_no_example_is_left_out() -> None:
+    headings = "\n".join(line for line in TEXT.split("\n") if re.match(r"(?:### )?1\.\d", line))
+    assert "1.3 to 1.9" in headings
+    for number in (1, *range(3, 13)):
+        assert re.search(rf"(?:### |^)1\.{number} ", headings, re.MULTILINE), number
