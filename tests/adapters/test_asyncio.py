@@ -1,0 +1,472 @@
+"""The asyncio adapter: the suite on both loops, back-pressure, cancellation, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from wsproto_sip.adapters.asyncio import (
+    Connection,
+    ConnectionClosedError,
+    Server,
+    connect,
+    open_connection,
+    serve,
+)
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.lifecycle import Cause
+from wsproto_sip.session import Session
+from wsproto_sip.utilities import LocalProtocolError
+
+from ._suite import BOUND, HOST, Behaviour, echo, nothing_left_behind, peer, reset, turns
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from ._suite import End
+
+
+class OnAsyncio(Behaviour):
+    """The suite, with a check that nothing is left behind."""
+
+    @asynccontextmanager
+    async def serving(
+        self, program: Callable[[End], Awaitable[object]], **options: Any
+    ) -> AsyncIterator[int]:
+        async with serve(program, HOST, 0, **options) as server:
+            yield server.addresses[0][1]
+        assert not server.connections
+        assert not server._tasks
+
+    @asynccontextmanager
+    async def client(self, uri: str, **options: Any) -> AsyncIterator[End]:
+        async with connect(uri, **options) as connection:
+            yield connection
+        assert connection._lost.done()
+
+    def run(self, scenario: Coroutine[Any, Any, None]) -> None:
+        async def checked() -> None:
+            async with nothing_left_behind():
+                await scenario
+
+        super().run(checked())
+
+
+class TestStandardLoop(OnAsyncio):
+    """On the event loop of the standard library."""
+
+
+class TestUvloop(OnAsyncio):
+    """On uvloop."""
+
+    def loop_run(self, scenario: Coroutine[Any, Any, None]) -> None:
+        uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(scenario)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(BOUND), nothing_left_behind():
+            await scenario
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def pair(
+    *, config: SessionConfig | None = None, **options: Any
+) -> AsyncIterator[tuple[Connection, Connection]]:
+    """A server's and a client's connection, both of ours."""
+    config = config or SessionConfig()
+    there: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+    async def program(connection: Connection) -> None:
+        there.set_result(connection)
+        await connection.wait_closed()
+
+    async with (
+        serve(program, HOST, 0, config=config, **options) as server,
+        connect(f"ws://{HOST}:{server.addresses[0][1]}", config=config) as client,
+    ):
+        yield await there, client
+
+
+class TestBackPressure:
+    """Neither side takes in or gives out more than its bounds."""
+
+    def test_nobody_receives(self) -> None:
+        """The sender is stopped; every message is received later, in order."""
+        size, count = 10_000, 3000
+
+        async def scenario() -> None:
+            async with pair() as (server, client):
+
+                async def send() -> None:
+                    for number in range(count):
+                        await client.send(number.to_bytes(4, "big") + bytes(size))
+
+                sending = asyncio.create_task(send())
+                await turns(lambda: not client.writable and not server.transport.is_reading())
+                # A queue's worth of messages, and one read behind it.
+                limits = server.session.config.limits
+                assert len(server._messages) <= limits.max_queued_messages
+                assert sum(map(len, server._messages)) <= limits.max_queued_bytes + 65536
+                assert len(server.session._input) <= 65536
+                assert client.transport.get_write_buffer_size() <= 65536 + size + 20
+                assert not sending.done()
+                for number in range(count):
+                    message = await server.recv()
+                    assert message == number.to_bytes(4, "big") + bytes(size)
+                await sending
+
+        run(scenario())
+
+    def test_pings_are_answered_at_last(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                for number in range(17):
+                    await client.send(str(number))
+                ping = asyncio.create_task(client.ping())
+                await turns(lambda: server.session.paused)
+                assert not ping.done()
+                assert [await server.recv() for _ in range(17)] == list(map(str, range(17)))
+                await ping
+
+        run(scenario())
+
+    def test_a_transport_that_takes_nothing(self) -> None:
+        """Who sends waits, and the send timeout ends the connection."""
+
+        async def scenario() -> None:
+            async with pair(config=SessionConfig(send_timeout=0.05)) as (server, client):
+                client.transport.pause_reading()
+                while server.writable:
+                    await server.send(bytes(100_000))
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await server.send(b"")
+                assert caught.value.event.cause is Cause.SEND_TIMEOUT
+                assert caught.value.event.reason == "the transport took no octets for too long"
+                client.transport.resume_reading()
+
+        run(scenario())
+
+    def test_closing_while_nobody_receives(self) -> None:
+        """The peer's answer stands behind messages that are read, and dropped."""
+
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                for number in range(200):
+                    await client.send(bytes([number]) * 1000)
+                await turns(lambda: server.session.paused)
+                closing = asyncio.create_task(server.close(4000, "enough"))
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await client.recv()
+                assert caught.value.code == 4000
+                await closing
+                assert server.closed
+                assert (server.closed.code, server.closed.cause) == (4000, Cause.LOCAL)
+                kept = [message async for message in _until_the_end(server)]
+                assert kept == [bytes([number]) * 1000 for number in range(16)]
+
+        run(scenario())
+
+    def test_what_came_before_a_reset_can_be_received(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                for number in range(40):
+                    await client.send(str(number))
+                await turns(lambda: server.session.paused)
+                client.abort()
+                received = [message async for message in _until_the_end(server)]
+                assert received == list(map(str, range(40)))
+
+        run(scenario())
+
+
+async def _until_the_end(connection: Connection) -> AsyncIterator[str | bytes]:
+    try:
+        while True:
+            yield await connection.recv()
+    except ConnectionClosedError:
+        return
+
+
+class TestCancelling:
+    """Wherever a task is cancelled, nothing is lost and nothing is left."""
+
+    def test_receiving(self) -> None:
+        """A message is given out, or stays."""
+
+        async def scenario() -> None:
+            generator = random.Random(1)
+            received: list[str | bytes] = []
+            async with pair() as (server, client):
+
+                async def send() -> None:
+                    for number in range(300):
+                        await client.send(str(number))
+                        if generator.random() < 0.5:
+                            await asyncio.sleep(0)
+
+                sending = asyncio.create_task(send())
+                while len(received) < 300:
+                    task = asyncio.create_task(server.recv())
+                    for _ in range(generator.randrange(4)):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    with_result = await asyncio.gather(task, return_exceptions=True)
+                    if isinstance(with_result[0], str):
+                        received.append(with_result[0])
+                await sending
+            assert received == list(map(str, range(300)))
+
+        run(scenario())
+
+    def test_sending(self) -> None:
+        """A message is sent, or it is not."""
+
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                server_got: list[bytes] = []
+                number = 0
+                while client.writable:
+                    await client.send(number.to_bytes(4, "big") + bytes(10_000))
+                    number += 1
+                waiting = [asyncio.create_task(client.send(b"no")) for _ in range(3)]
+                last = asyncio.create_task(client.send(b"last"))
+                await asyncio.sleep(0)
+                for task in waiting:
+                    task.cancel()
+                while not server_got or server_got[-1] != b"last":
+                    message = await server.recv()
+                    assert isinstance(message, bytes)
+                    server_got.append(message[:4])
+                await last
+                numbers = [item.to_bytes(4, "big") for item in range(number)]
+                assert server_got == [*numbers, b"last"]
+                assert await asyncio.gather(*waiting, return_exceptions=True)
+
+        run(scenario())
+
+    @pytest.mark.parametrize("steps", [*range(24), 30, 40, 60, 80])
+    def test_a_whole_client(self, steps: int) -> None:
+        async def client(port: int) -> None:
+            async with connect(f"ws://{HOST}:{port}") as connection:
+                await connection.ping()
+                await connection.send("x" * 200_000)
+                await connection.recv()
+                await connection.close()
+
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                port = server.addresses[0][1]
+                task = asyncio.create_task(client(port))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await turns(lambda: not server.connections and not server._tasks)
+                # The server is well.
+                async with connect(f"ws://{HOST}:{port}") as connection:
+                    await connection.send("still there?")
+                    assert await connection.recv() == "still there?"
+
+        run(scenario())
+
+    def test_pinging_and_closing(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                client.transport.pause_reading()
+                waiting = [
+                    asyncio.create_task(server.ping(b"1")),
+                    asyncio.create_task(server.wait_closed()),
+                    asyncio.create_task(server.close(3000)),
+                ]
+                await asyncio.sleep(0)
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+                assert [task.cancelled() for task in waiting] == [True] * 3
+                client.transport.resume_reading()
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await client.recv()
+                assert caught.value.code == 3000
+                assert (await server.wait_closed()).code == 3000
+
+        run(scenario())
+
+    def test_a_server(self) -> None:
+        """A program that does not end is cancelled when its time is up."""
+        cancelled: list[bool] = []
+
+        async def program(connection: Connection) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+        async def scenario() -> None:
+            async with serve(program, HOST, 0, drain=0.01) as server:
+                connection = await open_connection(f"ws://{HOST}:{server.addresses[0][1]}")
+            with pytest.raises(ConnectionClosedError) as caught:
+                await connection.recv()
+            assert caught.value.code == 1001
+            assert await connection.wait_closed() == caught.value.event
+
+        run(scenario())
+        assert cancelled == [True]
+
+
+class TestMisuse:
+    def test_two_receivers(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                receiving = asyncio.create_task(server.recv())
+                await asyncio.sleep(0)
+                with pytest.raises(RuntimeError, match="another task receives"):
+                    await server.recv()
+                await client.send("x")
+                assert await receiving == "x"
+
+        run(scenario())
+
+    def test_what_cannot_be_sent(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                with pytest.raises(LocalProtocolError):
+                    await client.send("\ud800")
+                with pytest.raises(LocalProtocolError):
+                    await client.ping(bytes(126))
+                with pytest.raises(LocalProtocolError):
+                    await client.close(1006)
+                with pytest.raises(TypeError):
+                    await client.send(1)  # type: ignore[arg-type]
+                server.transport.pause_reading()
+                ping = asyncio.create_task(client.ping(b"1"))
+                await asyncio.sleep(0)
+                with pytest.raises(ValueError, match="waits"):
+                    await client.ping(b"1")
+                server.transport.resume_reading()
+                assert await ping >= 0
+                uri = "ws://{}:{}".format(*client.transport.get_extra_info("peername"))
+                with pytest.raises(LocalProtocolError):
+                    await open_connection(uri, headers=[(b"Host", b"x")])
+
+        run(scenario())
+
+
+class TestPings:
+    def test_a_later_answer_counts_for_earlier_pings(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                server.transport.pause_reading()
+                pings = [asyncio.create_task(client.ping()) for _ in range(3)]
+                await asyncio.sleep(0)
+                server.transport.resume_reading()
+                assert len(await asyncio.gather(*pings)) == 3
+
+        run(scenario())
+
+    def test_the_connection_ends(self) -> None:
+        async def scenario() -> None:
+            async with pair() as (server, client):
+                server.transport.pause_reading()
+                ping = asyncio.create_task(client.ping())
+                await asyncio.sleep(0)
+                server.abort()
+                with pytest.raises(ConnectionClosedError):
+                    await ping
+                with pytest.raises(ConnectionClosedError):
+                    await client.ping()
+
+        run(scenario())
+
+
+class TestDeadlines:
+    def test_slow_handshake(self) -> None:
+        async def scenario() -> None:
+            config = SessionConfig(open_timeout=0.02)
+            async with serve(echo, HOST, 0, config=config) as server:
+                reader, writer = await asyncio.open_connection(HOST, server.addresses[0][1])
+                writer.write(b"GET / HTTP/1.1\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+                writer.close()
+                assert not server._tasks
+
+        run(scenario())
+
+    def test_idle_connection(self) -> None:
+        async def scenario() -> None:
+            async with pair(config=SessionConfig(idle_timeout=0.02)) as (server, client):
+                assert (await server.wait_closed()).cause in {Cause.IDLE, Cause.REMOTE}
+                assert (await client.wait_closed()).close_rcvd is not None
+
+        run(scenario())
+
+    def test_request_that_is_answered_too_late(self) -> None:
+        async def slow(connection: Connection) -> None:
+            await connection.wait_closed()
+
+        async def scenario() -> None:
+            config = SessionConfig(open_timeout=0.02)
+            async with serve(echo, HOST, 0, config=config, process_request=slow) as server:
+                with pytest.raises(Exception, match="408"):
+                    await open_connection(f"ws://{HOST}:{server.addresses[0][1]}")
+
+        run(scenario())
+
+
+class TestLeaks:
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+    def test_soak(self) -> None:
+        """Connections that come, talk and go in every way leave nothing behind."""
+        generator = random.Random(7)
+
+        async def one(port: int, way: int) -> None:
+            if way == 0:
+                async with connect(f"ws://{HOST}:{port}") as connection:
+                    await connection.send("x" * 1000)
+                    await connection.recv()
+            elif way == 1:
+                websocket = await peer(port)
+                await websocket.send("x")
+                reset(websocket.transport.get_extra_info("socket"))
+                websocket.transport.abort()
+            elif way == 2:
+                _, writer = await asyncio.open_connection(HOST, port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+                writer.close()
+                await writer.wait_closed()
+            else:
+                connection = await open_connection(f"ws://{HOST}:{port}")
+                await connection.ping()
+                connection.abort()
+
+        async def batch(server: Server, count: int) -> tuple[int, int, int]:
+            port = server.addresses[0][1]
+            await asyncio.gather(*(one(port, generator.randrange(4)) for _ in range(count)))
+            await turns(lambda: not server.connections and not server._tasks)
+            gc.collect()
+            loop: Any = asyncio.get_running_loop()
+            sessions = sum(isinstance(item, Session) for item in gc.get_objects())
+            timers = sum(not timer.cancelled() for timer in loop._scheduled)
+            return sessions, len(os.listdir("/proc/self/fd")), timers
+
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                first = await batch(server, 20)
+                for _ in range(7):
+                    last = await batch(server, 40)
+            assert last[1:] == first[1:]
+            assert last[0] <= first[0]
+
+        run(scenario())
