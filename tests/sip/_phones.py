@@ -1,0 +1,335 @@
+"""Telephones on an edge, without sockets: what they say and what they hear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from wsproto_sip.sip import (
+    DigestChallenge,
+    DigestCredentials,
+    SipRequest,
+    SipResponse,
+    Source,
+    digest_ha1,
+    digest_response,
+    parse_message,
+)
+from wsproto_sip.sip.domains import Domains
+from wsproto_sip.sip.edge import SipEdge
+from wsproto_sip.sip.edge_config import (
+    EdgeAction,
+    EdgeConfig,
+    EdgeMode,
+    Peer,
+    ResetUpstream,
+    SendToConnection,
+    SendToUpstream,
+    Upstream,
+)
+
+MODES = list(EdgeMode)
+UPSTREAM = Upstream("core", "192.0.2.200", 5060, "192.0.2.100", 5080)
+SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.2\r\n"
+
+
+def entropy() -> Callable[[int], bytes]:
+    """Octets that differ and are the same each time."""
+    numbers = count(1)
+    return lambda size: next(numbers).to_bytes(size, "big")
+
+
+def lines(start: str, *fields: tuple[str, str], body: bytes = b"") -> bytes:
+    """A message as octets."""
+    head = [start, *[f"{name}: {value}" for name, value in fields]]
+    head += [f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+class World:
+    """An edge, its telephones, its upstream and the time."""
+
+    def __init__(self, mode: EdgeMode = EdgeMode.OUTBOUND, **options: object) -> None:
+        settings: dict[str, object] = {"host": "edge.test", "port": 8080, "mode": mode}
+        settings["domains"] = Domains(("sip.test",))
+        edge_options = {
+            name: options.pop(name)
+            for name in ("registrar", "authenticator", "flow_keys")
+            if name in options
+        }
+        config = EdgeConfig(**(settings | options))  # type: ignore[arg-type]
+        self.edge = SipEdge(config, entropy=entropy(), **edge_options)  # type: ignore[arg-type]
+        self.now = 1000.0
+        self.phones: dict[int, Phone] = {}
+        self.upstream: list[SipRequest | SipResponse | bytes] = []
+        self.resets: list[ResetUpstream] = []
+        self.numbers = count(1)
+
+    def do(self, actions: Sequence[EdgeAction]) -> None:
+        """Carry out what the edge wants."""
+        for action in actions:
+            match action:
+                case SendToConnection():
+                    self.phones[action.connection].hear(action.data)
+                case SendToUpstream():
+                    assert action.upstream == "core"
+                    blank = not action.data.strip(b"\r\n")
+                    self.upstream.append(action.data if blank else parse_message(action.data))
+                case ResetUpstream():
+                    self.resets.append(action)
+
+    def from_upstream(self, message: SipRequest | SipResponse | bytes) -> None:
+        """The upstream sends something."""
+        data = message if isinstance(message, bytes) else message.to_bytes()
+        self.do(self.edge.upstream_received(data, self.now))
+
+    def upstream_request(self) -> SipRequest:
+        """What the upstream has got next, a request."""
+        message = self.upstream.pop(0)
+        assert isinstance(message, SipRequest), message
+        return message
+
+    def upstream_response(self) -> SipResponse:
+        """What the upstream has got next, a response."""
+        message = self.upstream.pop(0)
+        assert isinstance(message, SipResponse), message
+        return message
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, every deadline in its turn."""
+        end = self.now + seconds
+        while (when := self.edge.next_deadline()) is not None and when <= end:
+            self.now = max(self.now, when)
+            self.do(self.edge.handle_timeout(self.now))
+        self.now = end
+        self.do(self.edge.handle_timeout(self.now))
+
+    def phone(self, user: str, **options: object) -> Phone:
+        """A telephone with a connection of its own."""
+        return Phone(self, user, **options)  # type: ignore[arg-type]
+
+    def quiet(self) -> bool:
+        """Whether everything that was sent was taken."""
+        return not self.upstream and not any(phone.heard for phone in self.phones.values())
+
+
+class Phone:
+    """A browser: SIP over one connection, from a host that nobody can resolve."""
+
+    def __init__(
+        self,
+        world: World,
+        user: str,
+        *,
+        peer: Peer | None = None,
+        transport: str = "ws",
+        login: str | None = None,
+        registers: bool = True,
+        password: str | None = None,
+        q: str = "",
+        outbound: str | None = None,
+        source: Source | None = None,
+    ) -> None:
+        self.world = world
+        self.user = user
+        self.cid = next(world.numbers)
+        self.source = source or Source("192.0.2.1", 4000 + self.cid, transport)
+        self.password = password
+        self.heard: list[SipRequest | SipResponse | str] = []
+        self.contact = f"sip:{user}{self.cid}@x{self.cid}.invalid;transport=ws"
+        self.params = q
+        if outbound is not None:
+            self.params += f';reg-id={self.cid};+sip.instance="<{outbound}>"'
+        self.transport = transport
+        self.calls = count(1)
+        world.phones[self.cid] = self
+        world.edge.connection_opened(self.cid, peer or Peer(self.source, login))
+        if registers:
+            assert self.register().status == 200
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def say(self, data: str | bytes | SipRequest | SipResponse) -> None:
+        """Send a message."""
+        if isinstance(data, SipRequest | SipResponse):
+            data = data.to_websocket()
+        self.world.do(self.world.edge.receive(self.cid, data, self.world.now))
+
+    def hang_up(self) -> None:
+        """Lose the connection."""
+        del self.world.phones[self.cid]
+        self.world.do(self.world.edge.connection_closed(self.cid, self.world.now))
+
+    def make(
+        self,
+        method: str,
+        uri: str,
+        *fields: tuple[str, str],
+        body: bytes = b"",
+        cseq: int = 1,
+        to: str | None = None,
+        sender: str | None = None,
+        call_id: str | None = None,
+        contact: bool = True,
+        hops: int = 70,
+    ) -> SipRequest:
+        """A request outside of a dialog."""
+        number = next(self.calls)
+        headers = [
+            ("Via", f"SIP/2.0/{self.transport.upper()} x{self.cid}.invalid;branch=z9hG4bK{number}"),
+            ("Max-Forwards", str(hops)),
+            ("From", sender or f"<sip:{self.user}@sip.test>;tag=f{self.cid}-{number}"),
+            ("To", to or f"<{uri}>"),
+            ("Call-ID", call_id or f"call-{self.cid}-{number}"),
+            ("CSeq", f"{cseq} {method}"),
+            *fields,
+        ]
+        if contact and method in ("INVITE", "SUBSCRIBE", "REFER"):
+            headers.append(("Contact", f"<{self.contact};ob>"))
+        return SipRequest(method, uri, headers, body)
+
+    def send(
+        self, method: str, uri: str, *fields: tuple[str, str], **options: object
+    ) -> SipRequest:
+        """Send a request outside of a dialog; returns it."""
+        request = self.make(method, uri, *fields, **options)  # type: ignore[arg-type]
+        self.say(request)
+        return request
+
+    def ask(
+        self, method: str, uri: str, *fields: tuple[str, str], **options: object
+    ) -> SipResponse:
+        """Send a request that is answered at once, with the password if that is asked for."""
+        self.send(method, uri, *fields, **options)
+        response = self.response()
+        if response.status in (401, 407) and self.password is not None:
+            proof = self.credentials(response, method, uri)
+            self.send(method, uri, proof, *fields, **(options | {"cseq": 2}))
+            response = self.response()
+        return response
+
+    def credentials(self, response: SipResponse, method: str, uri: str) -> tuple[str, str]:
+        """The field that answers a challenge."""
+        proxy = response.status == 407
+        text = response.get("proxy-authenticate" if proxy else "www-authenticate")
+        challenge = DigestChallenge.parse(text or "")
+        assert challenge is not None
+        ha1 = digest_ha1(self.user, challenge.realm, self.password or "")
+        proof = digest_response(ha1, method, uri, challenge.nonce, nc="00000001", cnonce="c")
+        field = DigestCredentials(
+            self.user, challenge.realm, challenge.nonce, uri, proof, "MD5", "auth", "00000001", "c"
+        )
+        return ("Proxy-Authorization" if proxy else "Authorization", str(field))
+
+    def register(self, *fields: tuple[str, str], expires: int = 300) -> SipResponse:
+        """Register, or unregister."""
+        return self.ask(
+            "REGISTER",
+            "sip:sip.test",
+            ("Contact", f"<{self.contact}>{self.params};expires={expires}"),
+            ("Supported", "path, outbound, gruu"),
+            *fields,
+            to=f"<sip:{self.user}@sip.test>",
+        )
+
+    def answer(
+        self, request: SipRequest, status: int, *fields: tuple[str, str], body: bytes = b""
+    ) -> SipResponse:
+        """Answer a request."""
+        headers = list(fields)
+        if request.method in ("INVITE", "SUBSCRIBE") and 100 < status < 300:
+            headers.append(("Contact", f"<{self.contact}>"))
+        tag = f"t{self.cid}"
+        response = request.make_response(status, to_tag=tag, headers=headers, body=body)
+        self.say(response)
+        return response
+
+    # -- hearing -----------------------------------------------------------------------------------
+
+    def hear(self, data: str | bytes) -> None:
+        """Something has come."""
+        blank = isinstance(data, str) and not data.strip("\r\n")
+        self.heard.append(data if blank and isinstance(data, str) else parse_message(data))
+
+    def request(self, method: str) -> SipRequest:
+        """What was heard next, a request of that method."""
+        message = self.heard.pop(0)
+        assert isinstance(message, SipRequest), message
+        assert message.method == method
+        return message
+
+    def response(self, status: int | None = None) -> SipResponse:
+        """What was heard next, a response, of that status."""
+        message = self.heard.pop(0)
+        assert isinstance(message, SipResponse), message
+        assert status is None or message.status == status, message
+        return message
+
+
+class Dialog:
+    """One side of a call: its route, target and tags."""
+
+    def __init__(self, phone: Phone, invite: SipRequest, ok: SipResponse, *, caller: bool) -> None:
+        self.phone = phone
+        self.call_id = invite.call_id
+        self.cseq = invite.cseq.number if caller else 100
+        routes = ok.record_routes
+        if caller:
+            self.local, self.remote = str(invite.from_), str(ok.to)
+            self.route = [str(route) for route in reversed(routes)]
+            contacts = ok.contacts
+        else:
+            self.local, self.remote = str(ok.to), str(invite.from_)
+            self.route = [str(route) for route in routes]
+            contacts = invite.contacts
+        assert contacts
+        self.target = str(contacts[0].uri)
+
+    def send(self, method: str, *fields: tuple[str, str], body: bytes = b"") -> SipRequest:
+        """Send a request within the dialog."""
+        if method != "ACK":
+            self.cseq += 1
+        return self.phone.send(
+            method,
+            self.target,
+            *[("Route", route) for route in self.route],
+            *fields,
+            body=body,
+            cseq=self.cseq,
+            to=self.remote,
+            sender=self.local,
+            call_id=self.call_id,
+        )
+
+
+def call(caller: Phone, callee: Phone, uri: str | None = None) -> tuple[Dialog, Dialog]:
+    """Set a call up; returns both sides."""
+    caller.send("INVITE", uri or f"sip:{callee.user}@sip.test", body=SDP)
+    caller.response(100)
+    incoming = callee.request("INVITE")
+    assert incoming.body == SDP
+    callee.answer(incoming, 180)
+    callee.answer(incoming, 200, ("Content-Type", "application/sdp"), body=SDP)
+    ringing = caller.response(180)
+    assert ringing.to.tag == f"t{callee.cid}"
+    accepted = caller.response(200)
+    theirs = incoming.make_response(200, to_tag=f"t{callee.cid}")
+    outgoing = parse_message(accepted.to_bytes())
+    assert isinstance(outgoing, SipResponse)
+    invite = SipRequest(
+        "INVITE",
+        incoming.uri,
+        [
+            ("Via", "SIP/2.0/WS x.invalid;branch=z9hG4bKx"),
+            ("From", str(outgoing.from_)),
+            ("To", str(incoming.to)),
+            ("Call-ID", outgoing.call_id),
+            ("CSeq", str(outgoing.cseq)),
+            *[("Contact", str(contact)) for contact in incoming.contacts or []],
+        ],
+    )
+    here = Dialog(caller, invite, accepted, caller=True)
+    there = Dialog(callee, invite, theirs, caller=False)
+    here.send("ACK")
+    callee.request("ACK")
+    return here, there
