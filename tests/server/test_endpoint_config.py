@@ -43,16 +43,24 @@ def test_the_ends_of_the_ranges() -> None:
     assert EndpointConfig(shards=16, timer_interval=60.0).timer_interval == 60
 
 
-@pytest.mark.parametrize("name", ["max_due", "max_connections", "max_handshaking_per_address"])
-def test_bounds_of_nothing(name: str) -> None:
-    for value in (0, -1):
-        with pytest.raises(ValueError, match=f"{name} must be 1 or more"):
-            EndpointConfig(**{name: value})  # type: ignore[arg-type]
-    assert getattr(EndpointConfig(**{name: None}), name) is None  # type: ignore[arg-type]
-
-
-def test_nothing_may_wait() -> None:
-    assert EndpointConfig(max_queued_messages=0, max_queued_bytes=0).max_queued_messages == 0
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("max_due", 1),
+        ("max_connections", 0),
+        ("max_per_address", 0),
+        ("max_handshaking", 0),
+        ("max_handshaking_per_address", 0),
+        ("max_queued_messages", 0),
+        ("max_queued_bytes", 0),
+    ],
+)
+def test_bounds(name: str, least: int) -> None:
+    assert getattr(EndpointConfig(**{name: least}), name) == least  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"{name} must be {least} or more: {least - 1}"):
+        EndpointConfig(**{name: least - 1})  # type: ignore[arg-type]
+    if not name.startswith("max_queued"):
+        assert getattr(EndpointConfig(**{name: None}), name) is None  # type: ignore[arg-type]
 
 
 def test_profiles() -> None:
@@ -99,5 +107,5 @@ def test_from_modparams_that_were_read_already() -> None:
 
 
 def test_what_the_module_refuses() -> None:
-    with pytest.raises(ModParamError, match="keepalive_processes"):
-        EndpointConfig.from_modparams({"keepalive_processes": 17})
+    with pytest.raises(ModParamError, match="cors_mode"):
+        EndpointConfig.from_modparams({"cors_mode": 9})

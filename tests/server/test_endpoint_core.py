@@ -46,6 +46,7 @@ from wsproto_sip.server.endpoint_events import (
     Opened,
     Output,
     UnknownConnectionError,
+    Writable,
 )
 from wsproto_sip.states import ConnectionState
 from wsproto_sip.utilities import LocalProtocolError
@@ -424,6 +425,30 @@ class TestMessages:
         assert b"".join(data) == b"a" * 10 + b"b" * 10
         assert len(data) > 2
         assert server.statistics.values()["ws_received_frames"] == 2
+
+    def test_pieces_of_a_frame(self) -> None:
+        server = endpoint()
+        client = Client(server)
+        client.session.send(TextMessage("abc"), 1.0)
+        octets = client.session.data_to_send()
+        assert server.receive(client.cid, octets[:7], 1.0) == []
+        assert server.statistics.values()["ws_received_frames"] == 0
+        assert server.receive(client.cid, octets[7:], 2.0) == [TextMessage("abc")]
+        assert server.statistics.values()["ws_received_frames"] == 1
+
+    def test_room_is_told_of_while_it_is_open(self) -> None:
+        server = endpoint(shards=3)
+        client = Client(server)
+        assert server.shard_of(client.cid) == 1
+        server.send(client.cid, TextMessage("x" * 70_000), 1.0)
+        server.take_output()
+        server.transport_backlog(client.cid, 70_000, 1.0)
+        server.transport_backlog(client.cid, 0, 2.0)
+        assert server.handle_timeout(2.0) == [(client.cid, Writable(client.cid))] * 2
+        server.send(client.cid, TextMessage("x" * 70_000), 3.0)
+        server.close(client.cid, now=3.0)
+        server.take_output()
+        assert server.handle_timeout(3.0) == []
 
     def test_round_trips_are_counted_once_each(self) -> None:
         server = endpoint()

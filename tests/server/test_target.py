@@ -64,3 +64,10 @@ def test_nothing_but_visible_ascii_gets_through(text: str) -> None:
         assert part.isascii()
         assert part.isprintable()
         assert " " not in part
+
+
+@pytest.mark.parametrize("token", ["", "a b", "sip\r\n", "sip,msrp", "é", "\udc80"])
+def test_what_is_no_subprotocol(token: str) -> None:
+    with pytest.raises(ValueError, match="not a sub-protocol: '"):
+        Target.parse("ws://a", token)
+    assert Target.parse("ws://a", "sip").subprotocol == "sip"

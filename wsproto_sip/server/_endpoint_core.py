@@ -322,8 +322,7 @@ class EndpointCore:
             full = not session.writable
             session.transport_backlog(octets, now)
             self._note(entry)
-            if full and session.writable:
-                self._unread.append((cid, Writable(cid)))
+            self._tell_room(entry, full)
 
     def take_output(self) -> list[Output]:
         """Takes what is to be done with the transports, of every connection with anything to do.
@@ -338,9 +337,8 @@ class EndpointCore:
             session = entry.session
             full = not session.writable
             data = session.data_to_send()
-            if full and session.writable:
-                # As far as is known yet: the adapter may tell that its transport is full.
-                self._unread.append((cid, Writable(cid)))
+            # As far as is known yet: the adapter may tell that its transport is full.
+            self._tell_room(entry, full)
             if session.controls_sent:
                 self.statistics.frames_transmitted(None, 0, session.controls_sent)
                 session.controls_sent = 0
@@ -351,6 +349,11 @@ class EndpointCore:
                 entry.action = action
                 outputs.append(Output(cid, data, action))
         return outputs
+
+    def _tell_room(self, entry: Entry, full: bool) -> None:
+        session = entry.session
+        if full and session.writable and session.state is ConnectionState.OPEN:
+            self._unread.append((entry.cid, Writable(entry.cid)))
 
     # -- closing -----------------------------------------------------------------------------------
 

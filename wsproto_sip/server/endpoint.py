@@ -39,7 +39,6 @@ from .commands import (
     PingCommand,
     PongCommand,
     Result,
-    StatisticsCommand,
 )
 from .endpoint_events import CapacityError
 from .registry import Entry
@@ -206,6 +205,7 @@ class Endpoint(EndpointCore):
         if entry is not None:
             events = self._handle(entry, entry.session.resume(now), now)
             self._unread += [(cid, event) for event in events]
+            # Even with nothing held back: whoever reads the transport has to hear of it.
             self._busy[cid] = None
 
     # -- management --------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Endpoint(EndpointCore):
                 except (ValueError, CapacityError) as exc:
                     raise CommandError(Fault.CONNECTING_FAILED, str(exc)) from exc
                 return ConnectResult(cid)
-            case StatisticsCommand():
+            case _:
                 return self.statistics.result(command.names)
         return EmptyResult()
 

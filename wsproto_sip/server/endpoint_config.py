@@ -18,13 +18,15 @@ __all__ = ["EndpointConfig", "subprotocol_profiles"]
 
 _SESSION: Final = SessionConfig()
 
-_BOUNDS: Final = (
-    "max_due",
-    "max_connections",
-    "max_per_address",
-    "max_handshaking",
-    "max_handshaking_per_address",
-)
+_BOUNDS: Final = {
+    "max_due": 1,
+    "max_connections": 0,
+    "max_per_address": 0,
+    "max_handshaking": 0,
+    "max_handshaking_per_address": 0,
+    "max_queued_messages": 0,
+    "max_queued_bytes": 0,
+}
 
 
 def _no_extensions(subprotocol: str | None) -> Sequence[Extension]:
@@ -139,7 +141,7 @@ class EndpointConfig:
             raise ValueError(f"shards must be 1 to 16: {self.shards!r}")
         if not 0 <= self.timer_interval <= 60:
             raise ValueError(f"timer_interval must be 0 to 60 seconds: {self.timer_interval!r}")
-        for name in _BOUNDS:
+        for name, least in _BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more: {value!r}")
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more: {value!r}")

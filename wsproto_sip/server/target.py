@@ -52,7 +52,7 @@ class Target:
         Raises:
             ValueError: It is not such a URI, or not a sub-protocol's name.
         """
-        if subprotocol is not None and not is_token(subprotocol.encode()):
+        if subprotocol is not None and not is_token(subprotocol.encode(errors="replace")):
             raise ValueError(f"not a sub-protocol: {ascii(subprotocol)[:80]}")
         match = _URI.fullmatch(uri)
         if match is None:
