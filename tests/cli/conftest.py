@@ -56,6 +56,16 @@ def serve(start: Callable[..., subprocess.Popen[bytes]]) -> tuple[str, subproces
     return announced[2], process
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server of ours for all tests of a module that leave it running."""
+    command = [*COMMAND, "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().decode().split()[2], process
+        process.kill()
+
+
 @pytest.fixture
 def connect(
     start: Callable[..., subprocess.Popen[bytes]],

@@ -54,8 +54,8 @@ def answer_with(*replies: bytes) -> tuple[str, threading.Thread]:
 # -- pipes ----------------------------------------------------------------------------------------
 
 
-def test_a_pipe_gets_all_its_answers(serve: Server, connect: Connect) -> None:
-    assert connect(serve[0], lines=b"a\nb\n") == (0, b"a\nb\n", CONNECTED + CLOSED)
+def test_a_pipe_gets_all_its_answers(shared: Server, connect: Connect) -> None:
+    assert connect(shared[0], lines=b"a\nb\n") == (0, b"a\nb\n", CONNECTED + CLOSED)
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
@@ -86,26 +86,26 @@ def test_a_line_is_a_message(
     assert received == messages
 
 
-def test_what_came_in_goes_out_as_it_is(serve: Server, connect: Connect) -> None:
+def test_what_came_in_goes_out_as_it_is(shared: Server, connect: Connect) -> None:
     lines = b"\x1b[31mred\n\xff\x00\n\n" + "世界\n".encode()
-    assert connect(serve[0], lines=lines)[:2] == (0, lines)
+    assert connect(shared[0], lines=lines)[:2] == (0, lines)
 
 
-def test_many_lines(serve: Server, connect: Connect) -> None:
+def test_many_lines(shared: Server, connect: Connect) -> None:
     # More than all buffers on the way hold, so that either side has to wait for the other.
     lines = b"".join(b"%d %s\n" % (number, b"." * 500) for number in range(20_000))
-    assert connect(serve[0], lines=lines)[:2] == (0, lines)
+    assert connect(shared[0], lines=lines)[:2] == (0, lines)
 
 
-def test_standard_input_may_be_closed(serve: Server, start: Start) -> None:
+def test_standard_input_may_be_closed(shared: Server, start: Start) -> None:
     # A shell's `<&-`.
-    process = start("connect", serve[0], preexec_fn=lambda: os.close(0))
+    process = start("connect", shared[0], preexec_fn=lambda: os.close(0))
     out, err = process.communicate(timeout=HANGS)
     assert (process.returncode, out, err.decode()) == (0, b"", CONNECTED + CLOSED)
 
 
-def test_standard_output_may_close_first(serve: Server, start: Start) -> None:
-    process = start("connect", serve[0])
+def test_standard_output_may_close_first(shared: Server, start: Start) -> None:
+    process = start("connect", shared[0])
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"one\n")

@@ -107,7 +107,7 @@ def test_a_port_is_a_number(port: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-def test_messages_come_back(serve: Server, compression: str | None) -> None:
+def test_messages_come_back(shared: Server, compression: str | None) -> None:
     messages: list[str | bytes] = [
         "hello",
         b"\x00\xff",
@@ -118,7 +118,7 @@ def test_messages_come_back(serve: Server, compression: str | None) -> None:
         random.Random(1).randbytes(512 * 1024).hex(),
         random.Random(2).randbytes(1024 * 1024),
     ]
-    with dial(serve[0], compression=compression, max_size=None) as websocket:
+    with dial(shared[0], compression=compression, max_size=None) as websocket:
         assert websocket.response is not None
         accepted = websocket.response.headers.get("Sec-WebSocket-Extensions", "")
         assert accepted.startswith("permessage-deflate") == (compression is not None)
@@ -127,14 +127,14 @@ def test_messages_come_back(serve: Server, compression: str | None) -> None:
             assert websocket.recv() == message
 
 
-def test_fragments_come_back_as_one_message(serve: Server) -> None:
-    with dial(serve[0]) as websocket:
+def test_fragments_come_back_as_one_message(shared: Server) -> None:
+    with dial(shared[0]) as websocket:
         websocket.send(["one ", "", "message"])
         assert list(websocket.recv_streaming()) == ["one message"]
 
 
-def test_a_message_above_the_limit_closes_with_1009(serve: Server) -> None:
-    with dial(serve[0], compression=None) as websocket:
+def test_a_message_above_the_limit_closes_with_1009(shared: Server) -> None:
+    with dial(shared[0], compression=None) as websocket:
         websocket.send(b"x" * (1024 * 1024 + 1))
         with pytest.raises(ConnectionClosedError):
             websocket.recv()
@@ -152,28 +152,28 @@ def test_a_message_above_the_limit_closes_with_1009(serve: Server) -> None:
         (["si", "p"], None),
     ],
 )
-def test_subprotocols(serve: Server, offered: list[str], chosen: str | None) -> None:
-    with dial(serve[0], subprotocols=offered or None) as websocket:  # type: ignore[arg-type]
+def test_subprotocols(shared: Server, offered: list[str], chosen: str | None) -> None:
+    with dial(shared[0], subprotocols=offered or None) as websocket:  # type: ignore[arg-type]
         assert websocket.subprotocol == chosen
         websocket.send("still an echo")
         assert websocket.recv() == "still an echo"
 
 
-def test_pings_are_answered(serve: Server) -> None:
-    with dial(serve[0]) as websocket:
+def test_pings_are_answered(shared: Server) -> None:
+    with dial(shared[0]) as websocket:
         assert websocket.ping("are you there?").wait(60)
 
 
-def test_the_close_is_echoed(serve: Server) -> None:
-    with dial(serve[0]) as websocket:
+def test_the_close_is_echoed(shared: Server) -> None:
+    with dial(shared[0]) as websocket:
         websocket.close(4321, "enough")
         received = websocket.protocol.close_rcvd
         assert received is not None
         assert (received.code, received.reason) == (4321, "enough")
 
 
-def test_a_plain_request_gets_a_plain_answer(serve: Server) -> None:
-    with socket.create_connection(address_of(serve[0])) as sock:
+def test_a_plain_request_gets_a_plain_answer(shared: Server) -> None:
+    with socket.create_connection(address_of(shared[0])) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with sock.makefile("rb") as stream:
             answer = stream.read()  # to the end: the server closes first

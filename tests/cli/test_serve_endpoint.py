@@ -12,7 +12,6 @@ import itertools
 import json
 import re
 import signal
-import socket
 import ssl
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -127,13 +126,6 @@ def test_cors_mode(guide: Service) -> None:
     with dial(guide.url, subprotocols=MSRP) as websocket:
         assert websocket.response is not None
         assert name not in websocket.response.headers
-
-
-@pytest.mark.parametrize(("mode", "expected"), [(0, None), (1, "*")])
-def test_other_cors_modes(mode: int, expected: str | None) -> None:
-    with launched("--cors-mode", str(mode)) as service, dial(service.url, origin=ORIGIN) as client:
-        assert client.response is not None
-        assert client.response.headers.get("Access-Control-Allow-Origin") == expected
 
 
 def test_ping_application_data(guide: Service) -> None:
@@ -401,17 +393,6 @@ def test_closed_is_logged_with_address_and_port() -> None:
     }
 
 
-def test_text_lines_are_safe_to_print() -> None:
-    with launched("--log-format", "text") as service:
-        with dial(service.url) as websocket:
-            websocket.close(4000, "\x1b[31m bye")
-        _, err = service.stop()
-    [line] = [line for line in err if " closed " in line]
-    assert line.endswith('subprotocol=none reason="\\u001b[31m bye" cause=remote') or (
-        'code=4000 reason="\\u001b[31m bye" cause=remote' in line
-    )
-
-
 # -- admission ------------------------------------------------------------------------------------
 
 
@@ -527,50 +508,6 @@ def test_reload(strict: tuple[Service, Path]) -> None:
             "'nowhere'\n"
         )
         assert status_of(other, additional_headers=basic("carol", "new")) == 101
-
-
-@pytest.mark.parametrize(
-    ("option", "headers", "proxy"),
-    [
-        ("forwarded", {"Forwarded": 'for="192.0.2.9:99";proto=https'}, b""),
-        ("x-forwarded-for", {"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"}, b""),
-        ("proxy-protocol", {}, b"PROXY TCP4 192.0.2.9 192.0.2.1 99 443\r\n"),
-    ],
-)
-def test_trusted_proxies(
-    tmp_path: Path, option: str, headers: dict[str, str], proxy: bytes
-) -> None:
-    with launched(
-        *("--trusted-proxy", "127.0.0.1", "--proxy-header", option),
-        *("--ctl-socket", str(tmp_path / "socket")),
-    ) as service:
-        sock = socket.create_connection(service.address)
-        sock.sendall(proxy)
-        with dial(service.url, sock=sock, additional_headers=headers):
-            [line] = lines_of(service.call("ws.dump", "address=192.0.2.9"))
-            port = "0" if option == "x-forwarded-for" else "99"
-            assert ("wss" if headers else "ws") + f":192.0.2.9:{port} -> " in line
-
-
-@pytest.mark.parametrize(
-    ("flags", "text", "expected"),
-    [
-        ([], "", "Sub-protocols sip and msrp; messages of at most 1048576 octets."),
-        (
-            [],
-            'subprotocol = ["sip"]\nmax-message-size = 5',
-            "Sub-protocols sip; messages of at most 5",
-        ),
-        (["--subprotocol", "none"], 'subprotocol = ["sip"]', "Sub-protocols none; messages"),
-    ],
-    ids=["kamailio.cfg", "TOML before it", "flags before both"],
-)
-def test_precedence(tmp_path: Path, flags: list[str], text: str, expected: str) -> None:
-    kamailio, config = tmp_path / "kamailio.cfg", tmp_path / "serve.toml"
-    kamailio.write_text(GUIDE.replace('"sub_protocols", 2', '"sub_protocols", 3'))
-    config.write_text(text)
-    with launched("--kamailio-cfg", str(kamailio), "--config", str(config), *flags) as service:
-        assert any(line.startswith(expected) for line in service.announced), service.announced
 
 
 # -- TLS ------------------------------------------------------------------------------------------

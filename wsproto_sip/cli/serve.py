@@ -59,17 +59,15 @@ class Service:
 
     Args:
         settings: How it is started.
-        reload: Gives the settings anew, and notes on them.
+        read: Gives the settings anew, and notes on them.
 
     Raises:
         SettingsError: The settings do not fit together, or name a file that cannot be read.
     """
 
-    def __init__(
-        self, settings: Settings, reload: Callable[[], tuple[Settings, list[str]]]
-    ) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], tuple[Settings, list[str]]]) -> None:
         self._settings = settings
-        self._reload = reload
+        self._read = read
         self._tls: ssl.SSLContext | None = server_tls(settings)
         now = asyncio.get_running_loop().time()
         self._endpoint = Endpoint(endpoint_config(settings), now=now)
@@ -190,20 +188,25 @@ class Service:
             if number is not None:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(action, *arguments))
 
-        obey("SIGINT", self._stop, _SOON)
-        obey("SIGTERM", self._stop, None)
-        obey("SIGHUP", self._take_new_settings)
+        obey("SIGINT", self.stop, _SOON)
+        obey("SIGTERM", self.stop)
+        obey("SIGHUP", self.reload)
 
-    def _stop(self, seconds: float | None) -> None:
+    def stop(self, seconds: float | None = None) -> None:
+        """Ends :meth:`run`, politely; a second time at once.
+
+        Args:
+            seconds: How long connections are closed over; by default as the settings say.
+        """
         if self._stopping.is_set():
             self._stopped.set()
         self._seconds = float(self._settings.drain_seconds) if seconds is None else seconds
         self._stopping.set()
 
-    def _take_new_settings(self) -> None:
+    def reload(self) -> None:
         """Reads the files again; what was in force stays unless all of it is right."""
         try:
-            settings, notes = self._reload()
+            settings, notes = self._read()
             config, networks = endpoint_config(settings), proxies(settings)
             if self._tls is not None:
                 # Into one that nobody uses first: half a certificate must not be in force.
@@ -278,7 +281,7 @@ def _warn(text: str) -> None:
     print(f"wsproto-sip: {text}", file=sys.stderr, flush=True)
 
 
-async def _serve(settings: Settings, reload: Callable[[], tuple[Settings, list[str]]]) -> None:
+async def _serve(settings: Settings, read: Callable[[], tuple[Settings, list[str]]]) -> None:
     def announce(urls: list[str], places: list[str]) -> None:
         program = _program()
         for url in urls:
@@ -294,7 +297,7 @@ async def _serve(settings: Settings, reload: Callable[[], tuple[Settings, list[s
         )
         print(guide, end="", flush=True)
 
-    await Service(settings, reload).run(announce)
+    await Service(settings, read).run(announce)
 
 
 def _program() -> str:

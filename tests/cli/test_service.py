@@ -1,0 +1,373 @@
+"""``wsproto-sip serve`` inside the test's process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from websockets.asyncio.client import connect as dial
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from wsproto_sip.cli import main
+from wsproto_sip.cli.logs import set_up
+from wsproto_sip.cli.serve import Service
+from wsproto_sip.cli.settings import Settings, SettingsError, add_options, load
+from wsproto_sip.events import Ping, TextMessage
+from wsproto_sip.server.commands import DumpCommand, DumpFilter, DumpResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from pathlib import Path
+
+SIP: Any = ["sip"]
+
+
+def settings(*flags: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return load(vars(parser.parse_args(["--port", "0", *flags])))[0]
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The signals belong to the test runner again at the end."""
+    names = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = [(number, signal.getsignal(number)) for number in names if number is not None]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+class Running:
+    """A service, and what it announced."""
+
+    def __init__(self, service: Service, urls: list[str], places: list[str]) -> None:
+        self.service = service
+        self.url = urls[0]
+        self.places = places
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.url.partition("//")[2].rstrip("/").rpartition(":")
+        return host, int(port)
+
+    def dump(self, **wanted: Any) -> DumpResult:
+        result = self.service._endpoint.execute(DumpCommand(filter=DumpFilter(**wanted)), 0)
+        assert isinstance(result, DumpResult)
+        return result
+
+
+@asynccontextmanager
+async def serving(
+    *flags: str, reloads: list[tuple[Settings, list[str]] | Exception] | None = None
+) -> AsyncIterator[Running]:
+    announced: asyncio.Future[tuple[list[str], list[str]]] = asyncio.Future()
+
+    def read() -> tuple[Settings, list[str]]:
+        assert reloads
+        found = reloads.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    service = Service(settings(*flags), read)
+    running = asyncio.ensure_future(
+        service.run(lambda urls, places: announced.set_result((urls, places)))
+    )
+
+    def failed(_: object) -> None:
+        if not announced.done():
+            announced.set_result(([], []))
+
+    running.add_done_callback(failed)
+    urls, places = await announced
+    if not urls:
+        running.result()
+    try:
+        yield Running(service, urls, places)
+    finally:
+        service.stop(0.0)
+        service.stop(0.0)
+        await running
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0, None), (1, "*"), (2, "https://a.example")])
+def test_cors_modes(mode: int, expected: str | None) -> None:
+    async def scenario() -> None:
+        origin: Any = "https://a.example"
+        async with (
+            serving("--cors-mode", str(mode)) as service,
+            dial(service.url, origin=origin) as client,
+        ):
+            assert client.response is not None
+            name = "Access-Control-Allow-Origin"
+            assert client.response.headers.get(name) == expected
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("option", "headers", "proxy", "shown"),
+    [
+        ("forwarded", {"Forwarded": 'for="192.0.2.9:99";proto=https'}, b"", ("wss", 99)),
+        (
+            "x-forwarded-for",
+            {"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"},
+            b"",
+            ("wss", None),
+        ),
+        ("proxy-protocol", {}, b"PROXY TCP4 192.0.2.9 192.0.2.1 99 443\r\n", ("ws", 99)),
+    ],
+)
+def test_trusted_proxies(
+    option: str, headers: dict[str, str], proxy: bytes, shown: tuple[str, int | None]
+) -> None:
+    async def scenario() -> None:
+        flags = ["--trusted-proxy", "127.0.0.1", "--proxy-header", option]
+        async with serving(*flags) as service:
+            sock = socket.create_connection(service.address)
+            sock.sendall(proxy)
+            async with dial(service.url, sock=sock, additional_headers=headers):
+                [info] = service.dump(address="192.0.2.9").connections
+                assert (info.secure, info.peer_port) == (shown[0] == "wss", shown[1])
+
+    run(scenario())
+
+
+def test_the_server_s_order_of_sub_protocols() -> None:
+    async def scenario() -> None:
+        offers: Any = ["msrp", "sip"]
+        for prefer, chosen in (("client", "msrp"), ("server", "sip")):
+            async with (
+                serving("--prefer", prefer) as service,
+                dial(service.url, subprotocols=offers) as client,
+            ):
+                assert client.subprotocol == chosen
+
+    run(scenario())
+
+
+def test_without_deflate() -> None:
+    async def scenario() -> None:
+        for flags, count in ((["--no-deflate"], 0), (["--deflate"], 1), ([], 1)):
+            async with serving(*flags) as service, dial(service.url) as client:
+                assert len(client.protocol.extensions) == count
+
+    run(scenario())
+
+
+def test_messages_on_sip_are_bounded_by_the_smaller_limit() -> None:
+    async def scenario() -> None:
+        for flags, bound in (([], 65536), (["--max-message-size", "100"], 100)):
+            async with (
+                serving(*flags) as service,
+                dial(service.url, subprotocols=SIP, compression=None) as client,
+            ):
+                await client.send("x" * bound)
+                assert await client.recv() == "x" * bound
+                await client.send("x" * (bound + 1))
+                with pytest.raises(ConnectionClosed):
+                    await client.recv()
+                assert client.close_code == 1009
+
+    run(scenario())
+
+
+def test_one_too_many_is_told() -> None:
+    async def scenario() -> None:
+        for flag, status in (("--max-connections", 503), ("--max-per-address", 429)):
+            async with serving(flag, "1") as service, dial(service.url):
+                with pytest.raises(InvalidStatus) as caught:
+                    async with dial(service.url):
+                        pass
+                assert caught.value.response.status_code == status
+
+    run(scenario())
+
+
+def test_what_our_own_connections_bring_is_not_echoed() -> None:
+    async def scenario() -> None:
+        async with serving() as there, serving() as here:
+            endpoint, loop = here.service._endpoint, asyncio.get_running_loop()
+            cid = endpoint.connect(there.url, loop.time())
+            here.service._server.pump()
+            while not there.dump().connections:  # noqa: ASYNC110  # turns of the loop
+                await asyncio.sleep(0)
+            [info] = there.dump().connections
+            other = there.service._endpoint
+            while there.dump().connections[0].state.value != "OPEN":  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert other.statistics.values()["ws_received_frames"] == 0
+            other.send(info.id, TextMessage("would go on for ever"), loop.time())
+            other.send(info.id, Ping(), loop.time())
+            there.service._server.pump()
+            # The Pong comes behind what an echo would be.
+            while not other.statistics.values()["ws_received_frames"]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert endpoint.statistics.values()["ws_received_frames"] == 2
+            assert other.statistics.values()["ws_received_frames"] == 1
+            endpoint.close(cid, now=loop.time())
+
+    run(scenario())
+
+
+def test_reloading(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> None:
+        reloads: list[tuple[Settings, list[str]] | Exception] = [
+            SettingsError("the file is gone"),
+            (settings("--path", "relative"), []),
+            (
+                settings("--path", "/a", "--keepalive-processes", "2", "--fifo", "/elsewhere"),
+                ["a note"],
+            ),
+        ]
+        async with serving(reloads=reloads) as service:
+            service.service.reload()
+            service.service.reload()
+            async with dial(service.url):
+                pass
+            service.service.reload()
+            with pytest.raises(InvalidStatus):
+                async with dial(service.url):
+                    pass
+            async with dial(f"{service.url}a"):
+                pass
+
+    run(scenario())
+    out, err = capfd.readouterr()
+    assert out == "Settings reloaded\n"
+    assert err.splitlines() == [
+        "wsproto-sip: nothing is reloaded: the file is gone",
+        (
+            "wsproto-sip: nothing is reloaded: --path: not an absolute path without a query: "
+            "'relative'"
+        ),
+        "wsproto-sip: a note",
+        "wsproto-sip: only a restart changes keepalive-processes, fifo",
+    ]
+
+
+def test_tls_takes_a_restart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "both.pem")
+    )
+    secured = settings("--tls-cert", str(tmp_path / "both.pem"))
+
+    async def scenario() -> None:
+        async with serving(reloads=[(secured, [])]) as service:
+            service.service.reload()
+            async with dial(service.url):
+                pass
+        async with serving("--tls-cert", secured.tls_cert or "", reloads=[(settings(), [])]) as tls:
+            assert tls.url.startswith("wss://")
+            tls.service.reload()
+
+    run(scenario())
+    assert (
+        capfd.readouterr().err.splitlines()
+        == [
+            "wsproto-sip: only a restart changes tls-cert",
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_log_lines(log_format: str, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up(log_format)
+
+    async def scenario() -> None:
+        async with serving("--path", "/a") as service:
+            async with dial(f"{service.url}a", subprotocols=SIP) as client:
+                await client.close(4000, "\x1b[31m bye")
+            with pytest.raises(InvalidStatus):
+                async with dial(service.url):
+                    pass
+
+    try:
+        run(scenario())
+    finally:
+        set_up(None)
+    lines = capfd.readouterr().err.splitlines()
+    assert "\x1b" not in "".join(lines)
+    if log_format == "json":
+        events = [json.loads(line)["event"] for line in lines]
+        assert sorted(events) == ["closed", "opened", "refused", "stopping"]
+    else:
+        [closed] = [line for line in lines if " closed " in line]
+        assert closed.endswith(r'subprotocol=sip code=4000 reason="\u001b[31m bye" cause=remote')
+
+
+def test_what_cannot_be_listened_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    path = str(tmp_path / "file")
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = str(sock.getsockname()[1])
+            for flags, expected in (
+                (["--port", port], f"cannot listen on 127.0.0.1:{port}: Address already in use"),
+                (["--ctl-http", port], f"cannot listen on http://127.0.0.1:{port}/: "),
+                (["--fifo", path], f"cannot listen on {path}: "),
+                (["--ctl-socket", path], f"cannot listen on {path}: {path} is no socket"),
+                (["--host", "300.0.0.1", "--origin", "any"], "cannot listen on 300.0.0.1:0: "),
+            ):
+                with pytest.raises(SettingsError) as caught:
+                    async with serving(*flags):
+                        pass
+                assert str(caught.value).startswith(expected)
+
+    run(scenario())
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_command_line_from_start_to_stop(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Service._obey_signals
+
+    def stop_at_once(self: Service) -> None:
+        started(self)
+        self.stop()
+
+    monkeypatch.setattr(Service, "_obey_signals", stop_at_once)
+    (tmp_path / "kamailio.cfg").write_text('modparam("websocket", "keepalive_timeout", 0)\n')
+    code = main(["serve", "--port", "0", "--kamailio-cfg", str(tmp_path / "kamailio.cfg")])
+    out, err = capfd.readouterr()
+    assert code == 0
+    assert out.startswith("Listening on ws://127.0.0.1:")
+    assert "Sub-protocols sip; " in out
+    assert "keepalive_timeout = 0 is not 1 to 3600: 180 instead" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--host", "0.0.0.0"], "--origin: state which web pages may connect to 0.0.0.0"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml: No such file or directory"),
+        (["--origin", "https://EXAMPLE.com"], "--origin: not an origin as browsers send it"),
+    ],
+)
+def test_settings_that_do_not_work(
+    flags: list[str], error: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *flags]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(f"wsproto-sip: {error}")
+    assert err.count("\n") == 1
