@@ -93,6 +93,7 @@ def test_every_flow_once(wanted: list[tuple[int, str | None]]) -> None:
         ([480, 486], 480),
         ([503, 500], 500),
         ([503, 501], 501),
+        ([408, 486], 486),
     ],
 )
 def test_which_response_counts(statuses: list[int], best: int) -> None:

@@ -15,6 +15,8 @@ __all__ = ["Target", "best_response", "fork_groups"]
 
 #: The responses by which a client can mend its request are worth more than others of their class.
 _MENDABLE = (401, 407, 415, 420, 484)
+#: What says least about the user: a client was silent, or had no room.
+_LAST = (408, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,11 @@ def best_response(responses: Sequence[SipResponse]) -> SipResponse:
 
     def rank(response: SipResponse) -> tuple[int, bool, bool]:
         kind = response.status // 100
-        return (0 if kind == 6 else kind, response.status not in _MENDABLE, response.status == 503)
+        return (
+            0 if kind == 6 else kind,
+            response.status not in _MENDABLE,
+            response.status in _LAST,
+        )
 
     best = min(responses, key=rank)
     if best.status not in (401, 407):

@@ -275,18 +275,13 @@ class Forwarder:
             SipParseError: It cannot be read.
         """
         method = response.cseq.method
+        if method == "CANCEL":
+            return self._cancelled(response, origin, now)
         via = pop_via(response, self._router.is_own_via)
         branch = None if via is None else self._table.branch(via.branch or "", origin)
-        if branch is None:
+        if branch is None or method != branch.transaction.request.method:
             return False
         transaction = branch.transaction
-        if method == "CANCEL":
-            if branch.cancel is Cancel.SENT:
-                branch.resend = None
-            self._settle(transaction, now)
-            return True
-        if method != transaction.request.method:
-            return False
         # The way back is what we know of it, whatever became of it on the other side.
         response.remove_header("via")
         for value in reversed(transaction.request.get_all("via")):
@@ -298,6 +293,16 @@ class Forwarder:
         else:
             self._failure(branch, response, now)
         self._settle(transaction, now)
+        return True
+
+    def _cancelled(self, response: SipResponse, origin: Flow | None, now: float) -> bool:
+        """The response to a CANCEL of ours, on which there is no Via but ours."""
+        via = response.via
+        branch = self._table.branch(via.branch or "", origin)
+        if branch is None or not self._router.is_own_via(via) or branch.cancel is not Cancel.SENT:
+            return False
+        branch.resend = None
+        self._settle(branch.transaction, now)
         return True
 
     def _provisional(self, branch: Branch, response: SipResponse, now: float) -> None:
@@ -313,7 +318,7 @@ class Forwarder:
                     branch.resend.interval = self._config.t2
             else:
                 branch.resend = None
-                # Timer C, begun anew by every response that is more than a sign of life.
+                # Timer C in the place of timer B, and begun anew by every word (§16.7 step 2).
                 branch.deadline = now + self._config.ring_timeout
         if response.status > 100 and transaction.state is State.PROCEEDING:
             self._router.alias_contact(response, branch.flow)

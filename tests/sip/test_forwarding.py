@@ -1,0 +1,901 @@
+"""Requests on their way and responses on theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.sip._phones import MODES, SDP, UPSTREAM, Phone, World, call
+from wsproto_sip.sip import SipRequest, SipResponse, parse_message
+from wsproto_sip.sip.edge_config import EdgeMode
+from wsproto_sip.sip.registrar import Registrar, RegistrarConfig
+
+BOB = "sip:bob@sip.test"
+TCP = replace(UPSTREAM, transport="tcp")
+
+
+def ring(caller: Phone, *phones: Phone) -> list[SipRequest]:
+    """Call bob; every one of his telephones rings."""
+    caller.send("INVITE", BOB, body=SDP)
+    caller.response(100)
+    invites = [phone.request("INVITE") for phone in phones]
+    for phone, invite in zip(phones, invites, strict=True):
+        phone.answer(invite, 180)
+        caller.response(180)
+    return invites
+
+
+def failed(caller: Phone, status: int) -> SipResponse:
+    """The call is refused; the caller acknowledges that."""
+    response = caller.response(status)
+    number = response.via.branch or ""
+    request = caller.make("ACK", BOB, to=str(response.to), call_id=response.call_id)
+    request.replace_header("Via", f"SIP/2.0/WS x{caller.cid}.invalid;branch={number}")
+    request.replace_header("CSeq", f"{response.cseq.number} ACK")
+    caller.say(request)
+    return response
+
+
+# -- one target ------------------------------------------------------------------------------------
+
+
+def test_a_message_and_its_response() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    text = "Grüße, 世界 🙂".encode()
+    sent = alice.send("MESSAGE", BOB, ("Content-Type", "text/plain"), body=text)
+    got = bob.request("MESSAGE")
+    assert got.body == text
+    assert str(got.uri) == bob.contact
+    assert got.max_forwards == 69
+    assert got.content_type == "text/plain"
+    assert [via.host for via in got.vias] == ["edge.test", f"x{alice.cid}.invalid"]
+    assert got.via.transport == "WS"
+    assert got.vias[1].received == "192.0.2.1"
+    assert got.vias[1].rport == alice.source.port
+    answered = bob.answer(got, 202, ("X-Own", "1"))
+    response = alice.response(202)
+    assert response.vias == got.vias[1:]
+    assert response.via.branch == sent.via.branch
+    assert response.get("x-own") == "1"
+    assert world.edge.transactions == 0
+    # The same response once more belongs to nothing.
+    before = world.edge.dropped
+    bob.say(answered)
+    assert world.quiet()
+    assert world.edge.dropped == before + 1
+
+
+def test_octets_that_are_no_text_arrive_as_they_are() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB, ("Content-Type", "application/octet-stream"), body=b"\xff\x00")
+    got = bob.request("MESSAGE")
+    assert got.body == b"\xff\x00"
+    assert isinstance(got.to_websocket(), bytes)
+
+
+@pytest.mark.parametrize("status", [404, 486, 603])
+def test_a_refused_call_is_acknowledged_here(status: int) -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    bob.answer(invite, status)
+    ack = bob.request("ACK")
+    assert ack.uri_text == invite.uri_text
+    assert ack.via == invite.via
+    assert len(ack.vias) == 1
+    assert (ack.call_id, ack.cseq.number) == (invite.call_id, 1)
+    assert ack.to.tag == f"t{bob.cid}"
+    assert world.edge.transactions == 1
+    failed(alice, status)
+    assert world.quiet()
+    assert world.edge.transactions == 0
+
+
+def test_a_refusal_that_nobody_acknowledges_is_forgotten() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    bob.answer(invite, 486)
+    bob.request("ACK")
+    alice.response(486)
+    bob.answer(invite, 486)  # once more
+    bob.request("ACK")
+    world.wait(31.9)
+    assert world.edge.transactions == 1
+    world.wait(0.2)
+    assert world.edge.transactions == 0
+    assert world.quiet()
+
+
+def test_every_success_goes_through() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    for _ in range(2):
+        bob.answer(invite, 200)
+        alice.response(200)
+    bob.answer(invite, 180)
+    assert world.quiet()
+    bob.answer(invite, 486)
+    assert world.quiet()
+    world.wait(33)
+    assert world.edge.transactions == 0
+
+
+def test_only_one_response_to_anything_else() -> None:
+    world = World()
+    alice, bob, other = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    one, two = bob.request("MESSAGE"), other.request("MESSAGE")
+    bob.answer(one, 200)
+    alice.response(200)
+    other.answer(two, 200)
+    assert world.quiet()
+    assert world.edge.transactions == 0
+
+
+def test_a_provisional_response_to_anything_else() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    message = bob.request("MESSAGE")
+    bob.answer(message, 183)
+    alice.response(183)
+    bob.answer(message, 200)
+    alice.response(200)
+
+
+def test_a_503_of_somebody_else_is_none_of_ours() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    bob.answer(bob.request("MESSAGE"), 503)
+    alice.response(500)
+
+
+def test_the_same_request_again() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    sent = alice.send("INVITE", BOB)
+    alice.response(100)
+    bob.request("INVITE")
+    alice.say(sent)
+    assert world.quiet()
+
+
+# -- responses that belong to nobody ---------------------------------------------------------------
+
+
+def test_a_response_counts_on_its_own_connection_alone() -> None:
+    world = World()
+    alice, bob, mallory = world.phone("alice"), world.phone("bob"), world.phone("mallory")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    invite = bob.request("INVITE")
+    before = world.edge.dropped
+    mallory.answer(invite, 200)
+    alice.answer(invite, 200)
+    assert world.quiet()
+    assert world.edge.dropped == before + 2
+    bob.answer(invite, 200)
+    alice.response(200)
+
+
+def test_a_response_cannot_choose_where_it_goes() -> None:
+    world = World()
+    alice, bob, carol = world.phone("alice"), world.phone("bob"), world.phone("carol")
+    alice.send("MESSAGE", BOB)
+    message = bob.request("MESSAGE")
+    response = message.make_response(200)
+    other = f"SIP/2.0/WS x{carol.cid}.invalid;branch=z9hG4bKc;received={carol.source.host}"
+    response.replace_header("Via", f"{message.via}, {other};rport={carol.source.port}")
+    bob.say(response)
+    assert alice.response(200).vias == message.vias[1:]
+    assert world.quiet()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("CSeq", "1 INFO"),
+        ("Via", "SIP/2.0/WS edge.test:8080;branch=z9hG4bKnone, SIP/2.0/WS x.invalid"),
+        ("Via", "SIP/2.0/WS other.test;branch=z9hG4bKnone, SIP/2.0/WS x.invalid"),
+        ("Via", "SIP/2.0/WS edge.test:8080, SIP/2.0/WS x.invalid"),
+        ("Via", "nothing"),
+        ("CSeq", "1"),
+    ],
+)
+def test_responses_to_nothing(field: str, value: str) -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    response = bob.request("MESSAGE").make_response(200)
+    response.replace_header(field, value)
+    before = world.edge.dropped
+    bob.say(response)
+    assert world.quiet()
+    assert world.edge.dropped == before + 1
+
+
+# -- CANCEL ----------------------------------------------------------------------------------------
+
+
+def cancel(caller: Phone, invite: SipRequest, *fields: tuple[str, str]) -> None:
+    """Give a call up."""
+    request = caller.make("CANCEL", BOB, *fields, call_id=invite.call_id)
+    request.replace_header("Via", str(invite.vias[-1].without_param("received")))
+    caller.say(request)
+
+
+def test_cancel() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    cancel(alice, invite, ("Reason", "SIP;cause=200"))
+    alice.response(200)
+    given_up = bob.request("CANCEL")
+    assert given_up.via == invite.via
+    assert len(given_up.vias) == 1
+    assert str(given_up.cseq) == "1 CANCEL"
+    assert given_up.uri_text == invite.uri_text
+    assert given_up.get("reason") == "SIP;cause=200"
+    bob.answer(given_up, 200)
+    bob.answer(invite, 487)
+    assert bob.request("ACK").via == invite.via
+    failed(alice, 487)
+    assert world.edge.transactions == 0
+    cancel(alice, invite)
+    alice.response(481)
+
+
+def test_cancel_waits_for_a_sign_of_life() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    invite = bob.request("INVITE")
+    for _ in range(2):
+        cancel(alice, invite)
+        alice.response(200)
+    assert world.quiet()
+    bob.answer(invite, 100)
+    bob.request("CANCEL")
+    bob.answer(invite, 180)
+    alice.response(180)
+    assert world.quiet()
+
+
+def test_cancel_against_nobody() -> None:
+    """Neither a word nor a 487 comes: the caller gets its 487 all the same."""
+    world = World()
+    alice, bob, other = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    silent, ringing = bob.request("INVITE"), other.request("INVITE")
+    other.answer(ringing, 180)
+    alice.response(180)
+    cancel(alice, ringing)
+    alice.response(200)
+    other.request("CANCEL")
+    world.wait(33)
+    failed(alice, 487)
+    assert world.edge.transactions == 0
+    bob.answer(silent, 486)
+    assert world.quiet()
+
+
+def test_a_success_that_crosses_the_cancel() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    cancel(alice, invite)
+    alice.response(200)
+    bob.request("CANCEL")
+    bob.answer(invite, 200)
+    assert str(alice.response(200).cseq) == "1 INVITE"
+
+
+def test_only_the_caller_may_cancel() -> None:
+    world = World()
+    alice, bob, mallory = world.phone("alice"), world.phone("bob"), world.phone("mallory")
+    (invite,) = ring(alice, bob)
+    cancel(mallory, invite)
+    mallory.response(481)
+    assert world.quiet()
+
+
+# -- forks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_winner(mode: EdgeMode) -> None:
+    world = World(mode)
+    alice = world.phone("alice")
+    phones = [world.phone("bob") for _ in range(3)]
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    one, two, three = [phone.request("INVITE") for phone in phones]
+    assert len({invite.via.branch for invite in (one, two, three)}) == 3
+    phones[0].answer(one, 180)
+    phones[1].answer(two, 180)
+    for _ in range(2):
+        alice.response(180)
+    phones[1].answer(two, 200)
+    accepted = alice.response(200)
+    assert accepted.to.tag == f"t{phones[1].cid}"
+    lost = phones[0].request("CANCEL")
+    assert lost.get("reason") == 'SIP;cause=200;text="Call completed elsewhere"'
+    assert not phones[2].heard
+    # The third had not said anything; it is cancelled as soon as it does.
+    phones[2].answer(three, 180)
+    phones[2].request("CANCEL")
+    for phone, invite in ((phones[0], one), (phones[2], three)):
+        phone.answer(invite, 487)
+        phone.request("ACK")
+    assert world.quiet()
+    world.wait(33)
+    assert world.edge.transactions == 0
+
+
+def test_a_second_winner_is_told_too() -> None:
+    world = World()
+    alice, bob, other = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    one, two = ring(alice, bob, other)
+    bob.answer(one, 200)
+    alice.response(200)
+    other.request("CANCEL")
+    other.answer(two, 200)
+    assert alice.response(200).to.tag == f"t{other.cid}"
+    assert world.quiet()
+
+
+def test_all_have_failed() -> None:
+    world = World()
+    alice, bob, other = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    one, two = ring(alice, bob, other)
+    bob.answer(one, 486)
+    bob.request("ACK")
+    assert world.quiet()
+    other.answer(two, 480)
+    other.request("ACK")
+    assert failed(alice, 486).to.tag == f"t{bob.cid}"
+
+
+def test_a_decline_stops_all() -> None:
+    world = World()
+    alice = world.phone("alice")
+    bob, other = world.phone("bob"), world.phone("bob")
+    world.phone("bob", q=";q=0.1")
+    one, two = ring(alice, bob, other)
+    bob.answer(one, 603)
+    bob.request("ACK")
+    other.request("CANCEL")
+    other.answer(two, 487)
+    other.request("ACK")
+    failed(alice, 603)
+    assert world.quiet()
+
+
+def test_one_after_the_other() -> None:
+    world = World()
+    alice = world.phone("alice")
+    last = world.phone("bob", q=";q=0.1")
+    first = world.phone("bob", q=";q=0.9")
+    (invite,) = ring(alice, first)
+    assert not last.heard
+    first.answer(invite, 486)
+    first.request("ACK")
+    second = last.request("INVITE")
+    assert second.body == SDP
+    last.answer(second, 200)
+    alice.response(200)
+
+
+def test_a_contact_that_goes_while_it_waits() -> None:
+    world = World()
+    alice = world.phone("alice")
+    last = world.phone("bob", q=";q=0.1")
+    first = world.phone("bob", q=";q=0.9")
+    (invite,) = ring(alice, first)
+    last.hang_up()
+    first.answer(invite, 404)
+    first.request("ACK")
+    failed(alice, 404)
+    assert world.quiet()
+
+
+def test_nobody_of_those_who_wait_is_left() -> None:
+    world = World()
+    alice = world.phone("alice")
+    first = world.phone("bob", q=";q=0.9")
+    last = world.phone("bob", q=";q=0.1")
+    alice.send("MESSAGE", BOB)
+    message = first.request("MESSAGE")
+    last.hang_up()
+    first.answer(message, 500)
+    # Its own 480 is better than the other's 500.
+    alice.response(480)
+
+
+# -- flows that fail -------------------------------------------------------------------------------
+
+
+def flows(world: World) -> tuple[Phone, Phone, Phone]:
+    """Alice, and one client of bob with two flows, the first registered one second."""
+    alice = world.phone("alice")
+    first = world.phone("bob", outbound="urn:uuid:b")
+    world.now += 1
+    return alice, first, world.phone("bob", outbound="urn:uuid:b")
+
+
+def test_the_other_flow_is_tried() -> None:
+    world = World()
+    alice, older, newer = flows(world)
+    (invite,) = ring(alice, newer)
+    assert not older.heard
+    newer.answer(invite, 430)
+    newer.request("ACK")
+    again = older.request("INVITE")
+    assert again.body == SDP
+    older.answer(again, 430)
+    older.request("ACK")
+    failed(alice, 430)
+
+
+def test_the_other_flow_when_the_first_is_lost() -> None:
+    world = World()
+    alice, older, newer = flows(world)
+    ring(alice, newer)
+    newer.hang_up()
+    older.answer(older.request("INVITE"), 200)
+    alice.response(200)
+
+
+def test_no_other_flow_for_a_call_that_is_given_up() -> None:
+    world = World()
+    alice, older, newer = flows(world)
+    (invite,) = ring(alice, newer)
+    cancel(alice, invite)
+    alice.response(200)
+    newer.hang_up()
+    failed(alice, 480)
+    assert not older.heard
+
+
+def test_the_other_flow_where_the_first_is_gone_before_its_turn() -> None:
+    world = World()
+    alice = world.phone("alice")
+    busy = world.phone("bob", q=";q=1")
+    older = world.phone("bob", q=";q=0.5", outbound="urn:uuid:b")
+    world.now += 1
+    newer = world.phone("bob", q=";q=0.5", outbound="urn:uuid:b")
+    (invite,) = ring(alice, busy)
+    newer.hang_up()
+    busy.answer(invite, 486)
+    busy.request("ACK")
+    older.request("INVITE")
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_the_called_side_is_lost(method: str) -> None:
+    world = World()
+    alice, bob, other = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    alice.send(method, BOB)
+    if method == "INVITE":
+        alice.response(100)
+    request = bob.request(method)
+    other.request(method)
+    bob.hang_up()
+    assert world.quiet()
+    other.hang_up()
+    alice.response(480)
+    assert str(request.uri) == bob.contact
+    alice.send(method, BOB)
+    alice.response(404)
+
+
+def test_the_caller_is_lost() -> None:
+    world = World()
+    alice, bob, carol = world.phone("alice"), world.phone("bob"), world.phone("carol")
+    (invite,) = ring(alice, bob)
+    alice.send("MESSAGE", "sip:carol@sip.test")
+    message = carol.request("MESSAGE")
+    alice.hang_up()
+    bob.request("CANCEL")
+    bob.answer(invite, 487)
+    bob.request("ACK")
+    carol.answer(message, 200)
+    world.wait(33)
+    assert world.edge.transactions == 0
+    assert world.quiet()
+
+
+def test_a_connection_of_the_same_number_is_another_one() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    alice.hang_up()
+    bob.request("CANCEL")
+    world.numbers = iter([alice.cid])  # type: ignore[assignment]
+    again = world.phone("carol", registers=False)
+    bob.answer(invite, 200)
+    assert not again.heard
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_nobody_answers() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    bob.request("INVITE")
+    world.wait(31.9)
+    assert world.quiet()
+    world.wait(0.2)
+    failed(alice, 408)
+
+
+def test_some_ring_and_some_do_not() -> None:
+    world = World()
+    alice, silent, bob = world.phone("alice"), world.phone("bob"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    silent.request("INVITE")
+    invite = bob.request("INVITE")
+    bob.answer(invite, 180)
+    alice.response(180)
+    world.wait(60)
+    assert world.quiet()
+    bob.answer(invite, 486)
+    bob.request("ACK")
+    failed(alice, 486)
+
+
+def test_a_call_that_rings_for_ever() -> None:
+    world = World(ring_timeout=185.0)
+    alice, bob = world.phone("alice"), world.phone("bob")
+    (invite,) = ring(alice, bob)
+    world.wait(180)
+    bob.answer(invite, 183)
+    alice.response(183)
+    world.wait(184)
+    assert world.quiet()
+    world.wait(2)
+    bob.request("CANCEL")
+    assert world.quiet()
+    world.wait(32)
+    failed(alice, 408)
+    bob.answer(invite, 487)
+    assert world.edge.transactions == 0
+
+
+def test_nobody_is_told_of_the_silence_after_anything_else() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    message = bob.request("MESSAGE")
+    world.wait(33)
+    assert world.edge.transactions == 0
+    bob.answer(message, 200)
+    assert world.quiet()
+
+
+def test_a_late_success_after_all() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    invite = bob.request("INVITE")
+    world.wait(33)
+    alice.response(408)
+    bob.answer(invite, 200)
+    alice.response(200)
+    bob.answer(invite, 180)
+    assert world.quiet()
+
+
+def test_a_keep_alive_is_answered_at_once() -> None:
+    world = World()
+    alice = world.phone("alice")
+    alice.say("\r\n\r\n")
+    assert alice.heard.pop() == "\r\n"
+
+
+def test_early_calls_do_nothing() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("INVITE", BOB)
+    alice.response(100)
+    bob.request("INVITE")
+    assert world.edge.next_deadline() == world.now + 32
+    assert world.edge.handle_timeout(world.now + 31) == []
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_transactions": 1},
+        {"max_transactions_per_connection": 1},
+        {"max_pending_octets": 400},
+    ],
+)
+def test_no_more_than_so_much(options: dict[str, Any]) -> None:
+    world = World(**options)
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    first = bob.request("MESSAGE")
+    alice.send("MESSAGE", BOB)
+    assert alice.response(503).get("retry-after") == "5"
+    bob.answer(first, 200)
+    alice.response(200)
+    alice.send("MESSAGE", BOB)
+    bob.request("MESSAGE")
+    assert world.edge.transactions == 1
+
+
+def test_one_connection_does_not_use_up_anothers_share() -> None:
+    world = World(max_transactions_per_connection=1)
+    alice, bob, carol = world.phone("alice"), world.phone("bob"), world.phone("carol")
+    alice.send("MESSAGE", BOB)
+    carol.send("MESSAGE", BOB)
+    for _ in range(2):
+        bob.request("MESSAGE")
+
+
+def test_bodies_are_not_kept() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("INVITE", BOB, body=b"x" * 50_000)
+    assert len(bob.request("INVITE").body) == 50_000
+    table = world.edge._forwarder._table
+    connection = world.edge._connections.get(alice.cid)
+    assert connection is not None
+    (transaction,) = table.came_from(connection.flow)
+    assert transaction.request.body == b""
+    assert transaction.branches[0].request.body == b""
+
+
+# -- an upstream that loses datagrams --------------------------------------------------------------
+
+
+def outward(world: World, method: str) -> tuple[Phone, SipRequest]:
+    alice = world.phone("alice", registers=False)
+    alice.send(method, BOB, body=SDP)
+    if method == "INVITE":
+        alice.response(100)
+    return alice, world.upstream_request()
+
+
+def times(world: World, seconds: int) -> list[float]:
+    """When something more was sent to the upstream."""
+    start, sent = world.now, []
+    for _ in range(seconds * 10):
+        world.wait(0.1)
+        sent += [round(world.now - start, 1)] * len(world.upstream)
+        world.upstream.clear()
+    return sent
+
+
+def test_an_invite_is_sent_again_until_it_is_answered() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, invite = outward(world, "INVITE")
+    assert invite.via.transport == "UDP"
+    assert "rport" in invite.via.params
+    assert (invite.via.host, invite.via.port) == ("192.0.2.100", 5080)
+    assert times(world, 8) == [0.5, 1.5, 3.5, 7.5]
+    world.from_upstream(invite.make_response(100))
+    assert times(world, 20) == []
+    world.from_upstream(invite.make_response(486))
+    assert world.upstream_request().method == "ACK"
+    world.from_upstream(invite.make_response(486))
+    assert world.upstream_request().method == "ACK"
+    failed(alice, 486)
+    assert world.edge.transactions == 0
+
+
+def test_the_whole_invite_is_sent_again() -> None:
+    world = World(upstream=UPSTREAM)
+    _, invite = outward(world, "INVITE")
+    world.wait(0.6)
+    assert world.upstream_request().to_bytes() == invite.to_bytes()
+    assert invite.body == SDP
+
+
+def test_something_else_is_sent_again_more_slowly() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, message = outward(world, "MESSAGE")
+    assert times(world, 16) == [0.5, 1.5, 3.5, 7.5, 11.5, 15.5]
+    world.from_upstream(message.make_response(200))
+    alice.response(200)
+    assert times(world, 40) == []
+
+
+def test_a_provisional_response_slows_it_down() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, message = outward(world, "MESSAGE")
+    world.from_upstream(message.make_response(183))
+    alice.response(183)
+    assert times(world, 9) == [0.5, 4.5, 8.5]
+
+
+def test_a_cancel_is_sent_again_too() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, invite = outward(world, "INVITE")
+    world.from_upstream(invite.make_response(180))
+    alice.response(180)
+    cancel(alice, invite)
+    alice.response(200)
+    given_up = world.upstream_request()
+    assert given_up.method == "CANCEL"
+    assert times(world, 4) == [0.5, 1.5, 3.5]
+    world.from_upstream(invite.make_response(180))
+    alice.response(180)
+    assert times(world, 4) == [3.5]
+    world.from_upstream(given_up.make_response(200))
+    assert times(world, 8) == []
+    world.from_upstream(invite.make_response(487))
+    world.upstream_request()
+    failed(alice, 487)
+    # Of a CANCEL that was never sent there is no response.
+    other, invite = outward(world, "INVITE")
+    stray = invite.make_response(200)
+    stray.replace_header("CSeq", "1 CANCEL")
+    world.from_upstream(stray)
+    assert world.quiet()
+    assert not other.heard
+
+
+def test_nothing_is_sent_again_over_tcp() -> None:
+    world = World(upstream=TCP)
+    _, invite = outward(world, "INVITE")
+    assert invite.via.transport == "TCP"
+    assert "rport" not in invite.via.params
+    assert times(world, 20) == []
+
+
+def inward(world: World, method: str) -> tuple[Phone, SipRequest]:
+    """A request from the upstream to a client that is registered there."""
+    alice = world.phone("alice", registers=False)
+    alice.send("REGISTER", "sip:sip.test", ("Supported", "path"), contact=False)
+    register = world.upstream_request()
+    world.from_upstream(register.make_response(200))
+    alice.response(200)
+    (path,) = register.paths
+    request = SipRequest(
+        method,
+        alice.contact,
+        [
+            ("Via", "SIP/2.0/UDP 192.0.2.200:5060;rport;branch=z9hG4bKu"),
+            ("Max-Forwards", "70"),
+            ("Route", f"<{path.uri}>"),
+            ("From", "<sip:bob@sip.test>;tag=1"),
+            ("To", "<sip:alice@sip.test>"),
+            ("Call-ID", "inward"),
+            ("CSeq", f"1 {method}"),
+            ("Contact", "<sip:bob@192.0.2.9>"),
+        ],
+    )
+    world.from_upstream(request)
+    return alice, request
+
+
+def upstream_ack(request: SipRequest) -> SipRequest:
+    ack = request.copy()
+    fields = [(name, request.get(name) or "") for name in ("via", "route", "from", "to", "call-id")]
+    return SipRequest("ACK", ack.uri, [*fields, ("CSeq", "1 ACK")])
+
+
+def test_a_refusal_is_sent_again_until_it_is_acknowledged() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, request = inward(world, "INVITE")
+    assert world.upstream_response().status == 100
+    alice.answer(alice.request("INVITE"), 486)
+    alice.request("ACK")
+    refusal = world.upstream_response()
+    assert refusal.status == 486
+    assert refusal.via.rport == 5060
+    assert refusal.via.received == "192.0.2.200"
+    assert times(world, 12) == [0.5, 1.5, 3.5, 7.5, 11.5]
+    world.from_upstream(request)
+    assert world.upstream_response().status == 486
+    world.from_upstream(upstream_ack(request))
+    world.from_upstream(upstream_ack(request))
+    assert times(world, 4) == []
+    assert world.edge.transactions == 1
+    assert times(world, 2) == []
+    assert world.edge.transactions == 0
+    assert not alice.heard
+
+
+def test_a_repeated_request_gets_the_last_response() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, request = inward(world, "INVITE")
+    world.upstream.clear()
+    invite = alice.request("INVITE")
+    for status in (180, 200):
+        alice.answer(invite, status)
+        sent = world.upstream_response()
+        world.from_upstream(request)
+        assert world.upstream_response().to_bytes() == sent.to_bytes()
+    assert times(world, 40) == []
+    assert world.edge.transactions == 0
+
+
+def test_a_repeated_request_before_any_response() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, request = inward(world, "MESSAGE")
+    message = alice.request("MESSAGE")
+    world.from_upstream(request)
+    assert world.quiet()
+    alice.answer(message, 200)
+    assert world.upstream_response().status == 200
+    world.from_upstream(request)
+    assert world.upstream_response().status == 200
+    alice.answer(message, 200)
+    assert world.quiet()
+    world.wait(31)
+    assert world.edge.transactions == 1
+    world.wait(2)
+    assert world.edge.transactions == 0
+
+
+def test_over_tcp_the_refusal_is_sent_once() -> None:
+    world = World(upstream=TCP)
+    alice, request = inward(world, "INVITE")
+    alice.answer(alice.request("INVITE"), 486)
+    alice.request("ACK")
+    world.upstream.clear()
+    assert times(world, 12) == []
+    world.from_upstream(upstream_ack(request))
+    assert world.edge.transactions == 0
+
+
+def test_the_upstream_is_told_that_a_flow_has_failed() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, _ = inward(world, "MESSAGE")
+    alice.request("MESSAGE")
+    alice.hang_up()
+    assert world.upstream_response().status == 430
+
+
+def test_without_an_upstream_nothing_goes_there() -> None:
+    world = World()
+    world.edge._outbox.send_upstream(b"x")
+    assert world.edge._outbox.take() == []
+
+
+def test_a_call_over_and_over() -> None:
+    """Nothing is left behind by many calls."""
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    for _ in range(20):
+        here, _there = call(alice, bob)
+        here.send("BYE")
+        bob.answer(bob.request("BYE"), 200)
+        alice.response(200)
+    world.wait(33)
+    table = world.edge._forwarder._table
+    assert len(table) == table.octets == 0
+    assert not any([table._by_key, table._by_branch, table._origins, table._targets])
+    assert table.next_deadline() is None
+
+
+def test_an_answer_of_a_registrar_without_flows() -> None:
+    """A binding that some other process made cannot be reached from here."""
+    registrar = Registrar(RegistrarConfig(World().edge.config.own_domains))
+    world = World(registrar=registrar)
+    alice, bob = world.phone("alice"), world.phone("bob", registers=False)
+    request = bob.make("REGISTER", "sip:sip.test", ("Contact", f"<{bob.contact}>"), to=f"<{BOB}>")
+    assert registrar.register(request, world.now).status == 200
+    alice.send("MESSAGE", BOB)
+    assert isinstance(alice.response(480), SipResponse)
+    assert isinstance(parse_message(request.to_bytes()), SipRequest)
