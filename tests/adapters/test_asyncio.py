@@ -115,9 +115,9 @@ class TestBackPressure:
 
                 sending = asyncio.create_task(send())
                 await turns(lambda: not client.writable and not server.transport.is_reading())
-                # A queue's worth of messages, and one read behind it.
+                # A queue's worth of messages, that of the call which filled it, and one read.
                 limits = server.session.config.limits
-                assert len(server._messages) <= limits.max_queued_messages
+                assert len(server._messages) < 2 * limits.max_queued_messages
                 assert sum(map(len, server._messages)) <= limits.max_queued_bytes + 65536
                 assert len(server.session._input) <= 65536
                 assert client.transport.get_write_buffer_size() <= 65536 + size + 20
@@ -174,7 +174,8 @@ class TestBackPressure:
                 assert server.closed
                 assert (server.closed.code, server.closed.cause) == (4000, Cause.LOCAL)
                 kept = [message async for message in _until_the_end(server)]
-                assert kept == [bytes([number]) * 1000 for number in range(16)]
+                assert 16 <= len(kept) < 32
+                assert kept == [bytes([number]) * 1000 for number in range(len(kept))]
 
         run(scenario())
 

@@ -166,8 +166,9 @@ class TestExceptions:
 def test_configuration() -> None:
     config = SessionConfig(whole_messages=False, max_age=9, profiles={"sip": SessionConfig()})
     for result in (adapted(config), adapted(config).profiles["sip"]):
-        assert result.auto_pause
+        assert not result.auto_pause
         assert result.whole_messages
+        assert result.limits.max_frames_per_call == 16
         assert result.limits.max_outgoing is None
         assert result.limits.max_message_size == config.limits.max_message_size
     assert adapted(config).max_age == 9

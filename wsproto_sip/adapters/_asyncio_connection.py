@@ -34,10 +34,12 @@ from ..frame_protocol import CloseReason
 from ..lifecycle import Cause, ConnectionClosed, TransportAction
 from ..states import ConnectionState
 from ..utilities import LocalProtocolError
+from ._asyncio_wakeup import Wakeup
 from ._common import BODY_KEPT, ConnectionClosedError, HandshakeRejected, lost, message_event
 
 if TYPE_CHECKING:
     from ..events import Event
+    from ..limits import Limits
     from ..prepared import PreparedMessage
     from ..session import Session
 
@@ -73,32 +75,6 @@ class Connection(asyncio.BufferedProtocol):
         response: On a client that is connected, the answer to it.
     """
 
-    __slots__ = (
-        "_answer_by",
-        "_body",
-        "_buffer",
-        "_busy",
-        "_dropping",
-        "_loop",
-        "_lost",
-        "_messages",
-        "_opening",
-        "_pings",
-        "_reading",
-        "_receiver",
-        "_rejection",
-        "_senders",
-        "_stuck",
-        "_time",
-        "_timer",
-        "_writable",
-        "closed",
-        "request",
-        "response",
-        "session",
-        "transport",
-    )
-
     transport: asyncio.Transport
 
     def __init__(
@@ -120,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body = b""
         # Messages that nobody has received yet, and who waits for one.
         self._messages: list[str | bytes] = []
-        self._receiver: asyncio.Future[None] | None = None
+        self._receiver = Wakeup(loop)
         # Whether somebody has received a message and not asked for the next.
         self._busy = False
         self._senders: list[asyncio.Future[None]] | None = None
@@ -128,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         self._dropping = False
         self._pings: dict[bytes, asyncio.Future[float]] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
         # When the peer's close frame is answered at the latest.
         self._answer_by = inf
         self._reading = True
@@ -167,6 +144,11 @@ class Connection(asyncio.BufferedProtocol):
         return self
 
     async def __anext__(self) -> str | bytes:
+        if not self._messages and not self._receiver.waiting and self._answer_by == inf:
+            # The usual case, a call shorter than below.
+            self._busy = False
+            if self.closed is None:
+                await self._receiver
         if not self._messages and not await self._wait_for_message():
             error = self._closed_error()
             if error.in_order:
@@ -184,13 +166,9 @@ class Connection(asyncio.BufferedProtocol):
         while not self._messages:
             if self.closed is not None:
                 return False
-            if self._receiver is not None:
+            if self._receiver.waiting:
                 raise RuntimeError("another task receives from this connection")
-            self._receiver = waiter = self._loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._receiver = None
+            await self._receiver
         return True
 
     def _take(self) -> str | bytes:
@@ -216,7 +194,9 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         now = self._time()
         try:
-            session.send(message_event(message), now)
+            session.send(
+                TextMessage(message) if type(message) is str else message_event(message), now
+            )
         except LocalProtocolError:
             if session.state is _OPEN or session.state is _REMOTE_CLOSING:
                 raise
@@ -229,6 +209,8 @@ class Connection(asyncio.BufferedProtocol):
         transport.write(session.data_to_send())
         if self._stuck or transport.get_write_buffer_size():
             self._settle()
+        else:
+            session.touched = False
 
     async def _wait_writable(self) -> None:
         waiter = self._loop.create_future()
@@ -415,15 +397,13 @@ class Connection(asyncio.BufferedProtocol):
             self._reading = False
             self.transport.pause_reading()
         events = session.receive(bytes(self._buffer[:nbytes]), self._time())
-        if len(events) == 1 and self._receiver is not None and not self._dropping:
-            # The usual case: one message, and somebody who waits for it.
-            event = events[0]
-            kind = type(event)
-            if (kind is TextMessage or kind is BytesMessage) and not session.has_work:
+        if not session.touched and self._receiver.waiting and not self._dropping:
+            # The usual case: nothing but messages, and somebody who waits for them.
+            for event in events:
                 self._messages.append(event.data)  # type: ignore[attr-defined]
-                if not self._receiver.done():
-                    self._receiver.set_result(None)
-                return
+            if events:
+                self._receiver.wake()
+            return
         self._dispatch(events)
         self._settle()
 
@@ -447,6 +427,7 @@ class Connection(asyncio.BufferedProtocol):
         self.resume_writing()
         self._fail_pings()
         self._opened(self._closed_error())
+        self._wake()
 
     def pause_writing(self) -> None:
         """The transport has more than ``limits.high_water`` octets to write."""
@@ -489,9 +470,6 @@ class Connection(asyncio.BufferedProtocol):
                 if event.body_finished and self._rejection is not None:  # type: ignore[attr-defined]
                     self._rejection.body = self._body
                     self._opened(self._rejection)
-        receiver = self._receiver
-        if receiver is not None and (self._messages or self.closed) and not receiver.done():
-            receiver.set_result(None)
 
     def _requested(self) -> None:
         """A server has its request."""
@@ -517,13 +495,17 @@ class Connection(asyncio.BufferedProtocol):
     def _settle(self) -> None:
         """Does what the session wants."""
         if self._lost.done():
+            self._wake()
             return
         session = self.session
         now = self._time()
+        if self._messages and not session.paused and self._is_full(session.config.limits):
+            session.pause(now)
         if session.state is _LOCAL_CLOSING:
             self._drop_messages(now)
         elif self._held_back(now):
             self._schedule(min(self._answer_by, session.next_deadline() or inf), now)
+            self._wake()
             return
         transport = self.transport
         if (data := session.data_to_send()) and not transport.is_closing():
@@ -543,6 +525,19 @@ class Connection(asyncio.BufferedProtocol):
             self._end_output(transport)
         deadline = session.next_deadline()
         self._schedule(inf if deadline is None else deadline, now)
+        session.touched = False
+        self._wake()
+
+    def _is_full(self, limits: Limits) -> bool:
+        """Whether a queue's worth of messages waits to be received."""
+        return (
+            len(self._messages) >= limits.max_queued_messages
+            or sum(map(len, self._messages)) >= limits.max_queued_bytes
+        )
+
+    def _wake(self) -> None:
+        if self._messages or self.closed is not None:
+            self._receiver.wake()
 
     def _held_back(self, now: float) -> bool:
         """Whether the peer's close frame stays unanswered for a while.
@@ -583,11 +578,12 @@ class Connection(asyncio.BufferedProtocol):
     def _schedule(self, when: float, now: float) -> None:
         timer = self._timer
         if timer is not None:
-            if timer.when() <= when:
+            if self._due <= when:
                 return
             timer.cancel()
             self._timer = None
         if when != inf and not self._lost.done():
+            self._due = when
             self._timer = self._loop.call_at(max(when, now), self._on_timer)
 
     def _on_timer(self) -> None:

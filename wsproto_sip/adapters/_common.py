@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
@@ -129,17 +130,20 @@ def lost(detail: str) -> ConnectionClosed:
 def adapted(config: SessionConfig) -> SessionConfig:
     """Makes a configuration fit for an adapter in which senders and readers wait.
 
-    What is received pauses when it is not read; and output needs no hard bound, because senders
-    wait above ``high_water``, so that a single message may be longer than any such bound.
+    The adapter pauses the session when nobody receives, and a call gives no more than a queue's
+    worth. Output needs no hard bound, because senders wait above ``high_water``, so that a single
+    message may be longer than any such bound.
 
     Args:
         config: The configuration.
     """
+    limits = config.limits
+    frames = min(limits.max_frames_per_call or inf, limits.max_queued_messages)
     return replace(
         config,
-        auto_pause=True,
+        auto_pause=False,
         whole_messages=True,
-        limits=replace(config.limits, max_outgoing=None),
+        limits=replace(limits, max_outgoing=None, max_frames_per_call=int(frames)),
         profiles={name: adapted(profile) for name, profile in config.profiles.items()},
     )
 
@@ -152,8 +156,6 @@ def message_event(
     Args:
         message: Text, octets, or a prepared message.
     """
-    if type(message) is str:
-        return TextMessage(message)
     if isinstance(message, bytes | bytearray | memoryview):
         return BytesMessage(message)  # type: ignore[arg-type]
     if isinstance(message, str):

@@ -67,8 +67,6 @@ def _no_extensions() -> Sequence[Extension]:
 class _ServerConnection(Connection):
     """A connection that its server knows of."""
 
-    __slots__ = ("_server",)
-
     def __init__(self, server: Server) -> None:
         session = Session(ConnectionType.SERVER, now=server._loop.time(), config=server.config)
         super().__init__(session, buffer=server._buffer)
