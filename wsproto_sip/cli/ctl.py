@@ -235,7 +235,7 @@ def table(name: str, result: Any) -> list[str]:
     for line in result.get("connections", ()):
         match = _LINE.fullmatch(line)
         if match is None:
-            rows.append((str(line), "", "", "", "", ""))
+            rows.append((escape(str(line)), "", "", "", "", ""))
             continue
         cid, peer, local, state, awaiting, idle, protocol = match.groups()
         rows.append(

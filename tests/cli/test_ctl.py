@@ -1,0 +1,203 @@
+"""``wsproto-sip ctl`` against servers that answer oddly; the rest is in test_serve_endpoint."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wsproto_sip.cli import main
+from wsproto_sip.cli.ctl import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+
+Captured = pytest.CaptureFixture[str]
+
+
+@contextmanager
+def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
+    """A server that reads once and answers so, to one client."""
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(65536)
+            client.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    with listener:
+        listener.settimeout(30)
+        thread.start()
+        yield
+        thread.join()
+
+
+def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(["ctl", *arguments])
+    except SystemExit as exit:
+        code = int(str(exit.code))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def unix(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    sock.listen()
+    return sock
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "out", "err"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"result":{"id":7}}\n', 0, "id  7\n", ""),
+        # The end of input will do in place of the end of the line.
+        (b'{"jsonrpc":"2.0","id":1,"result":{}}', 0, "", ""),
+        (b'{"jsonrpc":"2.0","id":1,"result":"odd"}\n', 0, "result  odd\n", ""),
+        (
+            b'{"jsonrpc":"2.0","id":1,"error":{"code":500,"message":"No\\u001b[31m"}}\n',
+            1,
+            "",
+            "wsproto-sip: 500 No\\x1b[31m\n",
+        ),
+        (b"", 1, "", "wsproto-sip: 0 answers, not one\n"),
+        (b"nonsense\n", 1, "", "wsproto-sip: the answer is no JSON: "),
+    ],
+)
+def test_answers(
+    tmp_path: Path, capsys: Captured, answer: bytes, code: int, out: str, err: str
+) -> None:
+    with answering(unix(tmp_path / "s"), answer):
+        result = run(capsys, "--socket", str(tmp_path / "s"), "ws.enable")
+    assert result[:2] == (code, out)
+    assert result[2] == err or (err.endswith(": ") and result[2].startswith(err))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "err"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n", 1, "403 Forbidden: no"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 1, "404 Not Found"),
+        (b"SSH-2.0-x\r\n", 1, "not HTTP: BadStatusLine("),
+        (b"", 1, "not HTTP: RemoteDisconnected("),
+    ],
+)
+def test_answers_over_http(capsys: Captured, answer: bytes, code: int, err: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with answering(listener, answer):
+        result = run(capsys, "--url", url, "ws.enable")
+    assert result[:2] == (code, "")
+    assert result[2].startswith(f"wsproto-sip: {err}")
+
+
+def test_nobody_there(tmp_path: Path, capsys: Captured) -> None:
+    unix(tmp_path / "dead").close()
+    os.mkfifo(tmp_path / "unread")
+    (tmp_path / "file").write_text("mine")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    refused = os.strerror(111) if os.name == "posix" else ""
+    for option, where, reason in (
+        ("--socket", str(tmp_path / "dead"), refused),
+        ("--socket", str(tmp_path / "nowhere"), "No such file or directory"),
+        ("--url", f"http://127.0.0.1:{port}/", refused),
+        ("--fifo", str(tmp_path / "nowhere"), "No such file or directory"),
+        ("--fifo", str(tmp_path / "unread"), "nobody reads it"),
+        ("--fifo", str(tmp_path / "file"), "it is no FIFO"),
+    ):
+        code, out, err = run(capsys, option, where, "ws.dump")
+        assert (code, out, err) == (2, "", f"wsproto-sip: {where}: {reason}\n")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dead", "file", "unread"]
+
+
+def test_no_answer_in_time(tmp_path: Path, capsys: Captured) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        where = str(tmp_path / "fifo")
+        code, _, err = run(capsys, "--timeout", "0.01", "--fifo", where, "ws.dump")
+        assert (code, err) == (2, f"wsproto-sip: {where}: {os.strerror(110)}\n")
+    finally:
+        os.close(reader)
+    with unix(tmp_path / "socket"):
+        where = str(tmp_path / "socket")
+        code, _, err = run(capsys, "--timeout", "0.01", "--socket", where, "ws.dump")
+        assert (code, err) == (2, f"wsproto-sip: {where}: timed out\n")
+
+
+def test_an_answer_through_a_fifo_that_ends_early(tmp_path: Path, capsys: Captured) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    where = tmp_path / "fifo"
+
+    def serve() -> None:
+        with where.open("rb", buffering=0) as fifo:
+            name = fifo.readline().decode().split(":")[2].strip("\n")
+        with where.with_name(name).open("wb", buffering=0) as reply:
+            reply.write(b"200 OK\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    err = "nobody reads it"
+    while "nobody reads it" in err:
+        code, out, err = run(capsys, "--fifo", str(where), "ws.dump")
+    thread.join()
+    assert (code, out) == (1, "")
+    assert err == "wsproto-sip: the answer does not end in an empty line\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "err"),
+    [
+        (["ws.dump"], "one of the arguments --socket --url --fifo is required"),
+        (["--socket", "a", "--fifo", "b", "ws.dump"], "not allowed with argument"),
+        (["--socket", "a"], "the following arguments are required: COMMAND"),
+        (["--socket", "a", "dump"], "invalid choice: 'dump'"),
+        (["--url", "https://127.0.0.1/", "ws.dump"], "not http://HOST:PORT/: "),
+        (["--url", "http:///", "ws.dump"], "not http://HOST:PORT/: "),
+        (["--url", "http://127.0.0.1:x/", "ws.dump"], "Port could not be cast"),
+        (["--socket", "a", "--timeout", "0", "ws.dump"], "--timeout: 0.0 is no number"),
+        (["--socket", "a", "--timeout", "nan", "ws.dump"], "--timeout: nan is no number"),
+        (["--fifo", "a", "ws.dump", "a\nb"], "empty, or has a control character"),
+    ],
+)
+def test_wrong_arguments(capsys: Captured, arguments: list[str], err: str) -> None:
+    code, out, told = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err in told
+
+
+def test_tables() -> None:
+    line = "{}: wss:192.0.2.1:4711 -> wss:[::1]:443 (state: OPEN, {} last used 7s ago, {}: sip)"
+    result = {
+        "connections": [
+            line.format(3, "awaiting Pong,", "sub-protocol"),
+            line.format(12345, "", "sub-protocol"),
+            "something \x1b[31melse",
+        ],
+        "info": {"wscounter": 3, "truncated": "yes", "next": 50},
+    }
+    lines = table("ws.dump", result)
+    assert [line.split() for line in lines] == [
+        ["ID", "PEER", "LOCAL", "STATE", "IDLE", "SUB-PROTOCOL"],
+        ["3", "wss:192.0.2.1:4711", "wss:[::1]:443", "OPEN", "(ping)", "7s", "sip"],
+        ["12345", "wss:192.0.2.1:4711", "wss:[::1]:443", "OPEN", "7s", "sip"],
+        ["something", "\\x1b[31melse"],
+        ["There", "are", "more:", "offset=50"],
+    ]
+    # In columns, with nothing behind the last.
+    for heading, cell in (("PEER", "wss:192"), ("IDLE", "7s")):
+        assert {line.index(cell) for line in lines[1:3]} == {lines[0].index(heading)}
+    assert lines == [line.rstrip(" ") for line in lines]
+    assert table("ws.statistics", {"a": 1, "long": 2.5}) == ["a     1", "long  2.5"]
+    assert table("ws.enable", {}) == []

@@ -1,0 +1,70 @@
+"""Log lines for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wsproto_sip.cli.logs import log_event, set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _undone() -> Iterator[None]:
+    yield
+    logger = logging.getLogger("wsproto_sip")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+
+
+def fail() -> None:
+    try:
+        raise RuntimeError("out\nof order")
+    except RuntimeError:
+        logging.getLogger("wsproto_sip.server").exception("connection %d: it failed", 7)
+
+
+def test_nothing_but_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(None)
+    log_event("opened", connection=1)
+    fail()
+    [line] = capsys.readouterr().err.splitlines()
+    assert " error connection 7: it failed exception=" in line
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("text")
+    log_event("closed", peer="[::1]:7", reason='a "b" \x1b', empty="", none=None, code=1000)
+    fail()
+    first, second = capsys.readouterr().err.splitlines()
+    time, _, rest = first.partition(" ")
+    assert time.endswith("+00:00")
+    assert rest == r'info closed peer=[::1]:7 reason="a \"b\" \u001b" empty="" code=1000'
+    assert r"\nRuntimeError: out\nof order" in second
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("text")
+    set_up("json")
+    log_event("closed", peer="[::1]:7", reason="\u2028\x1b", none=None, code=1000, odd=object)
+    fail()
+    first, second = capsys.readouterr().err.split("\n")[:2]
+    assert first.isascii()
+    entry = json.loads(first)
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {
+        "level": "info",
+        "event": "closed",
+        "peer": "[::1]:7",
+        "reason": "\u2028\x1b",
+        "code": 1000,
+        "odd": str(object),
+    }
+    assert json.loads(second)["exception"].endswith("RuntimeError: out\nof order")
