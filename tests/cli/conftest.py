@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 import sys
 import threading
@@ -24,6 +25,17 @@ COMMAND = [sys.executable, "-m", "wsproto_sip"]
 
 #: What stops a test that hangs; nothing waits for it.
 HANGS = 60
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """What ``serve`` sets up inside a test would be in force for all that follow."""
+    logger = logging.getLogger("wsproto_sip")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:] = before[0]
+    logger.setLevel(before[1])
+    logger.propagate = before[2]
 
 
 @pytest.fixture
