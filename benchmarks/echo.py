@@ -1,0 +1,377 @@
+"""What an echo costs a server: CPU time per message over loopback.
+
+Theory of operation: each candidate is a server in a process of its own, on one event loop. Its CPU
+time, user and system, is read from the kernel before and after a number of messages that a load
+generator has sent through plain sockets: ping-pong, one message on its way per connection. The
+generator's frames are made once and its answers are only counted, so that it costs little; what it
+costs is not in the figures. Candidates take turns, round by round, and the median counts.
+
+Run ``python -m benchmarks.echo`` from the root of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ._harness import Goal, Results
+
+HOST = "127.0.0.1"
+LOOPS = ("asyncio", "uvloop")
+SIZES = {"20 B": 20, "800 B": 800, "64 KiB": 65536}
+CONNECTIONS = (1, 64)
+
+CANDIDATES = {
+    "wsproto_sip": "serve() with `async for` and `await send()`",
+    "wsproto_sip uvicorn": "uvicorn with wsproto_sip.adapters.uvicorn",
+    "websockets": "websockets.asyncio.server.serve(), its C extension in use",
+    "aiohttp": "aiohttp.web, its C extensions in use, `async for` and `await send_str()`",
+    "picows": "a listener with a callback, in Cython",
+    "uvicorn websockets": "uvicorn with ws='websockets-sansio'",
+    "uvicorn wsproto": "uvicorn with ws='wsproto'",
+}
+OURS = ("wsproto_sip", "wsproto_sip uvicorn")
+
+#: Masked with four zeros: unmasking costs the server the same whatever the key is.
+KEY = bytes(4)
+
+
+# -- servers, each run in a process of its own ---------------------------------------------------
+
+
+async def serve_wsproto_sip(announce: Any) -> None:
+    from wsproto_sip.adapters.asyncio import serve
+
+    async def echo(connection: Any) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, HOST, 0) as server:
+        announce(server.addresses[0][1])
+        await asyncio.Event().wait()
+
+
+async def serve_websockets(announce: Any) -> None:
+    from websockets.asyncio.server import serve
+
+    async def echo(websocket: Any) -> None:
+        async for message in websocket:
+            await websocket.send(message)
+
+    async with serve(echo, HOST, 0, compression=None) as server:
+        announce(next(iter(server.sockets)).getsockname()[1])
+        await asyncio.Event().wait()
+
+
+async def serve_aiohttp(announce: Any) -> None:
+    from aiohttp import web
+
+    async def echo(request: Any) -> Any:
+        response = web.WebSocketResponse(compress=False)
+        await response.prepare(request)
+        async for message in response:
+            await response.send_str(message.data)
+        return response
+
+    application = web.Application()
+    application.router.add_get("/", echo)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    announce(runner.addresses[0][1])
+    await asyncio.Event().wait()
+
+
+async def serve_picows(announce: Any) -> None:
+    import picows
+
+    class Echo(picows.WSListener):
+        def on_ws_frame(self, transport: Any, frame: Any) -> None:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+    server = await picows.ws_create_server(lambda _: Echo(), HOST, 0)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application that echoes text."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def serve_uvicorn(announce: Any, ws: Any) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        host=HOST,
+        port=0,
+        ws=ws,
+        log_level="error",
+        lifespan="off",
+        ws_per_message_deflate=False,
+    )
+    server = uvicorn.Server(config)
+
+    async def tell() -> None:
+        while not server.started:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        announce(server.servers[0].sockets[0].getsockname()[1])
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(tell())
+        group.create_task(server.serve())
+
+
+def run_server(candidate: str, loop: str) -> None:
+    """Runs one server until its process is ended."""
+
+    def announce(port: int) -> None:
+        print(port, flush=True)
+
+    match candidate:
+        case "wsproto_sip":
+            main = serve_wsproto_sip(announce)
+        case "wsproto_sip uvicorn":
+            from wsproto_sip.adapters.uvicorn import WebSocketProtocol
+
+            main = serve_uvicorn(announce, WebSocketProtocol)
+        case "websockets":
+            main = serve_websockets(announce)
+        case "aiohttp":
+            main = serve_aiohttp(announce)
+        case "picows":
+            main = serve_picows(announce)
+        case "uvicorn websockets":
+            main = serve_uvicorn(announce, "websockets-sansio")
+        case _:
+            main = serve_uvicorn(announce, "wsproto")
+    factory = None if loop == "asyncio" else importlib.import_module(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+# -- the load generator ----------------------------------------------------------------------------
+
+
+def frame(opcode: int, payload: bytes, key: bytes | None) -> bytes:
+    """A frame, masked or not."""
+    mask = 0 if key is None else 0x80
+    size = len(payload)
+    if size < 126:
+        head = bytes([0x80 | opcode, mask | size])
+    elif size < 65536:
+        head = bytes([0x80 | opcode, mask | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([0x80 | opcode, mask | 127]) + size.to_bytes(8, "big")
+    return head + (key or b"") + payload
+
+
+class Candidate:
+    """One server, and what is needed to load it.
+
+    Args:
+        name: Which.
+        loop: On which loop.
+    """
+
+    def __init__(self, name: str, loop: str) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.echo", "--serve", name, "--loop", loop],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{name} did not start")
+        self.port = int(line)
+        self.sockets: list[socket.socket] = []
+
+    def connect(self, count: int) -> None:
+        """Has this many connections open."""
+        while len(self.sockets) > count:
+            self.sockets.pop().close()
+        while len(self.sockets) < count:
+            sock = socket.create_connection((HOST, self.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += sock.recv(1)
+            if not answer.startswith(b"HTTP/1.1 101"):
+                raise RuntimeError(f"{self.name}: {answer[:100]!r}")
+            self.sockets.append(sock)
+
+    def cpu(self) -> float:
+        """The seconds of CPU time that the server has used, to the microsecond where possible."""
+        # /proc/…/stat counts hundredths; the schedule statistics of its threads, nanoseconds.
+        total = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+        return total / 1e9
+
+    def load(self, payload: bytes, messages: int) -> float:
+        """Has messages echoed on all connections; microseconds of the server's for each.
+
+        Raises:
+            RuntimeError: An answer is not what was sent.
+        """
+        request, answer = frame(1, payload, KEY), frame(1, payload, None)
+        expected = len(answer)
+        rounds = max(1, messages // len(self.sockets))
+        left = dict.fromkeys(self.sockets, rounds)
+        got = dict.fromkeys(self.sockets, 0)
+        buffer = bytearray(256 * 1024)
+        with selectors.DefaultSelector() as selector:
+            for sock in self.sockets:
+                selector.register(sock, selectors.EVENT_READ)
+            start = self.cpu()
+            for sock in self.sockets:
+                sock.sendall(request)
+            while left:
+                for key, _ in selector.select():
+                    sock = key.fileobj  # type: ignore[assignment]
+                    size = sock.recv_into(buffer)
+                    if not size:
+                        raise RuntimeError(f"{self.name} closed the connection")
+                    if not got[sock] and buffer[: min(size, 4)] != answer[: min(size, 4)]:
+                        raise RuntimeError(f"{self.name} answered {bytes(buffer[:20])!r}")
+                    got[sock] += size
+                    if got[sock] < expected:
+                        continue
+                    if got[sock] > expected:
+                        raise RuntimeError(f"{self.name} answered more than was asked")
+                    got[sock] = 0
+                    left[sock] -= 1
+                    if left[sock]:
+                        sock.sendall(request)
+                    else:
+                        del left[sock]
+            return (self.cpu() - start) / (rounds * len(self.sockets)) * 1e6
+
+    def stop(self) -> None:
+        """Ends the server."""
+        for sock in self.sockets:
+            sock.close()
+        self.process.kill()
+        self.process.communicate()
+
+
+def goals() -> list[Goal]:
+    """What is to be reached at 800 octets."""
+    found = []
+    for connections in CONNECTIONS:
+        for loop, theirs in (
+            ("asyncio", {"websockets": 0.25, "aiohttp": 0.36}),
+            ("uvloop", {"websockets": 0.5, "aiohttp": 1.0}),
+        ):
+            row = f"{loop}, 800 B, {connections}"
+            found += [Goal(row, "wsproto_sip", peer, ratio) for peer, ratio in theirs.items()]
+            found.append(Goal(row, "wsproto_sip uvicorn", "uvicorn wsproto", 0.6))
+    return found
+
+
+def measure(
+    candidates: list[str],
+    loops: list[str],
+    sizes: list[str],
+    *,
+    rounds: int,
+    messages: int,
+    warm_up: int,
+) -> Results:
+    """Measures everything that is asked for.
+
+    Args:
+        candidates: The servers.
+        loops: The loops to run them on.
+        sizes: Those of the messages.
+        rounds: How often each is measured.
+        messages: How many, of up to 800 B, a round has.
+        warm_up: Rounds before them that do not count.
+    """
+    results = Results(
+        subject="Server CPU per echoed message over loopback",
+        candidates={name: CANDIDATES[name] for name in candidates},
+        ours=[name for name in OURS if name in candidates],
+    )
+    for loop in loops:
+        with ExitStack() as stack:
+            servers = []
+            for name in candidates:
+                try:
+                    server = Candidate(name, loop)
+                except RuntimeError as error:
+                    results.missing.append(f"{error} on {loop}")
+                    continue
+                stack.callback(server.stop)
+                servers.append(server)
+            for size in sizes:
+                payload = os.urandom(SIZES[size] // 2).hex().encode()
+                count = max(64, messages if len(payload) < 10_000 else messages // 8)
+                for connections in CONNECTIONS:
+                    row: dict[str, list[float]] = {server.name: [] for server in servers}
+                    for number in range(-warm_up, rounds):
+                        shift = number % max(1, len(servers))
+                        for server in (*servers[shift:], *servers[:shift]):
+                            server.connect(connections)
+                            figure = server.load(payload, count)
+                            server.connect(0)
+                            if number >= 0:
+                                row[server.name].append(figure)
+                    results.samples[f"{loop}, {size}, {connections}"] = row
+    return results
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="benchmarks.echo", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--messages", type=int, default=4000, help="per round, of up to 800 B")
+    parser.add_argument("--only", action="append", choices=list(CANDIDATES), default=None)
+    parser.add_argument("--size", action="append", choices=list(SIZES), default=None)
+    parser.add_argument("--smoke", action="store_true", help="few messages: figures mean nothing")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--loop", choices=LOOPS, default=None)
+    parser.add_argument("--serve", choices=list(CANDIDATES), default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve:
+        run_server(options.serve, options.loop)
+        return 0
+    if options.smoke:
+        options.rounds, options.messages = 1, 64
+    results = measure(
+        options.only or list(CANDIDATES),
+        [options.loop] if options.loop else list(LOOPS),
+        options.size or list(SIZES),
+        rounds=options.rounds,
+        messages=options.messages,
+        warm_up=0 if options.smoke else 1,
+    )
+    print(results.render(goals(), markdown=options.markdown))
+    if options.json:
+        results.write_json(options.json, goals())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
