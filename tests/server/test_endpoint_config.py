@@ -76,6 +76,16 @@ def test_profiles() -> None:
     assert profiles["msrp"].limits.max_fragments == session.limits.max_fragments
 
 
+def test_profiles_allow_no_more_than_the_others() -> None:
+    small = SessionConfig(limits=Limits(max_message_size=1000, max_fragments=5))
+    large = SessionConfig(limits=Limits(max_message_size=None, max_fragments=None))
+    for profile in subprotocol_profiles(small).values():
+        assert profile.limits.max_message_size == 1000
+        assert profile.limits.max_fragments == 5
+    assert subprotocol_profiles(large)["sip"].limits.max_fragments == 64
+    assert subprotocol_profiles(large)["msrp"].limits.max_message_size == 64 * 1024
+
+
 def test_from_modparams() -> None:
     own = SessionConfig(text_as_bytes=True, max_age=5.0)
     config = EndpointConfig.from_modparams(

@@ -164,11 +164,7 @@ def _session(settings: Settings) -> SessionConfig:
         idle_timeout=float(settings.idle_timeout) or None,
         keepalive=keepalive,
     )
-    profiles = {
-        name: replace(profile, limits=replace(profile.limits, max_message_size=min(size, 65536)))
-        for name, profile in subprotocol_profiles(session).items()
-    }
-    return replace(session, profiles=profiles)
+    return replace(session, profiles=subprotocol_profiles(session))
 
 
 def endpoint_config(settings: Settings) -> EndpointConfig:

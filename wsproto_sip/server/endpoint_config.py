@@ -37,7 +37,7 @@ def subprotocol_profiles(session: SessionConfig) -> dict[str, SessionConfig]:
     """What sessions that speak SIP or MSRP do differently.
 
     Both want the octets of text (RFC 7118 §4.2, RFC 7977 §4.2) and have messages of at most 64
-    KiB; a SIP message comes in at most 64 frames.
+    KiB; a SIP message comes in at most 64 frames. Where the others may do less, so may they.
 
     Args:
         session: How the others behave.
@@ -45,12 +45,17 @@ def subprotocol_profiles(session: SessionConfig) -> dict[str, SessionConfig]:
     Returns:
         Configurations by sub-protocol, for :attr:`~wsproto_sip.config.SessionConfig.profiles`.
     """
-    limits = replace(session.limits, max_message_size=64 * 1024)
-    sip = replace(limits, max_fragments=64)
+    limits = session.limits
+    limits = replace(limits, max_message_size=_at_most(64 * 1024, limits.max_message_size))
+    sip = replace(limits, max_fragments=_at_most(64, limits.max_fragments))
     return {
         SIP: replace(session, limits=sip, text_as_bytes=True, profiles={}),
         MSRP: replace(session, limits=limits, text_as_bytes=True, profiles={}),
     }
+
+
+def _at_most(bound: int, other: int | None) -> int:
+    return bound if other is None else min(bound, other)
 
 
 @dataclass(frozen=True, slots=True)
