@@ -27,6 +27,7 @@ from ..server.endpoint_events import Closed, Opened, UnknownConnectionError
 from ..utilities import LocalProtocolError
 from ._text import authority, reason_of
 from .logs import log_event, set_up
+from .msrp import msrp_application, msrp_users, relay_uri
 from .settings import Settings, SettingsError, add_options, load, restart_needed
 from .setup import endpoint_config, load_certificate, proxies, server_tls
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..adapters.management import Channel
+    from ..adapters.msrp_tcp import MsrpService
     from ..events import Event
 
 __all__ = ["Service", "add_command"]
@@ -44,7 +46,7 @@ _SOON = 1.0
 
 _GUIDE = """\
 Sub-protocols {subprotocols}; messages of at most {size} octets.
-Every message comes back as it was sent; there is no SIP or MSRP behind the names yet.
+Every message comes back as it was sent{behind}.
 Try it from another terminal:
   {program} connect {url}
   {program} connect --subprotocol sip {url}
@@ -74,6 +76,10 @@ class Service:
         self._server = EndpointServer(self._endpoint, self._handle, proxies=proxies(settings))
         # Connections that this side has opened: to echo what they bring could go on for ever.
         self._own: set[int] = set()
+        self._msrp_users = msrp_users(settings)
+        self._msrp: MsrpService | None = None
+        #: What there is to say of it, in lines.
+        self.relay: list[str] = []
         self._channels: list[Channel] = []
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -82,8 +88,9 @@ class Service:
     # -- connections -------------------------------------------------------------------------------
 
     def _handle(self, cid: int, event: Event) -> None:
+        relayed = self._msrp is not None and self._msrp.handle(cid, event)
         if isinstance(event, TextMessage | BytesMessage):
-            if cid not in self._own:
+            if not relayed and cid not in self._own:
                 # It may be closing already, or have ended.
                 with suppress(LocalProtocolError, UnknownConnectionError):
                     self._endpoint.send(cid, event, self._server.now())
@@ -141,9 +148,11 @@ class Service:
             addresses = await _listening(
                 where, self._server.listen(settings.host, settings.port, tls=self._tls)
             )
+            await self._open_relay(addresses)
             places = await self._open_channels()
             self._obey_signals()
-            announce([f"{scheme}://{authority(*address)}/" for address in addresses], places)
+            urls = [f"{scheme}://{authority(*address)}/" for address in addresses]
+            announce(urls, places)
             await self._stopping.wait()
             self._server.stop_listening()
             log_event("stopping", connections=len(self._endpoint), seconds=self._seconds)
@@ -151,7 +160,26 @@ class Service:
         finally:
             for channel in self._channels:
                 await channel.close()
+            if self._msrp is not None:
+                await self._msrp.close()
             await self._server.close()
+
+    async def _open_relay(self, addresses: list[tuple[str, int]]) -> None:
+        settings, users = self._settings, self._msrp_users
+        if users is None:
+            return
+        self._msrp = relay = msrp_application(settings, self._server, users, addresses)
+        self.relay.append(f"MSRP relay {relay_uri(settings, addresses)}")
+        port = settings.msrp_peer_port
+        if port is not None:
+            try:
+                where = authority(settings.host, port)
+                for address in await _listening(where, relay.listen(settings.host, port)):
+                    self.relay.append(f"MSRP peers on {authority(*address)}")
+            except SettingsError:
+                raise
+            except ValueError as exc:
+                raise SettingsError(f"--msrp-peer: {exc}") from None
 
     async def _open_channels(self) -> list[str]:
         settings, execute = self._settings, executor(self._server)
@@ -208,6 +236,7 @@ class Service:
         try:
             settings, notes = self._read()
             config, networks = endpoint_config(settings), proxies(settings)
+            users = msrp_users(settings)
             if self._tls is not None:
                 # Into one that nobody uses first: half a certificate must not be in force.
                 server_tls(settings)
@@ -224,6 +253,9 @@ class Service:
             _warn(f"only a restart changes {', '.join(fixed)}")
         self._endpoint.config = replace(config, shards=self._endpoint.config.shards)
         self._server.proxies = networks
+        if self._msrp_users is not None and users is not None:
+            self._msrp_users.clear()
+            self._msrp_users.update(users)
         self._settings = settings
         print("Settings reloaded", flush=True)
         log_event("reloaded")
@@ -282,22 +314,29 @@ def _warn(text: str) -> None:
 
 
 async def _serve(settings: Settings, read: Callable[[], tuple[Settings, list[str]]]) -> None:
+    service = Service(settings, read)
+
     def announce(urls: list[str], places: list[str]) -> None:
         program = _program()
         for url in urls:
             print("Listening on", url)
+        for line in service.relay:
+            print(line)
         *others, last = settings.subprotocol
         commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in places)
         guide = _GUIDE.format(
             subprotocols=f"{', '.join(others)} and {last}" if others else last,
             size=settings.max_message_size,
+            behind=", except on msrp: there is a relay behind it"
+            if service.relay
+            else "; there is no SIP or MSRP behind the names yet",
             program=program,
             url=urls[0],
             commands=f"Give commands with\n{commands}" if commands else "",
         )
         print(guide, end="", flush=True)
 
-    await Service(settings, read).run(announce)
+    await service.run(announce)
 
 
 def _program() -> str:

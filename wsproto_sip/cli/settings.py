@@ -198,6 +198,29 @@ class Settings:
         "how they give it",
     )
 
+    msrp_users: str | None = _option(
+        None,
+        _path(),
+        "users of an MSRP relay, in lines as for --auth-file; without it msrp is an echo too",
+        group="MSRP relay",
+        restart=True,
+    )
+    msrp_name: str | None = _option(
+        None, _text("host", "HOST"), "what it is called in URIs; --host if not given", restart=True
+    )
+    msrp_peer: tuple[str, ...] = _option(
+        (),
+        _text("peer", "NAME=HOST:PORT", many=True),
+        "others that it relays to and from, over plain TCP",
+        restart=True,
+    )
+    msrp_peer_port: int | None = _option(
+        None, _whole(0, 65535, "PORT"), "where these may connect to --host", restart=True
+    )
+    allow_insecure_msrp: bool = _option(
+        False, _SWITCH, "lets clients in without TLS: for tests only", restart=True
+    )
+
     max_message_size: int = _option(
         1024 * 1024,
         _whole(1, 1 << 30, "OCTETS"),
@@ -275,7 +298,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if item.metadata["group"]:
             group = parser.add_argument_group(item.metadata["group"])
         text = item.metadata["help"]
-        if item.default not in (None, (), True):
+        if item.default not in (None, (), True) and item.default is not False:
             text += f" ({_shown(item.default)})"
         options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text}
         if kind is _SWITCH:

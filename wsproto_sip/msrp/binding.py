@@ -209,7 +209,7 @@ class MsrpApplication:
             now: The time.
 
         Returns:
-            The link's number; None where there is no room: drop the transport.
+            The link's number; None where there is no room, so the transport is to be dropped.
         """
         known = self._peers[peer]
         number = self._last_link - 1
