@@ -6,25 +6,31 @@ import asyncio
 import gc
 import os
 import random
+import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.asyncio import (
     Connection,
     ConnectionClosedError,
+    HandshakeRejected,
     Server,
     connect,
     open_connection,
     serve,
 )
 from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import AcceptConnection
 from wsproto_sip.lifecycle import Cause
 from wsproto_sip.session import Session
+from wsproto_sip.states import ConnectionState, ConnectionType
 from wsproto_sip.utilities import LocalProtocolError
 
+from .._sessions import REQUEST, frame
 from ._suite import BOUND, HOST, Behaviour, echo, nothing_left_behind, peer, reset, turns
 
 if TYPE_CHECKING:
@@ -413,15 +419,55 @@ class TestDeadlines:
 
         run(scenario())
 
-    def test_request_that_is_answered_too_late(self) -> None:
+    @pytest.mark.parametrize("error", [None, HandshakeRejected(403), ZeroDivisionError()])
+    def test_request_that_is_answered_too_late(self, error: Exception | None) -> None:
         async def slow(connection: Connection) -> None:
             await connection.wait_closed()
+            if error is not None:
+                raise error
 
         async def scenario() -> None:
             config = SessionConfig(open_timeout=0.02)
             async with serve(echo, HOST, 0, config=config, process_request=slow) as server:
                 with pytest.raises(Exception, match="408"):
                     await open_connection(f"ws://{HOST}:{server.addresses[0][1]}")
+
+        run(scenario())
+
+
+class TestServer:
+    def test_an_answer_of_the_programs(self) -> None:
+        async def answer(connection: Connection) -> AcceptConnection:
+            return AcceptConnection(extra_headers=[(b"x-answer", b"42")])
+
+        async def scenario() -> None:
+            async with pair(process_request=answer) as (_, client):
+                assert client.response
+                assert (b"x-answer", b"42") in client.response.extra_headers
+
+        run(scenario())
+
+    def test_two_places(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                await server.listen(HOST, 0)
+                assert len(server.addresses) == 2
+                for _, port in server.addresses:
+                    async with connect(f"ws://{HOST}:{port}") as client:
+                        await client.send("x")
+                        assert await client.recv() == "x"
+                server.stop_listening()
+                assert server.addresses == []
+
+        run(scenario())
+
+    def test_no_place(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                port = server.addresses[0][1]
+                with pytest.raises(OSError, match="in use"):
+                    async with serve(echo, HOST, port):
+                        pass
 
         run(scenario())
 
@@ -469,5 +515,149 @@ class TestLeaks:
                     last = await batch(server, 40)
             assert last[1:] == first[1:]
             assert last[0] <= first[0]
+
+        run(scenario())
+
+
+class Transport(asyncio.Transport):
+    """One that takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.backlog = 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 65536
+
+    def get_write_buffer_size(self) -> int:
+        return self.backlog
+
+    def write(self, data: Any) -> None:
+        self.backlog += len(data)
+
+    def is_closing(self) -> bool:
+        return "abort" in self.calls
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def write_eof(self) -> None:
+        self.calls.append("write_eof")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
+
+
+def opened(**options: Any) -> tuple[Connection, Transport]:
+    """A server's connection on a transport that takes nothing."""
+    config = adapted(SessionConfig(**options))
+    now = asyncio.get_running_loop().time()
+    connection = Connection(Session(ConnectionType.SERVER, now=now, config=config))
+    transport = Transport()
+    connection.connection_made(transport)
+    receive(connection, REQUEST)
+    connection.accept(AcceptConnection())
+    transport.backlog = 0
+    return connection, transport
+
+
+def receive(connection: Connection, data: bytes) -> None:
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+class TestCallbacks:
+    """What a loop may do at awkward moments."""
+
+    def test_tls_fails(self) -> None:
+        async def scenario() -> None:
+            connection, _ = opened()
+            await connection.wait_opened()
+            connection.connection_lost(ssl.SSLError("bad record"))
+            assert connection.closed
+            assert (connection.closed.code, connection.closed.cause) == (1015, Cause.TLS)
+            with pytest.raises(ConnectionClosedError) as caught:
+                async for _message in connection:
+                    pass
+            assert caught.value.event is connection.closed
+
+        run(scenario())
+
+    def test_room_for_a_sender_that_was_cancelled(self) -> None:
+        async def scenario() -> None:
+            connection, transport = opened()
+            connection.pause_writing()
+            sending = [asyncio.create_task(connection.send(text)) for text in ("no", "yes")]
+            await asyncio.sleep(0)
+            sending[0].cancel()
+            connection.resume_writing()
+            await asyncio.gather(*sending, return_exceptions=True)
+            assert [task.cancelled() for task in sending] == [True, False]
+            assert transport.backlog == 2 + 3
+            connection.abort()
+            connection.connection_lost(None)
+
+        run(scenario())
+
+    def test_much_is_sent_behind_the_peers_close_frame(self) -> None:
+        """The answer is not put off for more than the high-water mark."""
+
+        async def scenario() -> None:
+            connection, transport = opened()
+            receive(connection, frame(0x81, b"x") + frame(0x88, b"\x03\xe8"))
+            assert connection.session.state is ConnectionState.REMOTE_CLOSING
+            assert await connection.recv() == "x"
+            await connection.send(bytes(60_000))
+            assert transport.backlog == 0
+            await connection.send(bytes(6_000))
+            assert transport.backlog == 60_000 + 6_000 + 2 * 4 + 4
+            assert transport.calls == ["write_eof"]
+            connection.connection_lost(None)
+            assert (await connection.wait_closed()).code == 1000
+
+        run(scenario())
+
+    def test_nobody_answers_in_front_of_the_close_frame(self) -> None:
+        async def scenario() -> None:
+            connection, transport = opened()
+            receive(connection, frame(0x81, b"x") + frame(0x88, b"\x03\xe8"))
+            assert transport.backlog == 0
+            # A second later, by the clock that is asked.
+            now = connection._time()
+            connection._time = lambda: now + 1.5
+            assert connection._timer
+            connection._timer.cancel()
+            connection._on_timer()
+            assert transport.backlog == 4
+            connection.connection_lost(None)
+
+        run(scenario())
+
+    def test_reading_goes_on_behind_an_error(self) -> None:
+        """What the peer still sends is dropped, and its end is seen."""
+
+        async def scenario() -> None:
+            connection, transport = opened()
+            for number in range(17):
+                receive(connection, frame(0x81, b"%d" % number))
+            assert transport.calls == ["pause"]
+            receive(connection, b"\x83\x80\x00\x00\x00\x00")
+            assert transport.calls == ["pause"]
+            assert [await connection.recv() for _ in range(17)] == list(map(str, range(17)))
+            assert transport.calls == ["pause", "resume", "write_eof"]
+            connection.eof_received()
+            connection.connection_lost(None)
+            assert connection.closed
+            assert connection.closed.cause is Cause.PROTOCOL_ERROR
 
         run(scenario())

@@ -477,15 +477,10 @@ class Connection(asyncio.BufferedProtocol):
     def _ponged(self, payload: bytes) -> None:
         """Ends the waiting for a Pong, and for those that it stands for (RFC 6455 §5.5.3)."""
         pings = self._pings
-        if not pings or payload not in pings:
-            return
-        now = self._time()
-        for key in list(pings):
-            waiter = pings.pop(key)
+        while pings and payload in pings:
+            waiter = pings.pop(next(iter(pings)))
             if not waiter.done():
-                waiter.set_result(now)
-            if key == payload:
-                return
+                waiter.set_result(self._time())
 
     def _fail_pings(self) -> None:
         for waiter in (self._pings or {}).values():

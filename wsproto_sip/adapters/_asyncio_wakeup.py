@@ -26,6 +26,10 @@ class Wakeup:
         loop: The loop of the task.
     """
 
+    # What the task says when it begins to wait.
+    _callback: Callable[[Any], object]
+    _context: Context
+
     __slots__ = (
         "_asyncio_future_blocking",
         "_callback",
@@ -38,8 +42,6 @@ class Wakeup:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asyncio_future_blocking = False
-        self._callback: Callable[[Any], object] | None = None
-        self._context: Context | None = None
         self._done = True
         self._cancelled = False
 
@@ -59,13 +61,10 @@ class Wakeup:
         if self._done:
             return
         self._done = True
-        callback, context = self._callback, self._context
-        if callback is not None and context is not None:
-            self._callback = None
-            if asyncio.current_task(self._loop) is None:
-                context.run(callback, self)
-            else:
-                self._loop.call_soon(callback, self, context=context)
+        if asyncio.current_task(self._loop) is None:
+            self._context.run(self._callback, self)
+        else:
+            self._loop.call_soon(self._callback, self, context=self._context)
 
     # -- what a task does with a future ------------------------------------------------------------
 
@@ -83,9 +82,7 @@ class Wakeup:
         if self._done:
             return False
         self._done = self._cancelled = True
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+        self._loop.call_soon(self._callback, self, context=self._context)
         return True
 
     def result(self) -> None:

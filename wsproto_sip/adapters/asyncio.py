@@ -120,7 +120,7 @@ class Server:
         self._buffer = memoryview(bytearray(READ_SIZE)) if _BUFFER_IS_SHARED else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def listen(
         self,
@@ -130,7 +130,7 @@ class Server:
         ssl: tls.SSLContext | None = None,
         **options: Any,
     ) -> None:
-        """Begins to accept connections.
+        """Begins to accept connections, at one more place where it does already.
 
         Args:
             host: The address or addresses to listen on; None for all.
@@ -143,14 +143,15 @@ class Server:
         """
         if ssl is not None:
             options.setdefault("ssl_handshake_timeout", self.config.open_timeout)
-        self._listener = await self._loop.create_server(
+        listener = await self._loop.create_server(
             lambda: _ServerConnection(self), host, port, ssl=ssl, **options
         )
+        self._listeners.append(listener)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens: addresses and ports."""
-        sockets = self._listener.sockets if self._listener is not None else ()
+        sockets = [sock for listener in self._listeners for sock in listener.sockets]
         return [sock.getsockname()[:2] for sock in sockets]
 
     def _spawn(self, connection: Connection) -> None:
@@ -208,8 +209,8 @@ class Server:
 
     def stop_listening(self) -> None:
         """Accepts no more connections; those that are open stay."""
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     async def drain(self, seconds: float) -> None:
         """Closes everything: connections with 1001, then what is left after a time by force.
@@ -231,8 +232,8 @@ class Server:
             for connection in list(self.connections):
                 connection.abort()
         await self._finished()
-        if self._listener is not None:
-            await self._listener.wait_closed()
+        for listener in self._listeners:
+            await listener.wait_closed()
 
     async def _finished(self) -> None:
         while self._tasks or self.connections:
@@ -318,7 +319,8 @@ async def open_connection(
             adapter's to say.
         ssl: How TLS is done; None for the system's certificates.
         max_redirects: How many redirections are followed; none leads from wss to ws.
-        options: More arguments of the loop's ``create_connection()``. With
+        options: More arguments of the loop's ``create_connection()``, which may say another
+            ``host`` and ``port`` to connect to, or a ``sock`` with neither. With
             ``happy_eyeballs_delay`` (RFC 8305) a cancelled attempt may leave a socket to the
             garbage collector, because some versions of asyncio do.
 
@@ -370,9 +372,7 @@ async def _transport(
         session = Session(ConnectionType.CLIENT, now=loop.time(), config=config)
         return Connection(session, request=request)
 
-    options = dict(options)
-    if "sock" not in options:
-        options |= {"host": uri.host, "port": uri.port}
+    options = {"host": uri.host, "port": uri.port, **options}
     if uri.secure:
         options |= {"ssl": ssl or tls.create_default_context()}
         options.setdefault("server_hostname", uri.host)
