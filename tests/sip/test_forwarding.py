@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.sip._phones import MODES, SDP, UPSTREAM, Phone, World, call
-from wsproto_sip.sip import SipRequest, SipResponse, parse_message
+from wsproto_sip.sip import SipRequest, SipResponse, SipValueError, parse_message
 from wsproto_sip.sip.edge_config import EdgeMode
 from wsproto_sip.sip.registrar import Registrar, RegistrarConfig
 
@@ -651,6 +651,24 @@ def test_one_connection_does_not_use_up_anothers_share() -> None:
         bob.request("MESSAGE")
 
 
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_what_cannot_be_sent_on_is_not_waited_for(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise SipValueError("cannot be written")
+
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    monkeypatch.setattr(world.edge._router, "prepare", fail)
+    alice.send(method, BOB)
+    if method == "INVITE":
+        alice.response(100)
+    alice.response(400)
+    assert world.edge.transactions == 0
+    assert not bob.heard
+
+
 def test_bodies_are_not_kept() -> None:
     world = World()
     alice, bob = world.phone("alice"), world.phone("bob")
@@ -846,6 +864,17 @@ def test_a_repeated_request_before_any_response() -> None:
     assert world.edge.transactions == 1
     world.wait(2)
     assert world.edge.transactions == 0
+
+
+def test_the_upstream_has_no_share_but_the_whole() -> None:
+    world = World(upstream=UPSTREAM, max_transactions_per_connection=1)
+    alice, request = inward(world, "MESSAGE")
+    alice.request("MESSAGE")
+    other = request.copy()
+    other.replace_header("Call-ID", "another")
+    world.from_upstream(other)
+    alice.request("MESSAGE")
+    assert world.edge.transactions == 2
 
 
 def test_over_tcp_the_refusal_is_sent_once() -> None:

@@ -103,7 +103,7 @@ class EdgeConfig:
         t4: How long a message may stay in the network.
         ring_timeout: How long a call may ring without a word from the called side: timer C.
         max_transactions: Requests under way in all; more are answered with 503.
-        max_transactions_per_connection: From one connection, or from the upstream; the same.
+        max_transactions_per_connection: From one connection; the same.
         max_pending_octets: Octets of all requests under way; the same.
         max_branches: How many contacts one request may be sent to.
         limits: What one message may cost.

@@ -17,6 +17,7 @@ from math import inf
 
 from .edge_config import EdgeAction, EdgeConfig, SendToConnection, SendToUpstream
 from .edge_routing import Connections, EdgeRouter
+from .errors import SipParseError, SipValueError
 from .forking import Target, best_response
 from .message import SipMessage, SipRequest, SipResponse
 from .outbound import Flow
@@ -136,23 +137,29 @@ class Forwarder:
             ``None``, or the refusal with 503 where too much is under way.
 
         Raises:
-            SipParseError: It cannot be sent on as it is; nothing was.
+            SipParseError: It cannot be sent on as it is.
+            SipValueError: It cannot be written.
         """
         config, table = self._config, self._table
         size = len(request.to_bytes())
+        share = config.max_transactions_per_connection
         if (
             len(table) >= config.max_transactions
-            or table.count_of(key[0]) >= config.max_transactions_per_connection
+            # The upstream speaks for many; it has no share but the whole.
+            or (key[0] is not None and table.count_of(key[0]) >= share)
             or table.octets + size > config.max_pending_octets
         ):
             return Rejection(503, "too much under way", (("Retry-After", "5"),))
         transaction = Transaction(key, request, base, size, list(groups))
-        # What cannot be written is found out before anything is remembered.
-        self._router.prepare(request, groups[0][0], key[0], base)
         table.add(transaction)
-        if transaction.is_invite:
-            self._respond(transaction, request.make_response(100))
-        self._settle(transaction, now)
+        try:
+            if transaction.is_invite:
+                self._respond(transaction, request.make_response(100))
+            self._settle(transaction, now)
+        except (SipParseError, SipValueError):
+            # Nothing of it is to be waited for.
+            table.remove(transaction)
+            raise
         return None
 
     def _launch(self, transaction: Transaction, target: Target, now: float) -> None:
@@ -173,8 +180,9 @@ class Forwarder:
         if self._lossy(target.flow):
             longest = inf if transaction.is_invite else config.t2
             branch.resend = Resend(sent.to_bytes(), now + config.t1, config.t1, longest)
-        # Nothing that is made of it later has its body.
-        sent.set_body(b"")
+        if sent.body:
+            # Nothing that is made of it later has its body.
+            sent.set_body(b"")
 
     def cancel(self, key: Key, reason: str | None, now: float) -> bool:
         """Give up an INVITE (RFC 3261 §16.10).
@@ -403,7 +411,7 @@ class Forwarder:
             if transaction.groups:
                 for target in transaction.groups.pop(0):
                     self._launch(transaction, target, now)
-                if not self._may_go_again(transaction):
+                if transaction.request.body and not self._may_go_again(transaction):
                     transaction.request.set_body(b"")
             elif transaction.finals:
                 best = best_response(transaction.finals)
