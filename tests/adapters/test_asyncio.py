@@ -8,6 +8,8 @@ import os
 import random
 import ssl
 from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +71,12 @@ class TestStandardLoop(OnAsyncio):
     """On the event loop of the standard library."""
 
 
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
 class TestUvloop(OnAsyncio):
     """On uvloop."""
 
     def loop_run(self, scenario: Coroutine[Any, Any, None]) -> None:
-        uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+        uvloop = import_module("uvloop")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(scenario)
 
