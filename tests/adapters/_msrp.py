@@ -38,7 +38,7 @@ from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profi
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from wsproto_sip.events import Event
 
@@ -62,6 +62,9 @@ class RelayServer:
 
     Args:
         config: The relay's.
+        users: Their passwords.
+        realm: What these are for.
+        peers: Where the peers are, if that is not where their URIs say.
         profile: What differs in the profile of sessions that speak MSRP.
         service: Options of the service.
         application: Options of the application.
@@ -71,6 +74,9 @@ class RelayServer:
         self,
         config: MsrpRelayConfig = CONFIG,
         *,
+        users: Mapping[str, str] = USERS,
+        realm: str = "relay.example",
+        peers: Mapping[str, tuple[str, int]] | None = None,
         profile: dict[str, Any] | None = None,
         service: dict[str, Any] | None = None,
         **application: Any,
@@ -87,11 +93,13 @@ class RelayServer:
             ),
             now=loop.time(),
         )
-        self.relay = MsrpRelay(config, DigestServer("relay.example", USERS))
+        self.relay = MsrpRelay(config, DigestServer(realm, users))
         options = {"allow_insecure": True, **application}
         self.application = MsrpApplication(self.endpoint, self.relay, **options)
         self.server = EndpointServer(self.endpoint, self._handle)
-        self.service = MsrpService(self.server, self.application, config.peers, **(service or {}))
+        self.service = MsrpService(
+            self.server, self.application, peers or config.peers, **(service or {})
+        )
         self.passed_over: list[Event] = []
         self.url = ""
 
