@@ -43,7 +43,7 @@ def subprotocol_profiles(session: SessionConfig) -> dict[str, SessionConfig]:
         session: How the others behave.
 
     Returns:
-        Configurations by sub-protocol, for :attr:`~wsproto_sip.config.SessionConfig.profiles`.
+        Configurations by sub-protocol, for ``SessionConfig.profiles``.
     """
     limits = session.limits
     limits = replace(limits, max_message_size=_at_most(64 * 1024, limits.max_message_size))

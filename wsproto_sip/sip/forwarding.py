@@ -1,7 +1,7 @@
 """Sending requests on and bringing responses back: the stateful part of a proxy (RFC 3261 §16).
 
-Theory of operation: every request but an ACK becomes a :class:`~wsproto_sip.sip.transactions.
-Transaction` with a branch for each target. A response is matched by the branch in our Via and the
+Theory of operation: every request but an ACK becomes a ``Transaction`` with a branch
+for each target. A response is matched by the branch in our Via and the
 connection it came on, and goes back where the transaction's request came from; its own words
 choose neither. Each call ends in ``_settle``: when all branches have failed, the next group of
 targets is tried, or the best response is sent.

@@ -119,8 +119,8 @@ class Registrar:
             now: The time, in seconds.
 
         Returns:
-            The bindings, the preferred and then the latest first; or the refusal: 404 for who is
-            not there, 480 for who is not there now.
+            The bindings, the preferred and then the latest first, or else the refusal, which is 404
+            for who is not there and 480 for who is not there now.
         """
         aor = self.config.domains.aor(uri)
         if aor is None:
@@ -163,7 +163,7 @@ class Registrar:
         source: Source | None = None,
         user: str | None = None,
     ) -> SipResponse:
-        """Answer a REGISTER that :func:`~wsproto_sip.sip.validate_request` has let pass.
+        """Answer a REGISTER that ``validate_request`` has let pass.
 
         Args:
             request: The REGISTER.
@@ -174,7 +174,7 @@ class Registrar:
                 (403).
 
         Returns:
-            200 with all bindings of the address, or the refusal: 400, 403, 404, 423 with
+            200 with all bindings of the address, or the refusal, which is 400, 403, 404, 423 with
             Min-Expires, 439, 500 for a REGISTER that is out of order, 503 where there is no room.
         """
         try:

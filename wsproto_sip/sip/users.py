@@ -88,7 +88,7 @@ class Users:
         return name in self._names
 
     def ha1(self, name: str, realm: str, algorithm: str) -> str | None:
-        """What proves a user, as :func:`~wsproto_sip.sip.digest_ha1` computes it.
+        """What proves a user, as ``digest_ha1`` computes it.
 
         Args:
             name: The user.
