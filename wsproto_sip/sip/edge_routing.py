@@ -201,8 +201,8 @@ class EdgeRouter:
             now: The time, in seconds.
 
         Returns:
-            Groups of targets, one to be tried after the other, or else the refusal, one of 400, 403,
-            404, 416, 430 and 480.
+            Groups of targets, one to be tried after the other, or else the refusal, which is 400,
+            403, 404, 416, 430 or 480.
 
         Raises:
             SipParseError: 400, for a bad Route.
