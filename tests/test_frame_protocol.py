@@ -47,6 +47,7 @@ from wsproto_sip.frame_protocol import (
     inbound_payload,
     is_close_code,
     parse_close,
+    too_big,
 )
 from wsproto_sip.utilities import LocalProtocolError
 
@@ -98,7 +99,10 @@ def test_a_failure_is_a_protocol_error_unless_it_says_otherwise() -> None:
     failure = ParseFailed("what was wrong")
     assert str(failure) == "what was wrong"
     assert failure.code == 1002
-    assert ParseFailed("", CloseReason.MESSAGE_TOO_BIG).code == 1009
+    assert ParseFailed("", CloseReason.POLICY_VIOLATION).code == 1008
+    failure = too_big("2 octets where 1 may be")
+    assert str(failure) == "2 octets where 1 may be"
+    assert failure.code == 1009
 
 
 def test_kinds_of_frames() -> None:

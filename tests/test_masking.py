@@ -27,6 +27,7 @@ from wsproto_sip._masking import (
     KeySource,
     apply_mask,
     rotate_key,
+    singles,
 )
 
 if TYPE_CHECKING:
@@ -120,6 +121,17 @@ def test_what_has_no_entry() -> None:
     assert UNMASKED == [None] * 256
     assert len(SHORT) == INTEGER_LIMIT
     assert len(MASKED) == 256
+
+
+@given(key=keys, count=st.integers(0, 20))
+def test_which_single_octets_are_ascii_behind_the_mask(key: bytes, count: int) -> None:
+    found = list(singles(count, key))
+    assert len(found) == count
+    for position, allowed in enumerate(found):
+        plain = {masked(piece, key[position % 4 :] + key) for piece in allowed}
+        assert plain == {bytes([octet]) for octet in range(128)}
+    found = list(singles(count))
+    assert found == [{bytes([octet]) for octet in range(256)}] * count
 
 
 # -- keys ------------------------------------------------------------------------------------------

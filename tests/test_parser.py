@@ -609,8 +609,10 @@ def test_an_incomplete_frame_is_no_reason_to_pause() -> None:
     assert len(parser.receive(stream[8:])) == 1
     assert not parser.paused
     # The rest of a frame that was begun is not a frame.
-    parser.receive(stream[:8])
-    assert len(parser.receive(stream[8:] + stream)) == 2
+    longer = frame(TEXT, b"abc" * 20)
+    parser.receive(longer[:30])
+    assert len(parser.receive(longer[30:] + stream)) == 2
+    assert not parser.paused
 
 
 def test_the_end_of_input_in_a_pause() -> None:

@@ -12,10 +12,13 @@ This module is small and typed so that it can also be compiled as it stands.
 from __future__ import annotations
 
 import os
+from itertools import cycle, islice, product, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .typing import Entropy
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "KeySource",
     "apply_mask",
     "rotate_key",
+    "singles",
 ]
 
 #: Payloads shorter than this are masked as one integer (measured crossover on CPython 3.11-3.13).
@@ -114,6 +118,30 @@ def rotate_key(key: bytes, count: int) -> bytes:
     """
     turn = count & 3
     return key[turn:] + key[:turn]
+
+
+# Pieces of one octet: any, and for the highest bits of a key's octets those that have them too.
+_PIECES: Final = [bytes((octet,)) for octet in range(256)]
+_ANY: Final = frozenset(_PIECES)
+_LIKE: Final = {0: frozenset(_PIECES[:128]), 0x80: frozenset(_PIECES[128:])}
+_ASCII: Final = {
+    int.from_bytes(bits): tuple(_LIKE[bit] for bit in bits) for bits in product((0, 0x80), repeat=4)
+}
+
+
+def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[bytes]]:
+    """Which octets may come when they come one by one, for each of a number of them.
+
+    Args:
+        count: The number of octets.
+        ascii_key: The key's four octets, if what was masked with it has to be ASCII.
+
+    Returns:
+        For each one all the pieces of one octet that may come; without a key these are all.
+    """
+    if ascii_key is None:
+        return repeat(_ANY, count)
+    return islice(cycle(_ASCII[int.from_bytes(ascii_key) & 0x80808080]), count)
 
 
 _POOL_SIZE: Final = 1024

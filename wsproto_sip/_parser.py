@@ -6,21 +6,20 @@ with one call. What is left goes through :meth:`FrameParser._frame`, which check
 as it is there, so that a wrong octet fails the connection before the next one is needed. Three
 things can be unfinished between two reads:
 
-- a header, or a control frame: its octets (131 at most) are kept and looked at again;
+- a header, a control frame or a short message: its octets (131 at most) are held;
 - the payload of a data frame: it is unmasked, inflated, checked as UTF-8 and handed on (streaming)
   or put aside (whole messages) as it arrives, and only ``_remaining`` and the rotated key are kept;
 - a message: ``_opcode``, its pieces, and the up to three octets of a character cut in two.
 
 Errors are raised as ``ParseFailed`` inside and end in one ``CloseConnection`` behind the events
-parsed so far; then the parser is closed and drops what comes. What was delivered in pieces of a
-frame that turned out to be wrong depends on how the frame was cut; nothing else does.
+parsed so far; then the parser drops what comes. How much was delivered of a frame that turned out
+to be wrong depends on how it was cut; nothing else does.
 """
 
 from __future__ import annotations
 
 from codecs import utf_8_decode
 from itertools import repeat
-from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from ._masking import (
@@ -35,6 +34,7 @@ from ._masking import (
     UNMASKED,
     apply_mask,
     rotate_key,
+    singles,
 )
 from .events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from .extensions import InflateError
@@ -51,10 +51,11 @@ from .frame_protocol import (
     inbound_header,
     inbound_payload,
     parse_close,
+    too_big,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .extensions import Extension, PerMessageDeflate
     from .limits import Limits
@@ -62,29 +63,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameParser"]
 
-_TEXT: Final = int(Opcode.TEXT)
-_CLOSE: Final = int(Opcode.CLOSE)
-_PING: Final = int(Opcode.PING)
-
 #: Parts of a message shorter than this are joined to their predecessor, so that a message trickled
 #: octet by octet costs its size and not an object per octet.
 _PART_SIZE: Final = 512
-
-_medium = Struct(">H").unpack_from
-_long = Struct(">Q").unpack_from
 
 _from_bytes = int.from_bytes
 _new: Any = object.__new__
 
 _NO_KEY: Final = bytes(4)
-#: Nobody adds to this one.
-_NO_OCTETS: Final = bytearray()
-
-#: A size no frame has.
-_NEVER: Final = 1 << 64
-
-#: Turns of the loop where nothing bounds them.
+_NO_OCTETS: Final = bytearray()  # nobody adds to this one
+_NONE: Final = singles(0)
 _ENDLESS: Final[Iterable[object]] = repeat(None)
+_NEVER: Final = 1 << 64  # a size no frame has
+_FEW: Final = 16  # a read of fewer octets is a sign that they come one by one
 
 
 class FrameParser:
@@ -109,16 +100,16 @@ class FrameParser:
         paused: A bound on the work of one call was reached with octets left; call
             ``receive(b"")`` to go on.
         halted: It is closed or paused.
-        client: As above (extensions look at it).
+        client: As above.
     """
 
     # fmt: off
     __slots__ = (
-        "_between", "_buffer", "_carry", "_chain", "_compressed", "_deflate", "_fast_limit",
-        "_fin", "_fragments", "_harmless", "_held", "_inflated", "_key", "_kinds",
-        "_max_fragments", "_max_frame", "_max_inflated", "_max_message", "_needed", "_opcode",
-        "_parts", "_remaining", "_room", "_size", "_text_as_bytes", "_turns", "_unfinished",
-        "_whole", "_wire", "client", "closed", "failed", "halted", "paused"
+        "_between", "_carry", "_chain", "_compressed", "_deflate", "_fast_limit", "_fin",
+        "_fragments", "_harmless", "_held", "_inflated", "_key", "_kinds", "_max_fragments",
+        "_max_frame", "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_size",
+        "_text_as_bytes", "_turns", "_unfinished", "_whole", "_wire", "client", "closed",
+        "failed", "halted", "paused"
     )
     # fmt: on
 
@@ -137,45 +128,41 @@ class FrameParser:
             raise ValueError(f"max_frames must be 1 or more: {max_frames!r}")
         self.client = client
         self.closed = self.failed = self.paused = self.halted = False
-        self._deflate = deflate
+        self._deflate: Any = deflate
         # RFC 6455 §9.1: the last accepted extension stands nearest to the wire.
         self._chain = tuple(reversed(extensions))
         self._whole = whole_messages
         self._text_as_bytes = text_as_bytes
-        self._max_message = _or_never(limits.max_message_size)
-        self._max_frame = _or_never(limits.max_frame_size)
-        self._max_fragments = _or_never(limits.max_fragments)
-        self._max_inflated = _or_never(limits.max_inflated_per_read)
+        self._max_message = _NEVER if limits.max_message_size is None else limits.max_message_size
+        self._max_frame = _NEVER if limits.max_frame_size is None else limits.max_frame_size
+        self._max_fragments = _NEVER if limits.max_fragments is None else limits.max_fragments
+        self._max_inflated = (
+            _NEVER if limits.max_inflated_per_read is None else limits.max_inflated_per_read
+        )
         # What a payload may have that nobody needs to take a closer look at.
         self._fast_limit = min(self._max_message, self._max_frame)
         # What the loop may take between messages, and now. Extensions see every frame.
         between = KINDS_BETWEEN if deflate is None else KINDS_BETWEEN_DEFLATE
         self._between = KINDS_NONE if extensions or not self._max_fragments else between
         self._kinds = self._between
-        # A header or a control frame that is not complete; up to which length it is no use to
-        # look at it again.
-        self._buffer = b""
-        self._needed = 0
         # The data frame that is not complete: octets missing, those held below included; its FIN
         # bit; the key for what is missing.
         self._remaining = 0
         self._fin = False
         self._key = _NO_KEY
         # The message that is not complete: 0, TEXT or BINARY; what was counted of it, on the wire
-        # and inflated; its parts; the start of a character.
+        # and inflated; its parts, all str or all octets; the start of a character.
         self._opcode = 0
         self._compressed = False
         self._fragments = self._wire = self._size = 0
-        # All of one type: str, or octets.
         self._parts: list[Any] | None = None
         self._carry = b""
-        # Octets that came one by one, unmasked; how many there may be, and the largest octet.
+        # Octets not looked at yet: of that frame, or else from the start of one; and for each that
+        # may be added singly without a look, which ones.
         self._held = _NO_OCTETS
-        self._room = 0
-        self._harmless = 0
-        # Octets inflated in this call.
+        self._harmless: Iterator[frozenset[bytes]] = _NONE
+        # Octets inflated in this call; whether an earlier one left anything over, or was the last.
         self._inflated = 0
-        # Whether anything is left over from an earlier call, or forbids a later one.
         self._unfinished = False
         self._turns = _ENDLESS if max_frames is None else range(max_frames)
 
@@ -194,24 +181,19 @@ class FrameParser:
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         if self._unfinished:
-            # A peer that sends octet by octet is the slowest there is. What cannot be wrong is
-            # unmasked and held; the first other octet, or the last of the frame, takes the way of
-            # every piece.
-            if len(data) == 1:
+            # A peer that sends octet by octet is the slowest there is. What cannot be wrong is held
+            # as it came; the first other octet, or the last one, takes the way of every piece.
+            for harmless in self._harmless:
+                if data not in harmless:
+                    break
                 held = self._held
-                count = len(held)
-                if count < self._room:
-                    octet = data[0] ^ self._key[count & 3]
-                    if octet <= self._harmless:
-                        held.append(octet)
-                        return []
+                held += data
+                return []
             if not self._remaining:
                 if self.closed:
                     return []
-                data = self._buffer + data
-                if len(data) < self._needed:
-                    self._buffer = data
-                    return []
+                data = b"".join((self._held, data))
+                self._held, self._harmless = _NO_OCTETS, _NONE
         events: list[Event] = []
         pos = 0
         self._inflated = 0
@@ -222,9 +204,11 @@ class FrameParser:
                     pos = self._continue(data, events)
             end = len(data)
             if self.client:
-                table, mask_bit, header, last = UNMASKED, 0, 2, end - 4
+                table, mask_bit = UNMASKED, 0
+                header, last = 2, end - 4
             else:
-                table, mask_bit, header, last = MASKED, 0x80, 6, end - 6
+                table, mask_bit = MASKED, 0x80
+                header, last = 6, end - 6
             fast_limit = self._fast_limit
             kinds = self._kinds
             payload: bytes | bytearray
@@ -294,9 +278,11 @@ class FrameParser:
                             continue
                 elif pos >= end:
                     return events
+                if end - pos < _FEW and self._hold(data, pos):
+                    return events
                 stop = self._frame(data, pos, events)
                 if stop < 0:
-                    self._keep(data, pos, -stop)
+                    self._keep(data, pos, singles(-stop - 1 - end + pos))
                     return events
                 pos = stop
                 if self._inflated > self._max_inflated:
@@ -304,7 +290,7 @@ class FrameParser:
                 kinds = self._kinds
             # The work of one call is done.
             if pos < end:
-                self._keep(data, pos, 0)
+                self._keep(data, pos, _NONE)
                 self.paused = self.halted = True
         except (ParseFailed, UnicodeDecodeError) as exc:
             self._fail(exc, events)
@@ -321,11 +307,33 @@ class FrameParser:
         self._release()
         return [CloseConnection(code=CloseReason.ABNORMAL_CLOSURE)]
 
-    def _keep(self, data: bytes, pos: int, needed: int) -> None:
+    def _keep(self, data: bytes, pos: int, harmless: Iterator[frozenset[bytes]]) -> None:
         """Keeps what was not taken for the next call."""
-        self._buffer = data[pos:]
-        self._needed = needed
+        self._held = _NO_OCTETS + data[pos:]
+        self._harmless = harmless
         self._unfinished = True
+
+    def _hold(self, data: bytes, pos: int) -> bool:
+        """Keeps the first octets of a short message of one frame, if nothing can be wrong there."""
+        kind = self._kinds[data[pos]]
+        if self.client or kind not in (KIND_TEXT, KIND_BINARY):
+            return False
+        size = len(data) - pos
+        if size == 1:
+            self._keep(data, pos, _NONE)
+            return True
+        entry = MASKED[data[pos + 1]]
+        if entry is None or entry[-1] > self._fast_limit:
+            return False
+        if size < 6:
+            self._keep(data, pos, singles(5 - size))
+            return True
+        key, payload = data[pos + 2 : pos + 6], data[pos + 6 :]
+        if not self._whole or (kind == KIND_TEXT and not apply_mask(payload, key).isascii()):
+            return False
+        ascii_key = rotate_key(key, size - 6) if kind == KIND_TEXT else None
+        self._keep(data, pos, singles(entry[0] - size - 1, ascii_key))
+        return True
 
     def _fail(self, failure: ParseFailed | UnicodeDecodeError, events: list[Event]) -> None:
         """Ends the parser; RFC 6455 §7.1.7 forbids to process anything further."""
@@ -342,11 +350,10 @@ class FrameParser:
     def _release(self) -> None:
         self.closed = self.halted = self._unfinished = True
         self.paused = False
-        self._remaining = self._room = 0
-        self._buffer = self._carry = b""
-        self._held = _NO_OCTETS
-        self._parts = None
-        self._deflate = None
+        self._remaining = 0
+        self._carry = b""
+        self._held, self._harmless = _NO_OCTETS, _NONE
+        self._parts = self._deflate = None
         self._chain = ()
 
     # -- frames ------------------------------------------------------------------------------------
@@ -395,19 +402,15 @@ class FrameParser:
         if size > 125:
             if control:
                 raise ParseFailed("control frame longer than 125 octets")
-            start += 2 if size == 126 else 8
+            shortest, octets = (126, 2) if size == 126 else (65536, 8)
+            start += octets
             if end < start:
                 return pos - start
-            if size == 126:
-                (size,) = _medium(data, pos + 2)
-                if size < 126:
-                    raise ParseFailed("length not in its shortest form")
-            else:
-                (size,) = _long(data, pos + 2)
-                if size >> 63:
-                    raise ParseFailed("length with its top bit set")
-                if size < 65536:
-                    raise ParseFailed("length not in its shortest form")
+            size = _from_bytes(data[start - octets : start])
+            if size >> 63:
+                raise ParseFailed("length with its top bit set")
+            if size < shortest:
+                raise ParseFailed("length not in its shortest form")
         if not control:
             self._check_size(size, bool(chain) or (rsv == 0x40 if opcode else self._compressed))
         key = _NO_KEY
@@ -439,43 +442,46 @@ class FrameParser:
         self._key = rotate_key(key, len(payload))
         if payload:
             self._payload(payload, False, fin, events)
-        self._more_to_come()
+        self._more_to_come(end)
         return end
 
     def _plain_frame(self, first: int, payload: bytes | bytearray, events: list[Event]) -> None:
         """Takes a complete data frame that nothing is wrong with but maybe its size."""
+        if first > 0xC0:
+            # A compressed message, whole: there is nothing to remember.
+            data: Any = self._inflate(payload, True)
+            if first == 0xC1:
+                text = data.decode()
+                data = data if self._text_as_bytes else text
+            kind: Any = TextMessage if first == 0xC1 else BytesMessage
+            events.append(kind(data))
+            return
         self._check_fragments()
         size = len(payload)
-        self._check_size(size, first >= 0xC0 or self._compressed)
+        if size > self._max_frame or self._wire + size > self._max_message:
+            self._check_size(size, self._compressed)
         self._begin_frame(first, size)
         self._payload(payload, True, first >= 0x80, events)
 
     def _check_fragments(self) -> None:
         """Refuses one more data frame of a message that has too many already."""
         if self._fragments >= self._max_fragments:
-            raise ParseFailed(
-                f"message in more than {self._max_fragments} frames", CloseReason.MESSAGE_TOO_BIG
-            )
+            raise too_big(f"message in more than {self._max_fragments} frames")
 
     def _check_size(self, size: int, compressed: bool) -> None:
         """Refuses an announced payload that is too long, before any of it is read."""
         if size > self._max_frame:
-            raise ParseFailed(
-                f"frame of {size} octets, more than {self._max_frame}",
-                CloseReason.MESSAGE_TOO_BIG,
-            )
+            raise too_big(f"frame of {size} octets, more than {self._max_frame}")
         bound = self._max_message
         if compressed:
             # What does not compress grows by its block headers: 4 % where a deflater has the
             # least memory.
             bound += bound // 16 + 64
-        if self._wire + size > bound:
-            raise self._too_big()
+        self._check_total(self._wire + size, bound)
 
-    def _too_big(self) -> ParseFailed:
-        return ParseFailed(
-            f"message of more than {self._max_message} octets", CloseReason.MESSAGE_TOO_BIG
-        )
+    def _check_total(self, total: int, bound: int) -> None:
+        if total > bound:
+            raise too_big(f"message of more than {self._max_message} octets")
 
     def _begin_frame(self, first: int, size: int) -> None:
         """Counts a data frame, the first or a further one of its message."""
@@ -490,33 +496,28 @@ class FrameParser:
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
         """Takes what ``data`` has of a payload that began in an earlier call; returns how much."""
-        held = self._held
-        remaining = self._remaining - len(held)
-        key = rotate_key(self._key, len(held))
-        payload: bytes | bytearray = data[:remaining]
+        held = len(self._held)
+        end = self._remaining - held
+        payload = self._held + data[:end] if held else data[:end]
+        self._held, self._harmless = _NO_OCTETS, _NONE
         taken = len(payload)
+        self._remaining -= taken
         if not self.client:
-            payload = apply_mask(payload, key)
-        if held:
-            payload = held + payload
-            self._held = _NO_OCTETS
-        self._remaining = remaining = remaining - taken
-        self._room = 0
+            payload = apply_mask(payload, self._key)
         if payload:
-            self._payload(payload, not remaining, self._fin, events)
-        if remaining:
-            self._key = rotate_key(key, taken)
-            self._more_to_come()
-        return taken
+            self._payload(payload, not self._remaining, self._fin, events)
+        if self._remaining:
+            self._key = rotate_key(self._key, taken)
+            self._more_to_come(len(data))
+        return taken - held
 
-    def _more_to_come(self) -> None:
-        """Notes that a payload is unfinished, and which octets of it need no look at."""
+    def _more_to_come(self, size: int) -> None:
+        """Notes that a payload is unfinished, and which octets of it need no look."""
         self._unfinished = True
-        if self._whole and not (self._compressed or self._chain or self._carry):
+        if size < _FEW and self._whole and not (self._compressed or self._chain or self._carry):
             self._held = bytearray()
-            # The last one ends the frame.
-            self._room = self._remaining - 1
-            self._harmless = 127 if self._opcode == _TEXT else 255
+            ascii_key = self._key if self._opcode == KIND_TEXT else None
+            self._harmless = singles(self._remaining - 1, ascii_key)
 
     # -- payloads ----------------------------------------------------------------------------------
 
@@ -525,17 +526,24 @@ class FrameParser:
     ) -> None:
         """Handles unmasked octets of a data frame: inflates, checks, delivers or puts aside."""
         done = frame_done and fin
-        if self._compressed or self._chain:
-            payload = self._transformed(bytes(payload), frame_done, fin)
-        text = self._opcode == _TEXT
+        if self._compressed:
+            payload = self._inflate(payload, done)
+            self._size += len(payload)
+        elif self._chain:
+            payload = inbound_payload(self._chain, self, bytes(payload), frame_done, fin)
+            self._size += len(payload)
+            self._check_total(self._size, self._max_message)
+        text = self._opcode == KIND_TEXT
         part: str | bytes | bytearray = payload
         if text:
-            if self._carry:
+            if self._carry or not payload.isascii():
                 payload = self._carry + payload
-            part, used = utf_8_decode(payload, "strict", done)
-            self._carry = bytes(payload[used:])
-            if self._text_as_bytes:
-                part = payload[:used]
+                part, used = utf_8_decode(payload, "strict", done)
+                self._carry = bytes(payload[used:])
+                if self._text_as_bytes:
+                    part = payload[:used]
+            elif not self._text_as_bytes:
+                part = payload.decode()
         if self._whole:
             if not done:
                 if part:
@@ -566,34 +574,24 @@ class FrameParser:
         else:
             parts.append(part)
 
-    def _transformed(self, payload: bytes, frame_done: bool, fin: bool) -> bytes:
-        """What the extensions in use make of a payload, within the limit of the message."""
+    def _inflate(self, payload: bytes | bytearray, done: bool) -> bytes:
+        """Inflates a compressed message or its next piece, within the limit of the message."""
         bound = self._max_message
-        if self._deflate is not None:
-            budget = None if bound == _NEVER else bound - self._size
-            try:
-                payload = self._deflate.decompress(payload, frame_done and fin, budget)
-            except InflateError as exc:
-                raise ParseFailed(str(exc), exc.code) from exc
-            self._inflated += len(payload)
-        else:
-            payload = inbound_payload(self._chain, self, payload, frame_done, fin)
-            if self._size + len(payload) > bound:
-                raise self._too_big()
-        self._size += len(payload)
-        return payload
+        budget = None if bound == _NEVER else bound - self._size
+        try:
+            octets: bytes = self._deflate.decompress(bytes(payload), done, budget)
+        except InflateError as exc:
+            raise ParseFailed(str(exc), exc.code) from exc
+        self._inflated += len(octets)
+        return octets
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         """Handles a complete control frame (RFC 6455 §5.5)."""
-        if opcode == _PING:
+        if opcode == Opcode.PING:
             events.append(Ping(payload))
-        elif opcode != _CLOSE:
+        elif opcode == Opcode.PONG:
             events.append(Pong(payload))
         else:
             close = parse_close(payload)
             self._release()
             events.append(close)
-
-
-def _or_never(limit: int | None) -> int:
-    return _NEVER if limit is None else limit

@@ -195,14 +195,18 @@ class Connection:
             self._queue([])
             return
         events = self._receive(data)
+        if not events:
+            if self._parser.paused:
+                self._queue(events)
+            return
         if self._parser.halted or self._backlog is not None:
             self._queue(events)
-        elif events:
-            for event in self._pending:
-                # The caller has not taken all of them.
-                self._queue([event, *self._pending, *events])
-                return
-            self._pending = iter(events)
+            return
+        for event in self._pending:
+            # The caller has not taken all of them.
+            self._queue([event, *self._pending, *events])
+            return
+        self._pending = iter(events)
 
     def events(self) -> Iterator[Event]:
         """Gives the events not taken yet; what is left behind in a loop stays for the next call.

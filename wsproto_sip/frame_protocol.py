@@ -43,6 +43,7 @@ __all__ = [
     "inbound_payload",
     "is_close_code",
     "parse_close",
+    "too_big",
 ]
 
 #: RFC 6455 §5.5: the longest payload of a control frame.
@@ -144,6 +145,15 @@ class ParseFailed(Exception):
     def __init__(self, msg: str, code: int = CloseReason.PROTOCOL_ERROR) -> None:
         super().__init__(msg)
         self.code = code
+
+
+def too_big(what: str) -> ParseFailed:
+    """What to raise where a peer passes a limit (RFC 6455 §10.4).
+
+    Args:
+        what: What was too big, and what would not have been.
+    """
+    return ParseFailed(what, CloseReason.MESSAGE_TOO_BIG)
 
 
 #: What a parser does with a frame, by its first octet. ``KIND_TEXT`` and ``KIND_BINARY`` are whole
@@ -330,9 +340,9 @@ class FrameEncoder:
         """Which other connections would send a message in the same frame, octet for octet.
 
         Returns:
-            A number: 0 without extensions, the window bits where each message is compressed by
-            itself. None where the frame is this connection's own: masked, compressed with what
-            was sent before, or changed by other extensions.
+            0 without extensions, and the window bits where each message is compressed by itself;
+            None where the frame is this connection's own because it is masked, compressed with
+            what was sent before, or changed by other extensions.
 
         Raises:
             LocalProtocolError: A message is unfinished, so that no other can be sent whole.
