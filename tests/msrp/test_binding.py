@@ -851,6 +851,22 @@ def test_aborted_chunks_are_relayed() -> None:
     assert request.continuation is Continuation.ABORT
 
 
+def test_a_large_chunk_of_a_peer_is_cut() -> None:
+    world = World()
+    alice = world.member("alice")
+    link = world.link()
+    body = random.Random(4976).randbytes(200_000)
+    world.link_says(link, from_bob(alice, body))
+    assert b"".join(part or b"" for part in alice.bodies()) == body
+    sizes = [len(part or b"") for part in alice.bodies()]
+    assert len(sizes) == 4
+    assert max(sizes) < 64 * 1024
+    # One chunk, one answer.
+    (answer,) = world.link_heard(link)
+    assert answer.code == 200
+    assert world.closed_links == []
+
+
 def test_random_octets_on_a_link() -> None:
     world = World()
     link = world.link()

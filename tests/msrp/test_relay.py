@@ -32,6 +32,7 @@ from wsproto_sip.msrp.relay_config import (
     RelayAction,
     SendChunk,
 )
+from wsproto_sip.msrp.stream import ChunkPart
 from wsproto_sip.msrp.uri import MsrpPath, MsrpUri, format_path, parse_path
 
 USERS = {"alice": "a-secret", "carol": "c-secret"}
@@ -1002,3 +1003,23 @@ TestRelayMachine = RelayMachine.TestCase
 def test_what_others_have_to_know_of_its_configuration() -> None:
     relay = MsrpRelay(CONFIG)
     assert (relay.limits, list(relay.peers)) == (CONFIG.limits, ["bob"])
+
+
+def test_parts_of_a_large_chunk_are_forwarded_and_not_answered(
+    world: World, alice: Client, carol: Client
+) -> None:
+    part = alice.request(alice.to(carol.session, carol.uri), flag=Continuation.MORE)
+    world.do(world.relay.receive(1, ChunkPart(part.to_bytes()), world.now))
+    forwarded = only(world.take(), 2)
+    assert isinstance(forwarded, MsrpRequest)
+    assert (forwarded.body, forwarded.continuation) == (b"hello", Continuation.MORE)
+    # A failure further on is reported all the same.
+    refusal = world.give(2, forwarded.response(413))
+    report = only(refusal, 1)
+    assert report.header(b"status") == b"000 413 Stop-sending-message"
+
+
+def test_parts_for_nobody_are_dropped(world: World, alice: Client) -> None:
+    part = alice.request((RELAY,), flag=Continuation.MORE)
+    world.do(world.relay.receive(1, ChunkPart(part.to_bytes()), world.now))
+    assert world.take() == []

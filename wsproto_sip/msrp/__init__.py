@@ -55,7 +55,7 @@ from .session_events import (
     ReceiveProgress,
     SendProgress,
 )
-from .stream import MsrpStreamParser
+from .stream import ChunkPart, MsrpStreamParser
 from .uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "AuthenticationFailed",
     "ByteRange",
     "Challenge",
+    "ChunkPart",
     "Continuation",
     "Credentials",
     "DigestServer",

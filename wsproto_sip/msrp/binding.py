@@ -219,7 +219,9 @@ class MsrpApplication:
         ):
             return None
         self._last_link = number
-        link = _Link(number, peer=peer, parser=MsrpStreamParser(limits=self._relay.limits))
+        link = _Link(
+            number, peer=peer, parser=MsrpStreamParser(limits=self._relay.limits, cut=True)
+        )
         self._sources[number] = self._links[number] = link
         known.links.append(number)
         known.connecting = False

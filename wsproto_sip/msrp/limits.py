@@ -17,7 +17,8 @@ class MsrpLimits:
 
     Args:
         max_chunk_size: Octets of one chunk, first line to end-line; more is answered with 413
-            where it can be answered, and ends a TCP stream, whose framing is then lost.
+            where it can be answered. A SEND on a relay's TCP stream is cut into several chunks;
+            anything else there ends the stream, whose framing is then lost.
         max_first_line: Octets of the first line with its CRLF; more is malformed (400).
         max_headers: Header fields behind From-Path; more are malformed (400).
         max_header_line: Octets of one header line; more is malformed (400).

@@ -39,6 +39,7 @@ from .message import (
 )
 from .relay_config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk
 from .relay_tables import Connection, Hop, Peer, SessionTable, Transaction
+from .stream import ChunkPart
 from .uri import MsrpPath, MsrpUri
 
 __all__ = ["MsrpRelay"]
@@ -261,7 +262,8 @@ class MsrpRelay:
         Args:
             connection_id: Where it came in. A number that is not there, because the connection
                 has been dropped, is nothing.
-            data: The octets.
+            data: The octets. A :class:`~wsproto_sip.msrp.stream.ChunkPart` is forwarded or not,
+                and answered in neither case: that is done for the last part.
             now: The time in seconds.
         """
         out: list[RelayAction] = []
@@ -278,7 +280,11 @@ class MsrpRelay:
         elif chunk.method == b"AUTH" and chunk.to_path[0].session_id is None:
             self._on_auth(connection, chunk, now, out)
         else:
-            self._on_request(connection, chunk, now, out)
+            forwarded: list[RelayAction] = []
+            status = self._forward(connection, chunk, now, forwarded)
+            if status is not None and not isinstance(data, ChunkPart):
+                self._answer(connection, chunk, status, out)
+            out += forwarded
         return out
 
     def _send(self, hop: Hop, chunk: MsrpChunk, out: list[RelayAction]) -> None:
@@ -432,17 +438,20 @@ class MsrpRelay:
             return 200 if request.body is None else 415
         return 501
 
-    def _on_request(
+    def _forward(
         self, connection: Connection, request: MsrpRequest, now: float, out: list[RelayAction]
-    ) -> None:
+    ) -> int | None:
+        """Send a request on, if it may go on.
+
+        Returns:
+            The status to answer at once; ``None`` where the answer comes from the other end.
+        """
         route = self._route(connection, request, now)
         if route.hop is None:
-            self._answer(connection, request, route.status, out)
-            return
+            return route.status
         send = request.method == b"SEND"
         if send and request.message_id is None:
-            self._answer(connection, request, 400, out)
-            return
+            return 400
         tid = new_transaction_id(request.body, entropy=self._entropy)
         if request.method != b"REPORT" and not (
             send and request.failure_report is FailureReport.NO
@@ -451,8 +460,7 @@ class MsrpRelay:
                 connection.transactions >= self._limits.max_transactions_per_connection
                 or len(self._transactions) >= self._limits.max_transactions
             ):
-                self._answer(connection, request, 413, out)
-                return
+                return 413
             deadline = now + self._config.transaction_timeout
             transaction = Transaction.of(
                 request, tid, route.hop, deadline, connection, route.passed
@@ -460,9 +468,6 @@ class MsrpRelay:
             self._transactions[transaction] = None
             route.hop.pending[tid] = transaction
             connection.transactions += 1
-        if send:
-            # RFC 4976 §6.3.1: the previous hop does not wait for the next one.
-            self._answer(connection, request, 200, out)
         forwarded = MsrpRequest(
             tid,
             request.method,
@@ -473,6 +478,8 @@ class MsrpRelay:
             request.continuation,
         )
         self._send(route.hop, forwarded, out)
+        # RFC 4976 §6.3.1: the previous hop does not wait for the next one.
+        return 200 if send else None
 
     def _finish(self, transaction: Transaction) -> None:
         del self._transactions[transaction]

@@ -2,15 +2,38 @@
 
 Theory of operation: the first line gives the transaction id, and only the end-line with that id
 ends the chunk; the search goes on where it stopped, so that its cost is linear however the octets
-come in.
+come in. A relay may pass a large chunk on as several (RFC 4975 §5.1): then the head of it is kept,
+and given out anew with each part of the body.
 """
 
 from __future__ import annotations
 
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
-from .message import END_LINE, FIRST_LINE, MsrpParseError, find_end_line
+from .message import (
+    END_LINE,
+    FIRST_LINE,
+    ByteRange,
+    Continuation,
+    MsrpParseError,
+    MsrpRequest,
+    find_end_line,
+    parse_chunk,
+)
 
-__all__ = ["MsrpStreamParser"]
+__all__ = ["ChunkPart", "MsrpStreamParser"]
+
+#: Octets that the Byte-Range of a part may need.
+_RANGE_SIZE = len(b"Byte-Range: -/\r\n") + 3 * 19
+
+
+class ChunkPart(bytes):
+    """The octets of a chunk that is a part, but not the last one, of one that was too large.
+
+    It is not to be answered where all is well: the sender has sent one chunk, and gets one answer
+    when its end is there.
+    """
+
+    __slots__ = ()
 
 
 class MsrpStreamParser:
@@ -22,16 +45,23 @@ class MsrpStreamParser:
 
     Args:
         limits: ``max_first_line`` and ``max_chunk_size`` count here.
+        cut: Whether a SEND above ``max_chunk_size`` comes out in parts instead of ending the
+            stream; all but the last are :class:`ChunkPart`.
 
     Attributes:
         error: Why the stream can no longer be framed, or ``None``. Then nothing more comes out,
             later input is dropped, and the connection is of no further use.
     """
 
-    __slots__ = ("_buffer", "_limits", "_searched", "_tid", "error")
+    __slots__ = ("_buffer", "_cut", "_large", "_limits", "_room", "_searched", "_tid", "error")
 
-    def __init__(self, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> None:
+    def __init__(self, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS, cut: bool = False) -> None:
         self._limits = limits
+        self._cut = cut
+        #: The head of the chunk that is being cut, which is no longer in the buffer.
+        self._large: MsrpRequest | None = None
+        #: Octets of body in one part of it.
+        self._room = 0
         self._buffer = bytearray()
         self._tid: bytes | None = None
         self._searched = 0
@@ -76,14 +106,88 @@ class MsrpStreamParser:
             # Look again only where an end-line could still begin that is not all here.
             unfinished = len(buffer) - len(END_LINE) - len(self._tid) - 2
             self._searched = max(self._searched, unfinished)
-            if len(buffer) > limits.max_chunk_size:
-                self._fail(413, f"a chunk of more than {limits.max_chunk_size} octets")
-            return None
-        size = end + len(END_LINE) + len(self._tid) + 3
+            size = len(buffer)
+        else:
+            self._searched = end
+            size = end + len(END_LINE) + len(self._tid) + 3
+        if self._large is not None:
+            return self._next_part(self._large, end, size)
         if size > limits.max_chunk_size:
-            self._fail(413, f"a chunk of {size} octets, more than {limits.max_chunk_size}")
+            if self._cut and self._take_head():
+                return self._next()
+            self._fail(413, f"a chunk of more than {limits.max_chunk_size} octets")
+            return None
+        if end < 0:
             return None
         chunk = bytes(buffer[:size])
         del buffer[:size]
         self._tid = None
         return chunk
+
+    def _take_head(self) -> bool:
+        """Begin to cut the chunk in the buffer, where it can be cut; else there may be an error."""
+        assert self._tid is not None  # noqa: S101  # for the type checker
+        buffer = self._buffer
+        head_size = buffer.find(b"\r\n\r\n") + 4
+        room = self._limits.max_chunk_size - head_size - _RANGE_SIZE
+        room -= len(END_LINE) + len(self._tid) + 3
+        if head_size < 4 or room < 1:
+            return False
+        try:
+            head = parse_chunk(
+                b"%b\r\n-------%b+\r\n" % (bytes(buffer[:head_size]), self._tid),
+                limits=self._limits,
+            )
+        except MsrpParseError:
+            return False
+        if not isinstance(head, MsrpRequest) or head.method != b"SEND":
+            return False
+        where = head.byte_range or ByteRange()
+        head.headers = [item for item in head.headers if item[0].lower() != b"byte-range"]
+        # Behind all but Content-Type, which is the last one.
+        head.headers.insert(-1, (b"Byte-Range", bytes(where)))
+        self._large, self._room = head, room
+        del buffer[:head_size]
+        self._searched = max(self._searched - head_size, 0)
+        return True
+
+    def _next_part(self, head: MsrpRequest, end: int, size: int) -> bytes | None:
+        """The next part of a large chunk, if enough of it is here.
+
+        Args:
+            head: The chunk's head.
+            end: Where its end-line begins in the buffer; negative while that is not known.
+            size: Where that ends, or the buffer.
+        """
+        buffer = self._buffer
+        last = 0 <= end <= self._room
+        if last:
+            body = bytes(buffer[:end])
+            head.continuation = Continuation(buffer[size - 3 : size - 2])
+        elif end >= 0 or self._searched >= self._room:
+            # What lies before the place to look on from is no part of an end-line.
+            size = self._room
+            body = bytes(buffer[:size])
+            head.continuation = Continuation.MORE
+        else:
+            return None
+        del buffer[:size]
+        where = ByteRange.parse(head.headers[-2][1])
+        following = where.start + len(body)
+        try:
+            held = ByteRange(where.start, following - 1, where.total)
+        except ValueError as error:
+            self._fail(400, str(error))
+            return None
+        head.headers[-2] = (b"Byte-Range", bytes(held))
+        head.body = b""
+        frame = head.to_bytes()
+        at = len(frame) - (len(END_LINE) + len(head.transaction_id) + 3)
+        chunk = b"%b%b%b" % (frame[:at], body, frame[at:])
+        if last:
+            self._tid = self._large = None
+            self._searched = 0
+            return chunk
+        self._searched = max(self._searched - size, 0)
+        head.headers[-2] = (b"Byte-Range", bytes(ByteRange(following, None, where.total)))
+        return ChunkPart(chunk)
