@@ -214,7 +214,7 @@ class Keepalive:
             now: The time.
 
         Returns:
-            Whether it answers the outstanding Ping: only the same octets do.
+            Whether it answers the outstanding Ping, which only the same octets do.
         """
         if not self.awaiting or payload != self.payload:
             return False

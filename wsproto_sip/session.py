@@ -273,10 +273,10 @@ class Session(SessionCore):
             What was held back, up to the next pause.
         """
         self._tick(now)
+        paused, self.paused = self.paused, False
         if self._ended:
             return []
-        if self.paused:
-            self.paused = False
+        if paused:
             self.keepalive.looked_away(self._paused_at, now)
             if self._state is _OPEN:
                 self._deadlines.set(Timer.IDLE, after(now, self.config.idle_timeout))
