@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils.nodes import raw
+from sphinx.addnodes import pending_xref
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.util.docutils import SphinxDirective
 
 if TYPE_CHECKING:
-    from docutils.nodes import Element
-    from sphinx.addnodes import pending_xref
+    from docutils.nodes import Element, Node, document
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import drawings
 
 from wsproto_sip import __version__
 
@@ -38,14 +44,19 @@ autodoc_default_options = {"members": True}
 
 # What the standard library and h11 document is not looked up: the build needs no network.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wsproto_sip\.)[a-z_][a-z0-9_]*\..+")]
+# Two modules may each have a name; where a link is meant, it says which.
+suppress_warnings = ["ref.python"]
 # Type variables and what is not for users.
 nitpick_ignore = [
     ("py:class", "KeySource"),
     ("py:class", "wsproto_sip.events.T"),
     ("py:obj", "wsproto_sip.events.T"),
+    ("py:class", "wsproto_sip.timers.K"),
     ("py:class", "wsproto_sip.sip.alias.T"),
     ("py:class", "Uri"),
     ("py:class", "HeaderValue"),
+    ("py:class", "Command"),
+    ("py:class", "Result"),
 ]
 
 
@@ -70,6 +81,38 @@ def _find_by_name(
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
 
 
+def _tell_sessions_apart(app: Sphinx, document: document) -> None:
+    """Takes a name that two classes have for the one that is not msrp's, outside of msrp."""
+    for node in document.findall(pending_xref):
+        module = node.get("py:module") or ""
+        if node.get("reftarget") == "Session" and not module.startswith("wsproto_sip.msrp"):
+            node["reftarget"] = "wsproto_sip.session.Session"
+
+
+class States(SphinxDirective):
+    """The states of a session, drawn and as a table."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        drawing = raw("", drawings.state_diagram(), format="html")
+        return [drawing, *self.parse_text_to_nodes(drawings.markdown(drawings.transition_rows()))]
+
+
+class Fields(SphinxDirective):
+    """The fields of a dataclass as a table."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        module, _, name = self.arguments[0].rpartition(".")
+        rows = drawings.field_rows(getattr(import_module(module), name))
+        return self.parse_text_to_nodes(drawings.markdown(rows))
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    app.add_directive("states", States)
+    app.add_directive("fields", Fields)
+    app.connect("doctree-read", _tell_sessions_apart)
     app.connect("missing-reference", _find_by_name)
