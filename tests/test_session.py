@@ -873,6 +873,7 @@ class TestClocksThatJump:
 
 def test_what_came_up_while_sending_is_told_by_the_next_call() -> None:
     session = established(limits=Limits(max_outgoing=10))
+    session.send(BytesMessage(b"x"), 0.0)
     session.send(BytesMessage(bytes(11)), 0.0)
     assert session.has_work
     assert session.next_deadline() == 0.0

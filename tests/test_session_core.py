@@ -341,6 +341,7 @@ class TestSending:
 
     def test_the_bound_where_closing_is_the_callers(self) -> None:
         session = server(auto_close=False, limits=Limits(max_outgoing=20))
+        session.send(BytesMessage(b""), 0.0)
         session.send(BytesMessage(bytes(20)), 0.0)
         assert session.state is ConnectionState.REMOTE_CLOSING
         with pytest.raises(LocalProtocolError):
@@ -348,12 +349,23 @@ class TestSending:
         assert session.handle_timeout(0.0) == [CloseConnection(1008, "too much output waits")]
         session = server(auto_close=False, limits=Limits(max_outgoing=20))
         session.receive(NORMAL, 0.0)
+        session.send(BytesMessage(b""), 0.0)
         session.send(BytesMessage(bytes(20)), 0.0)
         assert session.state is ConnectionState.CLOSED
-        assert session.data_to_send() == b"\x82\x14" + bytes(20)
+        assert session.data_to_send() == b"\x82\x00\x82\x14" + bytes(20)
+
+    def test_one_message_by_itself_may_be_as_long_as_it_is(self) -> None:
+        session = server(limits=Limits(max_outgoing=20))
+        session.send(BytesMessage(bytes(1000)), 0.0)
+        assert session.state is ConnectionState.OPEN
+        assert len(session.data_to_send()) == 1004
+        session.transport_backlog(1004, 0.0)
+        session.send(BytesMessage(b""), 0.0)
+        assert session.state is ConnectionState.CLOSED
 
     def test_ended_before_it_was_told(self) -> None:
         session = server(limits=Limits(max_outgoing=1))
+        session.send(BytesMessage(b""), 0.0)
         session.send(BytesMessage(b""), 0.0)
         events = session.abort(now=0.0, cause=Cause.ADMINISTRATOR)
         assert events[0] == CloseConnection(1008, "too much output waits")
@@ -640,6 +652,12 @@ def send(session: Session) -> list[Event]:
     return []
 
 
+def waiting(session: Session) -> Session:
+    """A session with something to send."""
+    send(session)
+    return session
+
+
 def stick(session: Session) -> list[Event]:
     session.transport_backlog(1, 0.0)
     return []
@@ -712,7 +730,7 @@ ENDINGS = {
         DONE,
     ),
     "too much output": Ending(
-        lambda: server(limits=Limits(max_outgoing=1)),
+        lambda: waiting(server(limits=Limits(max_outgoing=1))),
         send,
         ConnectionClosed(
             1006,

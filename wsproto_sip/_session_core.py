@@ -314,11 +314,14 @@ class SessionCore:
     def _queue(self, octets: bytes) -> None:
         if not octets:
             return
+        waited = self._waiting + self._backlog
         self._write(octets)
         bound = self.config.limits.max_outgoing
         parser = self._parser
         # Responses of the handshake are not bounded, because there would be nothing else to say.
-        if parser is not None and bound is not None and self._waiting + self._backlog > bound:
+        # Nor is one message by itself, which is the caller's, however long: what is bounded is how
+        # much it may pile up.
+        if parser is not None and bound is not None and waited and waited + len(octets) > bound:
             event = self._violation(parser, "too much output waits")
             self._unread = [*(self._unread or ()), event]
 

@@ -42,7 +42,8 @@ class Limits:
         max_control_rate: Control frames a second, above ``control_burst``; more fail with 1008.
         control_burst: Control frames that may come at once.
         high_water: Octets waiting to be sent above which a session is not ``writable``.
-        max_outgoing: Octets waiting to be sent above which the connection fails with 1008.
+        max_outgoing: Octets waiting to be sent above which the connection fails with 1008; a single
+            message, with nothing else waiting, may be longer.
 
     Raises:
         ValueError: A bound is negative, or 0 where nothing would ever be taken.

@@ -562,6 +562,7 @@ class TestClosing:
         limits = Limits(max_outgoing=10)
         server = endpoint(session=SessionConfig(limits=limits))
         client = Client(server)
+        server.send(client.cid, TextMessage("x"), 1.0)
         server.send(client.cid, TextMessage("x" * 20), 1.0)
         assert server.next_deadline() == float("-inf")
         [(cid, event)] = server.handle_timeout(1.0)
