@@ -1,4 +1,4 @@
-"""What relaying a chunk of MSRP costs, in memory.
+"""What relaying a chunk of MSRP costs, in memory and over loopback.
 
 Run from the root of the repository::
 
@@ -11,19 +11,37 @@ with a session. A *transaction* is all the relay does for a chunk: it takes the 
 forwards it, and takes the receiver's response. *Forwarding* is the same without responses
 (Failure-Report: no). The other columns are parts of it on their own. No sockets and no WebSocket
 frames are involved; CPU time counts. What comes out must hold all octets that went in.
+
+Over loopback the relay is a process of its own, on asyncio, with WebSocket in front of it; this
+process is both clients, with frames made beforehand. ``server`` is the CPU time of the relay's
+process for a transaction, ``wall`` what went by; the difference is the clients', who share the
+machine. MB/s are the bodies' octets by wall time.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
+import socket
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from benchmarks._harness import DeliveryError, Turn, markdown_table, plain_table, take_turns
+from wsproto_sip import ConnectionType, WSConnection
+from wsproto_sip.adapters.endpoint_server import EndpointServer
+from wsproto_sip.adapters.msrp_tcp import MsrpService
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import AcceptConnection, Request
 from wsproto_sip.msrp import (
     Continuation,
     MessageSplitter,
+    MsrpApplication,
     MsrpRelay,
     MsrpRelayConfig,
     MsrpRequest,
@@ -34,6 +52,10 @@ from wsproto_sip.msrp import (
     parse_chunk,
     parse_path,
 )
+from wsproto_sip.policy.decision import Continue, Decision, Identity, PolicyChain, RequestContext
+from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.endpoint import Endpoint
+from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
 
 SIZES = (100, 2048, 16384)
 COLUMNS = ("transaction", "forwarding", "parsing", "serialising", "framing")
@@ -42,21 +64,38 @@ CONFIG = MsrpRelayConfig("relay.example", 2855)
 
 
 class Pair:
-    """A relay with two clients that have sessions."""
+    """A relay with two clients that have sessions.
 
-    def __init__(self) -> None:
+    Args:
+        exchange: Gives a relay elsewhere a chunk of a client, and returns its answer.
+    """
+
+    def __init__(self, exchange: Callable[[int, bytes], bytes] | None = None) -> None:
         self.relay = MsrpRelay(CONFIG)
+        self._exchange = exchange or self._in_memory
         self.alice = self._join(1)
         self.carol = self._join(2)
 
-    def _join(self, number: int) -> tuple[MsrpUri, MsrpUri]:
+    def _in_memory(self, number: int, data: bytes) -> bytes:
         self.relay.connection_made(number, 0.0, identity=str(number))
+        (action,) = self.relay.receive(number, data, 0.0)
+        assert isinstance(action, SendChunk)
+        return action.data
+
+    def _join(self, number: int) -> tuple[MsrpUri, MsrpUri]:
         local = MsrpUri.build(f"{number}.invalid", 2855, "a" * 20, secure=True, transport="ws")
         request = MsrpRequest(new_transaction_id(), b"AUTH", (RELAY,), (local,))
-        (action,) = self.relay.receive(number, request.to_bytes(), 0.0)
-        assert isinstance(action, SendChunk)
-        (session,) = parse_path(parse_chunk(action.data).header(b"use-path") or b"")
+        answer = self._exchange(number, request.to_bytes())
+        (session,) = parse_path(parse_chunk(answer).header(b"use-path") or b"")
         return session, local
+
+    @property
+    def answer(self) -> bytes:
+        """How the receiver answers, with two gaps for the transaction id."""
+        return b"MSRP %%b 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------%%b$\r\n" % (
+            self.carol[0].raw,
+            self.carol[1].raw,
+        )
 
     def chunks(self, body: bytes, size: int, *, reports: bool) -> list[bytes]:
         """A message from the one to the other."""
@@ -87,10 +126,7 @@ def _relay(body: bytes, size: int, *, reports: bool) -> Callable[[], int]:
     chunks = pair.chunks(body, size, reports=reports)
     receive = pair.relay.receive
     forwarded: list[bytes] = []
-    answer = b"MSRP %%b 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------%%b$\r\n" % (
-        pair.carol[0].raw,
-        pair.carol[1].raw,
-    )
+    answer = pair.answer
 
     def run() -> int:
         for chunk in chunks:
@@ -187,6 +223,160 @@ def measure(size: int, count: int, rounds: int) -> dict[str, list[float]]:
     )
 
 
+# -- over loopback ---------------------------------------------------------------------------------
+
+HOST = "127.0.0.1"
+
+
+def _known(context: RequestContext) -> Decision:
+    return Continue(identity=Identity(context.request.target))
+
+
+async def _serve() -> None:
+    """The relay's process: tells its port, and for each line it gets its CPU time so far."""
+    session = SessionConfig()
+    session = replace(session, profiles=subprotocol_profiles(session))
+    policies = PolicyChain([_known, SubprotocolPolicy(["msrp"])])
+    loop = asyncio.get_running_loop()
+    endpoint = Endpoint(EndpointConfig(session=session, policies=policies), now=loop.time())
+    server = EndpointServer(endpoint, lambda *event: service.handle(*event))  # noqa: PLW0108
+    application = MsrpApplication(endpoint, MsrpRelay(CONFIG), allow_insecure=True)
+    service = MsrpService(server, application, {})
+    ((_, port),) = await server.listen(HOST, 0)
+    print(port, flush=True)
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        print(time.process_time_ns(), flush=True)
+    await service.close()
+    await server.close()
+
+
+def _frame_of(chunk: bytes) -> bytes:
+    """A chunk as a client's binary message, masked with zeros."""
+    size = len(chunk)
+    length = bytes([0xFE]) + size.to_bytes(2, "big") if size > 125 else bytes([0x80 | size])
+    if size > 65535:
+        length = bytes([0xFF]) + size.to_bytes(8, "big")
+    return b"\x82" + length + bytes(4) + chunk
+
+
+class Wire:
+    """One client's connection."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self.sock = socket.create_connection((HOST, port))
+        self._buffer = bytearray()
+        opening = WSConnection(ConnectionType.CLIENT)
+        request = Request(host=HOST, target=f"/{number}", subprotocols=["msrp"])
+        self.sock.sendall(opening.send(request))
+        while True:
+            opening.receive_data(self.sock.recv(65536))
+            for event in opening.events():
+                assert isinstance(event, AcceptConnection)
+                return
+
+    def messages(self) -> Iterator[list[bytes]]:
+        """What comes with each read, as whole messages."""
+        buffer = self._buffer
+        while True:
+            found = []
+            at = 0
+            while len(buffer) - at >= 4:
+                size, start = buffer[at + 1], at + 2
+                if size == 126:
+                    size, start = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
+                if len(buffer) < start + size:
+                    break
+                # A Ping may be among them, which nobody here has to answer so soon.
+                if buffer[at] & 0x08 == 0:
+                    found.append(bytes(buffer[start : start + size]))
+                at = start + size
+            del buffer[:at]
+            if found:
+                yield found
+            data = self.sock.recv(262144)
+            if not data:
+                raise DeliveryError("the relay has ended the connection")
+            buffer += data
+
+
+@contextmanager
+def _relay_process() -> Iterator[tuple[int, Callable[[], int]]]:
+    """The relay's port, and what asks for its CPU time in nanoseconds."""
+    command = [sys.executable, "-m", "benchmarks.msrp", "--serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def used() -> int:
+            stdin.write(b"\n")
+            stdin.flush()
+            return int(stdout.readline())
+
+        try:
+            yield int(stdout.readline()), used
+        finally:
+            stdin.close()
+
+
+def _receive(wire: Wire, answer: bytes, count: int, arrived: list[bytes]) -> None:
+    """The receiver: answers each chunk."""
+    for chunks in wire.messages():
+        arrived += chunks
+        answers = [_frame_of(answer % (tid, tid)) for tid in (chunk[5:25] for chunk in chunks)]
+        wire.sock.sendall(b"".join(answers))
+        if len(arrived) >= count:
+            return
+
+
+def _drain(wire: Wire, count: int) -> None:
+    """The sender's other half: takes the answers."""
+    for chunks in wire.messages():
+        count -= len(chunks)
+        if count <= 0:
+            return
+
+
+def loopback(size: int, count: int, rounds: int) -> tuple[float, float]:
+    """Microseconds a chunk over loopback: the relay's CPU time, and by the clock.
+
+    Raises:
+        DeliveryError: It did not come out as it went in.
+    """
+    body = random.Random(size).randbytes(size * count)
+    figures: list[tuple[float, float]] = []
+    with _relay_process() as (port, used):
+        for _ in range(rounds):
+            wires = {1: Wire(port, 1), 2: Wire(port, 2)}
+
+            def exchange(number: int, data: bytes, wires: dict[int, Wire] = wires) -> bytes:
+                wires[number].sock.sendall(_frame_of(data))
+                return next(wires[number].messages())[0]
+
+            pair = Pair(exchange)
+            stream = b"".join(map(_frame_of, pair.chunks(body, size, reports=True)))
+            arrived: list[bytes] = []
+            threads = [
+                threading.Thread(target=_receive, args=(wires[2], pair.answer, count, arrived)),
+                threading.Thread(target=_drain, args=(wires[1], count)),
+            ]
+            cpu, clock = used(), time.perf_counter_ns()
+            for thread in threads:
+                thread.start()
+            wires[1].sock.sendall(stream)
+            for thread in threads:
+                thread.join()
+            clock = time.perf_counter_ns() - clock
+            figures.append(((used() - cpu) / count / 1000, clock / count / 1000))
+            for wire in wires.values():
+                wire.sock.close()
+            requests = [parse_chunk(chunk) for chunk in arrived]
+            if b"".join(getattr(request, "body", None) or b"" for request in requests) != body:
+                raise DeliveryError("the message was changed on its way")
+    middle = len(figures) // 2
+    return sorted(cpu for cpu, _ in figures)[middle], sorted(wall for _, wall in figures)[middle]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when everything was delivered."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.msrp", description=__doc__)
@@ -194,16 +384,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
     parser.add_argument("--smoke", action="store_true", help="everything once, with few chunks")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.serve:
+        asyncio.run(_serve())
+        return 0
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
-    rows = [["µs per chunk", *COLUMNS, "MB/s relayed"]]
+    rows = [["µs per chunk, in memory", *COLUMNS, "MB/s relayed"]]
+    outside = [["µs per chunk, over loopback", "server", "wall", "MB/s relayed"]]
+    count, rounds = (20, 1) if options.smoke else (1000, options.rounds)
     try:
         for size in SIZES:
             check_delivery(size, 20)
-            samples = measure(
-                size, 20 if options.smoke else 1000, 1 if options.smoke else options.rounds
-            )
+            samples = measure(size, count, rounds)
             medians = {
                 name: sorted(figures)[len(figures) // 2] for name, figures in samples.items()
             }
@@ -214,10 +408,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{size / medians['transaction']:.1f}",
                 ]
             )
+            server, wall = loopback(size, 5 * count, rounds)
+            outside.append([f"{size} B", f"{server:.1f}", f"{wall:.1f}", f"{size / wall:.1f}"])
     except DeliveryError as error:
         print(error, file=sys.stderr)
         return 1
-    print((markdown_table if options.markdown else plain_table)(rows))
+    table = markdown_table if options.markdown else plain_table
+    print(table(rows), table(outside), sep="\n\n")
     if options.smoke:
         print("\nsmoke run: everything was delivered; the figures mean nothing")
     return 0

@@ -39,7 +39,8 @@ class MsrpLimits:
         max_transactions: Forwarded requests of one relay that wait for their response; a further
             one is answered with 413.
         max_transactions_per_connection: Of these, the ones that came from one connection; the
-            same.
+            same. Nobody has to wait for responses, so it is what a fast sender may have on its
+            way to a receiver far off: 8 MiB in chunks of 2 KiB.
         max_authentication_failures: Refused credentials on one connection, after which it is
             closed.
         max_malformed: Malformed chunks on one connection since its last AUTH that succeeded,
@@ -65,7 +66,7 @@ class MsrpLimits:
     max_sessions: int = 10_000
     max_sessions_per_connection: int = 8
     max_transactions: int = 65_536
-    max_transactions_per_connection: int = 1_024
+    max_transactions_per_connection: int = 4_096
     max_authentication_failures: int = 5
     max_malformed: int = 20
     max_used_nonces: int = 10_000
