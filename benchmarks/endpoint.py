@@ -1,0 +1,379 @@
+"""What many connections cost: received messages, keep-alive, memory, dumps.
+
+Run from the root of the repository::
+
+    python -m benchmarks.endpoint
+    python -m benchmarks.endpoint --smoke
+    python -m benchmarks.endpoint --connections 20000 --json FILE
+
+Theory of operation: there is nobody to compare with, so each figure has a goal of its own, and
+where it says what something adds, the two take turns with the clock. Time is simulated: a pass over
+the connections that are due is made when they are due, and their Pongs come before the next one,
+outside the clock. Every figure comes with a check that what was paid for was done: messages
+counted, Pings counted, connections shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks._harness import (
+    DeliveryError,
+    Turn,
+    environment,
+    markdown_table,
+    plain_table,
+    take_turns,
+)
+from benchmarks._wire import masked
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import AcceptConnection
+from wsproto_sip.keepalive import KeepaliveConfig, Mechanism
+from wsproto_sip.server.commands import DumpCommand, DumpOrder, DumpResult
+from wsproto_sip.server.endpoint import Endpoint
+from wsproto_sip.server.endpoint_config import EndpointConfig
+from wsproto_sip.server.endpoint_events import Output
+from wsproto_sip.session import Session
+from wsproto_sip.states import ConnectionType
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+KEY = b"\x11\x22\x33\x44"
+INTERVAL = 25.0
+PING = SessionConfig(keepalive=KeepaliveConfig(interval=INTERVAL))
+NONE = SessionConfig(keepalive=KeepaliveConfig(mechanism=Mechanism.NONE))
+
+
+@dataclass(slots=True)
+class Figure:
+    """One line of the report.
+
+    Args:
+        what: What was measured.
+        unit: Its unit.
+        value: The middle one of the rounds' figures.
+        goal: The highest value that is good enough; None where there is none.
+        samples: The rounds' figures.
+    """
+
+    what: str
+    unit: str
+    value: float
+    goal: float | None = None
+    samples: Sequence[float] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is good enough."""
+        if self.goal is None:
+            return ""
+        return "reached" if self.value <= self.goal else "NOT REACHED"
+
+
+def text_frame(size: int) -> bytes:
+    """A client's text frame."""
+    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2)
+    return head + KEY + masked(b"x" * size, KEY)
+
+
+def crowd(count: int, session: SessionConfig = PING) -> Endpoint:
+    """An endpoint with many open connections, all accepted at one moment."""
+    config = EndpointConfig(
+        session=session,
+        max_due=None,
+        max_connections=None,
+        max_per_address=None,
+        max_handshaking=None,
+        max_handshaking_per_address=None,
+    )
+    endpoint = Endpoint(config, now=0.0)
+    for number in range(count):
+        address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        endpoint.receive(endpoint.accept((address, 40000), 0.0), REQUEST, 0.0)
+    endpoint.take_output()
+    if endpoint.statistics.values()["ws_current_connections"] != count:
+        raise DeliveryError("not all connections are open")
+    return endpoint
+
+
+def answer(endpoint: Endpoint, outputs: Sequence[Output], now: float) -> int:
+    """Answers the Pings that were sent; how many they were."""
+    for output in outputs:
+        if output.data[:2] != b"\x89\x08":
+            raise DeliveryError(f"not a Ping: {output}")
+        endpoint.receive(output.cid, b"\x8a\x88" + KEY + masked(output.data[2:], KEY), now)
+    endpoint.take_output()
+    return len(outputs)
+
+
+def received(size: int, count: int, rounds: int) -> list[Figure]:
+    """A message, one to a read, through a session alone and through an endpoint."""
+    frame = text_frame(size)
+
+    def of_session() -> Callable[[], int]:
+        session = Session(ConnectionType.SERVER, now=0.0, config=PING)
+        session.receive(REQUEST, 0.0)
+        session.send(AcceptConnection(), 0.0)
+        session.data_to_send()
+        receive = session.receive
+        return lambda: sum(len(receive(frame, 1.0)) for _ in range(count))
+
+    def of_endpoint() -> Callable[[], int]:
+        receive = crowd(10).receive
+        return lambda: sum(len(receive(5, frame, 1.0)) for _ in range(count))
+
+    samples = take_turns(
+        [Turn("Session", of_session), Turn("Endpoint", of_endpoint)],
+        expected=count,
+        operations=count,
+        rounds=rounds,
+    )
+    ratios = [b / a for a, b in zip(samples["Session"], samples["Endpoint"], strict=True)]
+    return [
+        *(_figure(f"{size} B received, {name}", "µs", samples[name]) for name in samples),
+        _figure(f"{size} B received, Endpoint / Session", "", ratios),
+    ]
+
+
+def keepalive_of_traffic(connections: int, seconds: int, rounds: int) -> list[Figure]:
+    """What keep-alive adds to a frame: every connection receives one each second."""
+    frame = text_frame(20)
+
+    def prepare(session: SessionConfig) -> Callable[[], Callable[[], int]]:
+        def prepared() -> Callable[[], int]:
+            endpoint = crowd(connections, session)
+            for second in range(int(INTERVAL) + 1):
+                endpoint.handle_timeout(float(second))
+                answer(endpoint, endpoint.take_output(), float(second))
+            receive, cids = endpoint.receive, range(1, connections + 1)
+
+            def run() -> int:
+                total = 0
+                for second in range(int(INTERVAL) + 1, int(INTERVAL) + 1 + seconds):
+                    now = float(second)
+                    for cid in cids:
+                        total += len(receive(cid, frame, now))
+                    endpoint.handle_timeout(now)
+                    total += len(endpoint.take_output())
+                return total
+
+            return run
+
+        return prepared
+
+    samples = take_turns(
+        [Turn("with", prepare(PING)), Turn("without", prepare(NONE))],
+        expected=connections * seconds,
+        operations=connections * seconds,
+        rounds=rounds,
+    )
+    added = [a - b for a, b in zip(samples["with"], samples["without"], strict=True)]
+    return [
+        _figure("a frame with keep-alive", "µs", samples["with"]),
+        _figure("what keep-alive adds to it", "µs", added, 0.3),
+    ]
+
+
+class Table:
+    """A table whose connections are kept alive, some of them in each pass.
+
+    Args:
+        endpoint: The table.
+        due: How many are due in a pass.
+    """
+
+    def __init__(self, endpoint: Endpoint, due: int) -> None:
+        self.endpoint = endpoint
+        self.now = 0.0
+        self.pings = 0
+        self._step = due * INTERVAL / len(endpoint)
+        self._outputs: list[Output] = []
+
+    def prepare(self) -> Callable[[], int]:
+        """The next pass."""
+        self.pings += answer(self.endpoint, self._outputs, self.now)
+        self.now += self._step
+        endpoint, now = self.endpoint, self.now
+
+        def run() -> int:
+            endpoint.handle_timeout(now)
+            self._outputs = endpoint.take_output()
+            return 0
+
+        return run
+
+
+def passes(endpoint: Endpoint, small: Endpoint, due: int, rounds: int) -> list[Figure]:
+    """A keep-alive pass over idle connections, in a large table and in a small one."""
+    tables = {"large": Table(endpoint, due), "small": Table(small, due)}
+    turns = [Turn(name, table.prepare) for name, table in tables.items()]
+    samples = take_turns(turns, expected=0, operations=due, rounds=rounds)
+    for table in tables.values():
+        # Those of the last pass are not counted yet.
+        if abs(table.pings - due * rounds) > due * rounds * 0.1:
+            raise DeliveryError(f"{table.pings} Pings instead of {due * rounds}")
+    ratios = [a / b for a, b in zip(samples["large"], samples["small"], strict=True)]
+
+    def idle() -> Callable[[], int]:
+        now = tables["large"].now
+        return lambda: sum(len(endpoint.handle_timeout(now)) for _ in range(1000))
+
+    empty = take_turns([Turn("", idle)], expected=0, operations=1000, rounds=rounds)[""]
+    return [
+        _figure(f"a pass, for each of {due} due ({len(endpoint)})", "µs", samples["large"]),
+        _figure(f"a pass, for each of {due} due ({len(small)})", "µs", samples["small"]),
+        _figure("a pass, large / small table", "", ratios, 2.0),
+        _figure(f"a pass with nothing due ({len(endpoint)})", "µs", empty),
+    ]
+
+
+def dumps(endpoint: Endpoint, rounds: int) -> list[Figure]:
+    """The first 50 connections in every order, and those behind the half of the table."""
+    figures = []
+    for order in DumpOrder:
+        for offset, goal in ((0, 1000.0), (len(endpoint) // 2, None)):
+            command = DumpCommand(order, offset, 50)
+            times = 10 if offset == 0 else 1
+
+            def prepare(command: DumpCommand = command, times: int = times) -> Callable[[], int]:
+                def run() -> int:
+                    shown = 0
+                    for _ in range(times):
+                        result = endpoint.execute(command, 1000.0)
+                        assert isinstance(result, DumpResult)
+                        shown += len(result.connections)
+                    return shown
+
+                return run
+
+            samples = take_turns(
+                [Turn("", prepare)], expected=50 * times, operations=times, rounds=rounds
+            )[""]
+            where = "" if offset == 0 else f" from {offset}"
+            figures.append(_figure(f"dump of 50{where}, {order.value}", "µs", samples, goal))
+    return figures
+
+
+def accepting(count: int, rounds: int) -> list[Figure]:
+    """Accepting a transport, and the whole opening handshake."""
+
+    def accept() -> Callable[[], int]:
+        endpoint = crowd(0)
+        return lambda: len({endpoint.accept(("192.0.2.1", port), 0.0) for port in range(count)})
+
+    def open_all() -> Callable[[], int]:
+        return lambda: len(crowd(count))
+
+    figures = []
+    for what, prepare in (("accept", accept), ("accept and handshake", open_all)):
+        samples = take_turns([Turn("", prepare)], expected=count, operations=count, rounds=rounds)[
+            ""
+        ]
+        figures.append(_figure(what, "µs", samples))
+    return figures
+
+
+def memory(count: int) -> Figure:
+    """Octets that an idle connection keeps, its peer's address included."""
+    crowd(100)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        endpoint = crowd(count)
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0] / len(endpoint)
+    finally:
+        tracemalloc.stop()
+    return Figure(f"memory of an idle connection ({count})", "B", size, 2048.0)
+
+
+def _figure(what: str, unit: str, samples: Sequence[float], goal: float | None = None) -> Figure:
+    return Figure(what, unit, statistics.median(samples), goal, samples)
+
+
+def measure(connections: int, scale: float, rounds: int) -> list[Figure]:
+    """All figures.
+
+    Args:
+        connections: How many idle ones.
+        scale: How much of everything else; 1 for figures that mean something.
+        rounds: How often each is timed.
+
+    Raises:
+        DeliveryError: Something was not done that was to be paid for.
+    """
+    few = max(int(1000 * scale), 20)
+    figures = [
+        *received(20, int(20_000 * scale), rounds),
+        *received(800, int(20_000 * scale), rounds),
+        *keepalive_of_traffic(few, 50, rounds),
+        *accepting(few, rounds),
+        memory(max(connections // 5, 20)),
+    ]
+    endpoint, small = crowd(connections), crowd(max(connections // 25, 20))
+    due = max(connections // 250, 10)
+    return [*figures, *passes(endpoint, small, due, rounds), *dumps(endpoint, rounds)]
+
+
+def render(figures: Sequence[Figure], *, markdown: bool) -> str:
+    """The report as a table."""
+    rows = [["many connections", "unit", "measured", "goal", ""]]
+    for figure in figures:
+        goal = "" if figure.goal is None else f"{figure.goal:g}"
+        rows.append([figure.what, figure.unit, f"{figure.value:.3g}", goal, figure.verdict])
+        if figure.value >= 100:
+            rows[-1][2] = f"{figure.value:.0f}"
+    facts = ", ".join(f"{name} {value}" for name, value in environment().items())
+    return f"{facts}\n\n{(markdown_table if markdown else plain_table)(rows)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when everything was done that was paid for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.endpoint", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
+    parser.add_argument("--connections", type=int, default=100_000, help="default: 100000")
+    parser.add_argument("--smoke", action="store_true", help="everything once, with few of each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    if options.connections < 200:
+        parser.error("--connections must be 200 or more")
+
+    smoke = options.smoke
+    try:
+        figures = measure(
+            500 if smoke else options.connections,
+            0.02 if smoke else 1,
+            1 if smoke else options.rounds,
+        )
+    except DeliveryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if smoke:
+        for figure in figures:
+            figure.goal = None
+    print(render(figures, markdown=options.markdown))
+    if smoke:
+        print("\nsmoke run: everything was done; the figures mean nothing")
+    if options.json:
+        report = {"environment": dict(environment()), "figures": [asdict(f) for f in figures]}
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
