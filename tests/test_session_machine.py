@@ -278,6 +278,8 @@ class SessionMachine(RuleBasedStateMachine):
         end = self.ends[number]
         if isinstance(end, Ours):
             end.timeout()
+            while end.session.has_work:
+                end.timeout()
             before = end.session.next_deadline()
             end.offset -= seconds
             end.timeout()
