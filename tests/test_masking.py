@@ -27,6 +27,7 @@ from wsproto_sip._masking import (
     KeySource,
     apply_mask,
     rotate_key,
+    short_header,
     singles,
 )
 
@@ -132,6 +133,14 @@ def test_which_single_octets_are_ascii_behind_the_mask(key: bytes, count: int) -
         assert plain == {bytes([octet]) for octet in range(128)}
     found = list(singles(count))
     assert found == [{bytes([octet]) for octet in range(256)}] * count
+
+
+def test_which_single_octets_may_follow_the_first_of_a_frame() -> None:
+    second, *key = short_header()
+    assert second == {bytes([octet]) for octet in range(256) if MASKED[octet] is not None}
+    assert key == [{bytes([octet]) for octet in range(256)}] * 3
+    # Each has its own.
+    assert len(list(short_header())) == 4
 
 
 # -- keys ------------------------------------------------------------------------------------------

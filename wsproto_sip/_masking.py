@@ -12,7 +12,7 @@ This module is small and typed so that it can also be compiled as it stands.
 from __future__ import annotations
 
 import os
-from itertools import cycle, islice, product, repeat
+from itertools import chain, cycle, islice, product, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ __all__ = [
     "KeySource",
     "apply_mask",
     "rotate_key",
+    "short_header",
     "singles",
 ]
 
@@ -120,9 +121,11 @@ def rotate_key(key: bytes, count: int) -> bytes:
     return key[turn:] + key[:turn]
 
 
-# Pieces of one octet: any, and for the highest bits of a key's octets those that have them too.
+# Pieces of one octet: any; the second octets in MASKED; and for the highest bits of a key's octets
+# those that have them too.
 _PIECES: Final = [bytes((octet,)) for octet in range(256)]
 _ANY: Final = frozenset(_PIECES)
+_SECOND: Final = (frozenset(_PIECES[0x80:0xFE]),)
 _LIKE: Final = {0: frozenset(_PIECES[:128]), 0x80: frozenset(_PIECES[128:])}
 _ASCII: Final = {
     int.from_bytes(bits): tuple(_LIKE[bit] for bit in bits) for bits in product((0, 0x80), repeat=4)
@@ -142,6 +145,15 @@ def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[by
     if ascii_key is None:
         return repeat(_ANY, count)
     return islice(cycle(_ASCII[int.from_bytes(ascii_key) & 0x80808080]), count)
+
+
+def short_header() -> Iterator[frozenset[bytes]]:
+    """Like :func:`singles`, for what follows the first octet of a short masked frame.
+
+    Returns:
+        The second octets that such frames have, and three of the key's four octets.
+    """
+    return chain(_SECOND, repeat(_ANY, 3))
 
 
 _POOL_SIZE: Final = 1024

@@ -34,6 +34,7 @@ from ._masking import (
     UNMASKED,
     apply_mask,
     rotate_key,
+    short_header,
     singles,
 )
 from .events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
@@ -148,12 +149,10 @@ class FrameParser:
         # The data frame that is not complete: octets missing, those held below included; its FIN
         # bit; the key for what is missing.
         self._remaining = 0
-        self._fin = False
-        self._key = _NO_KEY
+        self._fin, self._key = False, _NO_KEY
         # The message that is not complete: 0, TEXT or BINARY; what was counted of it, on the wire
         # and inflated; its parts, all str or all octets; the start of a character.
-        self._opcode = 0
-        self._compressed = False
+        self._opcode, self._compressed = 0, False
         self._fragments = self._wire = self._size = 0
         self._parts: list[Any] | None = None
         self._carry = b""
@@ -320,7 +319,7 @@ class FrameParser:
             return False
         size = len(data) - pos
         if size == 1:
-            self._keep(data, pos, _NONE)
+            self._keep(data, pos, short_header() if self._fast_limit > 125 else _NONE)
             return True
         entry = MASKED[data[pos + 1]]
         if entry is None or entry[-1] > self._fast_limit:
@@ -328,12 +327,14 @@ class FrameParser:
         if size < 6:
             self._keep(data, pos, singles(5 - size))
             return True
-        key, payload = data[pos + 2 : pos + 6], data[pos + 6 :]
-        if not self._whole or (kind == KIND_TEXT and not apply_mask(payload, key).isascii()):
-            return False
-        ascii_key = rotate_key(key, size - 6) if kind == KIND_TEXT else None
-        self._keep(data, pos, singles(entry[0] - size - 1, ascii_key))
-        return True
+        key = data[pos + 2 : pos + 6] if kind == KIND_TEXT else None
+        if size > 6 and key is not None:
+            if not apply_mask(data[pos + 6 :], key).isascii():
+                return False
+            key = rotate_key(key, size - 6)
+        if self._whole:
+            self._keep(data, pos, singles(entry[0] - size - 1, key))
+        return self._whole
 
     def _fail(self, failure: ParseFailed | UnicodeDecodeError, events: list[Event]) -> None:
         """Ends the parser; RFC 6455 §7.1.7 forbids to process anything further."""
