@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Generic, TypeVar
 
 from wsproto_sip.sip import (
     DigestChallenge,
@@ -113,52 +114,49 @@ class World:
         return not self.upstream and not any(phone.heard for phone in self.phones.values())
 
 
-class Phone:
-    """A browser: SIP over one connection, from a host that nobody can resolve."""
+class Speaker:
+    """What a browser says: SIP over one connection, from a host that nobody can resolve.
+
+    Args:
+        user: Who it is.
+        number: Tells it from others.
+        domain: Of whom.
+        transport: ``ws`` or ``wss``.
+        password: For challenges.
+        q: The parameter of its Contact, with the semicolon.
+        outbound: Its instance, to register with a reg-id.
+    """
 
     def __init__(
         self,
-        world: World,
         user: str,
+        number: int,
         *,
-        peer: Peer | None = None,
+        domain: str = "sip.test",
         transport: str = "ws",
-        login: str | None = None,
-        registers: bool = True,
         password: str | None = None,
         q: str = "",
         outbound: str | None = None,
-        source: Source | None = None,
     ) -> None:
-        self.world = world
         self.user = user
-        self.cid = next(world.numbers)
-        self.source = source or Source("192.0.2.1", 4000 + self.cid, transport)
+        self.cid = number
+        self.domain = domain
         self.password = password
-        self.heard: list[SipRequest | SipResponse | str] = []
-        self.contact = f"sip:{user}{self.cid}@x{self.cid}.invalid;transport=ws"
+        self.contact = f"sip:{user}{number}@x{number}.invalid;transport=ws"
         self.params = q
         if outbound is not None:
-            self.params += f';reg-id={self.cid};+sip.instance="<{outbound}>"'
+            self.params += f';reg-id={number};+sip.instance="<{outbound}>"'
         self.transport = transport
         self.calls = count(1)
-        world.phones[self.cid] = self
-        world.edge.connection_opened(self.cid, peer or Peer(self.source, login))
-        if registers:
-            assert self.register().status == 200
 
-    # -- sending -----------------------------------------------------------------------------------
+    @property
+    def aor(self) -> str:
+        """Where it is called."""
+        return f"sip:{self.user}@{self.domain}"
 
     def say(self, data: str | bytes | SipRequest | SipResponse) -> None:
         """Send a message."""
-        if isinstance(data, SipRequest | SipResponse):
-            data = data.to_websocket()
-        self.world.do(self.world.edge.receive(self.cid, data, self.world.now))
-
-    def hang_up(self) -> None:
-        """Lose the connection."""
-        del self.world.phones[self.cid]
-        self.world.do(self.world.edge.connection_closed(self.cid, self.world.now))
+        raise NotImplementedError
 
     def make(
         self,
@@ -178,7 +176,7 @@ class Phone:
         headers = [
             ("Via", f"SIP/2.0/{self.transport.upper()} x{self.cid}.invalid;branch=z9hG4bK{number}"),
             ("Max-Forwards", str(hops)),
-            ("From", sender or f"<sip:{self.user}@sip.test>;tag=f{self.cid}-{number}"),
+            ("From", sender or f"<sip:{self.user}@{self.domain}>;tag=f{self.cid}-{number}"),
             ("To", to or f"<{uri}>"),
             ("Call-ID", call_id or f"call-{self.cid}-{number}"),
             ("CSeq", f"{cseq} {method}"),
@@ -196,18 +194,6 @@ class Phone:
         self.say(request)
         return request
 
-    def ask(
-        self, method: str, uri: str, *fields: tuple[str, str], **options: object
-    ) -> SipResponse:
-        """Send a request that is answered at once, with the password if that is asked for."""
-        self.send(method, uri, *fields, **options)
-        response = self.response()
-        if response.status in (401, 407) and self.password is not None:
-            proof = self.credentials(response, method, uri)
-            self.send(method, uri, proof, *fields, **(options | {"cseq": 2}))
-            response = self.response()
-        return response
-
     def credentials(self, response: SipResponse, method: str, uri: str) -> tuple[str, str]:
         """The field that answers a challenge."""
         proxy = response.status == 407
@@ -221,16 +207,13 @@ class Phone:
         )
         return ("Proxy-Authorization" if proxy else "Authorization", str(field))
 
-    def register(self, *fields: tuple[str, str], expires: int = 300) -> SipResponse:
-        """Register, or unregister."""
-        return self.ask(
-            "REGISTER",
-            "sip:sip.test",
+    def registration(self, *fields: tuple[str, str], expires: int) -> list[tuple[str, str]]:
+        """The fields of a REGISTER."""
+        return [
             ("Contact", f"<{self.contact}>{self.params};expires={expires}"),
             ("Supported", "path, outbound, gruu"),
             *fields,
-            to=f"<sip:{self.user}@sip.test>",
-        )
+        ]
 
     def answer(
         self, request: SipRequest, status: int, *fields: tuple[str, str], body: bytes = b""
@@ -243,6 +226,66 @@ class Phone:
         response = request.make_response(status, to_tag=tag, headers=headers, body=body)
         self.say(response)
         return response
+
+
+class Phone(Speaker):
+    """A browser on an edge."""
+
+    def __init__(
+        self,
+        world: World,
+        user: str,
+        *,
+        peer: Peer | None = None,
+        transport: str = "ws",
+        login: str | None = None,
+        registers: bool = True,
+        source: Source | None = None,
+        **options: object,
+    ) -> None:
+        number = next(world.numbers)
+        super().__init__(user, number, transport=transport, **options)  # type: ignore[arg-type]
+        self.world = world
+        self.source = source or Source("192.0.2.1", 4000 + self.cid, transport)
+        self.heard: list[SipRequest | SipResponse | str] = []
+        world.phones[self.cid] = self
+        world.edge.connection_opened(self.cid, peer or Peer(self.source, login))
+        if registers:
+            assert self.register().status == 200
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def say(self, data: str | bytes | SipRequest | SipResponse) -> None:
+        """Send a message."""
+        if isinstance(data, SipRequest | SipResponse):
+            data = data.to_websocket()
+        self.world.do(self.world.edge.receive(self.cid, data, self.world.now))
+
+    def hang_up(self) -> None:
+        """Lose the connection."""
+        del self.world.phones[self.cid]
+        self.world.do(self.world.edge.connection_closed(self.cid, self.world.now))
+
+    def ask(
+        self, method: str, uri: str, *fields: tuple[str, str], **options: object
+    ) -> SipResponse:
+        """Send a request that is answered at once, with the password if that is asked for."""
+        self.send(method, uri, *fields, **options)
+        response = self.response()
+        if response.status in (401, 407) and self.password is not None:
+            proof = self.credentials(response, method, uri)
+            self.send(method, uri, proof, *fields, **(options | {"cseq": 2}))
+            response = self.response()
+        return response
+
+    def register(self, *fields: tuple[str, str], expires: int = 300) -> SipResponse:
+        """Register, or unregister."""
+        return self.ask(
+            "REGISTER",
+            "sip:sip.test",
+            *self.registration(*fields, expires=expires),
+            to=f"<{self.aor}>",
+        )
 
     # -- hearing -----------------------------------------------------------------------------------
 
@@ -266,10 +309,13 @@ class Phone:
         return message
 
 
-class Dialog:
+S = TypeVar("S", bound=Speaker)
+
+
+class Dialog(Generic[S]):
     """One side of a call: its route, target and tags."""
 
-    def __init__(self, phone: Phone, invite: SipRequest, ok: SipResponse, *, caller: bool) -> None:
+    def __init__(self, phone: S, invite: SipRequest, ok: SipResponse, *, caller: bool) -> None:
         self.phone = phone
         self.call_id = invite.call_id
         self.cseq = invite.cseq.number if caller else 100
@@ -302,7 +348,9 @@ class Dialog:
         )
 
 
-def call(caller: Phone, callee: Phone, uri: str | None = None) -> tuple[Dialog, Dialog]:
+def call(
+    caller: Phone, callee: Phone, uri: str | None = None
+) -> tuple[Dialog[Phone], Dialog[Phone]]:
     """Set a call up; returns both sides."""
     caller.send("INVITE", uri or f"sip:{callee.user}@sip.test", body=SDP)
     caller.response(100)

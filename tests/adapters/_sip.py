@@ -1,0 +1,222 @@
+"""A SIP edge on a real server, and telephones for it, on 127.0.0.1.
+
+Theory of operation: :class:`EdgeServer` is what ``wsproto-sip serve`` has for SIP, in this process.
+:class:`SocketPhone` is a telephone on the websockets library: one task reads, one writes, and a
+test waits for what it hears.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.sip._phones import SDP, Dialog, Speaker
+from wsproto_sip.adapters.endpoint_server import EndpointServer
+from wsproto_sip.adapters.sip_edge import SipService
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.policy.decision import PolicyChain
+from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.endpoint import Endpoint
+from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
+from wsproto_sip.sip import SipRequest, SipResponse, parse_message
+from wsproto_sip.sip.application import EdgeApplication
+from wsproto_sip.sip.domains import Domains
+from wsproto_sip.sip.edge import SipEdge
+from wsproto_sip.sip.edge_config import EdgeConfig
+
+if TYPE_CHECKING:
+    import ssl
+
+    from wsproto_sip.events import Event
+
+HOST = "127.0.0.1"
+CONFIG = EdgeConfig("edge.test", Domains(("sip.test",)), 8080)
+
+_numbers = count(1)
+
+
+class EdgeServer:
+    """Endpoint, edge and service in one.
+
+    Args:
+        config: The edge's.
+        service: Options of the service.
+        edge: Options of the edge.
+    """
+
+    def __init__(
+        self, config: EdgeConfig = CONFIG, *, service: dict[str, Any] | None = None, **edge: Any
+    ) -> None:
+        session = SessionConfig()
+        loop = asyncio.get_running_loop()
+        self.endpoint = Endpoint(
+            EndpointConfig(
+                session=SessionConfig(profiles=subprotocol_profiles(session)),
+                policies=PolicyChain([SubprotocolPolicy(["sip", "msrp"])]),
+            ),
+            now=loop.time(),
+        )
+        self.edge = SipEdge(config, **edge)
+        self.application = EdgeApplication(self.endpoint, self.edge)
+        self.server = EndpointServer(self.endpoint, self._handle)
+        self.service = SipService(self.server, self.application, **(service or {}))
+        self.passed_over: list[Event] = []
+        self.url = ""
+
+    def _handle(self, cid: int, event: Event) -> None:
+        if not self.service.handle(cid, event):
+            self.passed_over.append(event)
+
+
+@asynccontextmanager
+async def serving(
+    *arguments: Any, tls: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[EdgeServer]:
+    """An edge on a free port."""
+    before = asyncio.all_tasks()
+    running = EdgeServer(*arguments, **options)
+    try:
+        await running.service.open()
+        ((host, port),) = await running.server.listen(HOST, 0, tls=tls)
+        running.url = f"{'ws' if tls is None else 'wss'}://{host}:{port}/"
+        yield running
+    finally:
+        await running.service.close()
+        await running.server.close()
+    assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+
+
+class SocketPhone(Speaker):
+    """A browser on a WebSocket."""
+
+    def __init__(self, websocket: ClientConnection, user: str, **options: Any) -> None:
+        super().__init__(user, next(_numbers), **options)
+        self._websocket = websocket
+        self._heard: asyncio.Queue[SipRequest | SipResponse | str] = asyncio.Queue()
+        self._said: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._tasks = [
+            asyncio.ensure_future(self._read()),
+            asyncio.ensure_future(self._write()),
+        ]
+
+    async def _read(self) -> None:
+        with suppress(websockets.ConnectionClosed):
+            while True:
+                data = await self._websocket.recv()
+                blank = isinstance(data, str) and not data.strip("\r\n")
+                self._heard.put_nowait(
+                    data if blank and isinstance(data, str) else parse_message(data)
+                )
+
+    async def _write(self) -> None:
+        with suppress(websockets.ConnectionClosed):
+            while True:
+                await self._websocket.send(await self._said.get())
+
+    async def stop(self) -> None:
+        """Stop reading and writing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def hang_up(self) -> None:
+        """Close the connection."""
+        await self._websocket.close()
+
+    def say(self, data: str | bytes | SipRequest | SipResponse) -> None:
+        """Send a message."""
+        if isinstance(data, SipRequest | SipResponse):
+            data = data.to_websocket()
+        self._said.put_nowait(data)
+
+    async def text(self) -> str:
+        """What is heard next, no SIP message."""
+        message = await self._heard.get()
+        assert isinstance(message, str), message
+        return message
+
+    async def request(self, method: str) -> SipRequest:
+        """What is heard next, a request of that method."""
+        message = await self._heard.get()
+        assert isinstance(message, SipRequest), message
+        assert message.method == method, message
+        return message
+
+    async def response(self, status: int | None = None) -> SipResponse:
+        """What is heard next, a response, of that status; 100 is passed over unless wanted."""
+        while True:
+            message = await self._heard.get()
+            assert isinstance(message, SipResponse), message
+            if message.status != 100 or status == 100:
+                assert status is None or message.status == status, message
+                return message
+
+    async def ask(
+        self, method: str, uri: str, *fields: tuple[str, str], **options: Any
+    ) -> SipResponse:
+        """Send a request and wait for its answer, with the password if that is asked for."""
+        self.send(method, uri, *fields, **options)
+        response = await self.response()
+        if response.status in (401, 407) and self.password is not None:
+            proof = self.credentials(response, method, uri)
+            self.send(method, uri, proof, *fields, **(options | {"cseq": 2}))
+            response = await self.response()
+        return response
+
+    async def register(self, *fields: tuple[str, str], expires: int = 300) -> SipResponse:
+        """Register, or unregister."""
+        return await self.ask(
+            "REGISTER",
+            f"sip:{self.domain}",
+            *self.registration(*fields, expires=expires),
+            to=f"<{self.aor}>",
+        )
+
+
+@asynccontextmanager
+async def phone(
+    url: str,
+    user: str,
+    *,
+    tls: ssl.SSLContext | None = None,
+    registers: bool = True,
+    **options: Any,
+) -> AsyncIterator[SocketPhone]:
+    """A telephone, registered unless that is not wanted."""
+    transport = url.partition(":")[0]
+    subprotocols = [Subprotocol("sip")]
+    async with connect(url, subprotocols=subprotocols, ssl=tls, proxy=None) as websocket:
+        made = SocketPhone(websocket, user, transport=transport, **options)
+        try:
+            if registers:
+                answer = await made.register()
+                assert answer.status == 200, answer
+            yield made
+        finally:
+            await made.stop()
+
+
+async def call(
+    caller: SocketPhone, callee: SocketPhone
+) -> tuple[Dialog[SocketPhone], Dialog[SocketPhone]]:
+    """Set a call up; returns both sides."""
+    invite = caller.send("INVITE", callee.aor, ("Content-Type", "application/sdp"), body=SDP)
+    incoming = await callee.request("INVITE")
+    assert incoming.body == SDP
+    callee.answer(incoming, 180)
+    accepted = callee.answer(incoming, 200, ("Content-Type", "application/sdp"), body=SDP)
+    assert (await caller.response(180)).to.tag == f"t{callee.cid}"
+    ok = await caller.response(200)
+    assert ok.body == SDP
+    here = Dialog(caller, invite, ok, caller=True)
+    there = Dialog(callee, incoming, accepted, caller=False)
+    here.send("ACK")
+    await callee.request("ACK")
+    return here, there
