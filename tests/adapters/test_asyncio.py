@@ -596,6 +596,29 @@ class TestCallbacks:
 
         run(scenario())
 
+    def test_the_transport_is_lost_while_messages_wait(self) -> None:
+        """The end stands behind them, and nothing can be sent any more."""
+
+        async def scenario() -> None:
+            connection, transport = opened()
+            for number in range(17):
+                receive(connection, frame(0x81, b"%d" % number))
+            receive(connection, frame(0x81, b"last"))
+            connection.pause_writing()
+            waiting = asyncio.create_task(connection.send("x"))
+            await asyncio.sleep(0)
+            connection.connection_lost(None)
+            assert connection.closed is None
+            for sending in (waiting, connection.send("y"), connection.ping()):
+                with pytest.raises(ConnectionClosedError, match="the transport has ended"):
+                    await sending
+            assert transport.backlog == 0
+            assert [await connection.recv() for _ in range(18)][-1] == "last"
+            with pytest.raises(ConnectionClosedError):
+                await connection.recv()
+
+        run(scenario())
+
     def test_room_for_a_sender_that_was_cancelled(self) -> None:
         async def scenario() -> None:
             connection, transport = opened()

@@ -9,13 +9,22 @@ from wsproto_sip.adapters._common import (
     HandshakeRejected,
     WebSocketURI,
     adapted,
+    default_answer,
     lost,
     make_request,
     message_event,
+    no_extensions,
     redirected,
 )
 from wsproto_sip.config import SessionConfig
-from wsproto_sip.events import BytesMessage, CloseConnection, TextMessage
+from wsproto_sip.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Request,
+    TextMessage,
+)
+from wsproto_sip.extensions import PerMessageDeflate
 from wsproto_sip.lifecycle import Cause, ConnectionClosed
 from wsproto_sip.prepared import PreparedMessage
 
@@ -184,3 +193,13 @@ def test_messages() -> None:
     for data in (b"x", bytearray(b"x"), memoryview(b"x")):
         assert message_event(data) == BytesMessage(data)  # type: ignore[arg-type]
     assert message_event(prepared) is prepared
+
+
+def test_default_answer() -> None:
+    extension = PerMessageDeflate()
+    for offers, chosen in ((["x", "msrp", "sip"], "msrp"), ([], None)):
+        answer = default_answer(
+            Request(host="h", target="/", subprotocols=offers), ["sip", "msrp"], [extension]
+        )
+        assert answer == AcceptConnection(chosen, [extension])
+    assert list(no_extensions()) == []

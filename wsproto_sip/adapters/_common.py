@@ -9,8 +9,9 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
-from ..events import BytesMessage, RejectConnection, Request, TextMessage
+from ..events import AcceptConnection, BytesMessage, RejectConnection, Request, TextMessage
 from ..lifecycle import Cause, ConnectionClosed
+from ..subprotocols import select_subprotocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,8 +28,11 @@ __all__ = [
     "HandshakeRejected",
     "WebSocketURI",
     "adapted",
+    "default_answer",
+    "lost",
     "make_request",
     "message_event",
+    "no_extensions",
     "redirected",
 ]
 
@@ -146,6 +150,25 @@ def adapted(config: SessionConfig) -> SessionConfig:
         limits=replace(limits, max_outgoing=None, max_frames_per_call=int(frames)),
         profiles={name: adapted(profile) for name, profile in config.profiles.items()},
     )
+
+
+def no_extensions() -> Sequence[Extension]:
+    """What a connection may use unless its user says otherwise."""
+    return ()
+
+
+def default_answer(
+    request: Request, subprotocols: Sequence[str], extensions: Sequence[Extension]
+) -> AcceptConnection:
+    """How a server accepts a request, if the program does not say.
+
+    Args:
+        request: The request.
+        subprotocols: Those that the server speaks; the client's order decides.
+        extensions: The extensions that the connection may use.
+    """
+    chosen = select_subprotocol(request.subprotocols, subprotocols)
+    return AcceptConnection(chosen, list(extensions))
 
 
 def message_event(

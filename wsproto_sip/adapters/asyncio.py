@@ -16,26 +16,26 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import SessionConfig
-from ..events import AcceptConnection
 from ..frame_protocol import CloseReason
 from ..lifecycle import Cause
 from ..session import Session
 from ..states import ConnectionState, ConnectionType
-from ..subprotocols import select_subprotocol
 from ._asyncio_connection import READ_SIZE, Connection
 from ._common import (
     ConnectionClosedError,
     HandshakeRejected,
     WebSocketURI,
     adapted,
+    default_answer,
     make_request,
+    no_extensions,
     redirected,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from ..events import Request
+    from ..events import AcceptConnection, Request
     from ..extensions import Extension
 
 __all__ = [
@@ -55,10 +55,6 @@ _BUFFER_IS_SHARED: Final = sys.platform != "win32"
 
 _CONNECTING = ConnectionState.CONNECTING
 _DEFAULT: Final = SessionConfig()
-
-
-def _no_extensions() -> Sequence[Extension]:
-    return ()
 
 
 # -- servers ---------------------------------------------------------------------------------------
@@ -107,7 +103,7 @@ class Server:
         *,
         process_request: Callable[[Connection], Awaitable[AcceptConnection | None]] | None = None,
         subprotocols: Sequence[str] = (),
-        extensions: Callable[[], Sequence[Extension]] = _no_extensions,
+        extensions: Callable[[], Sequence[Extension]] = no_extensions,
         config: SessionConfig = _DEFAULT,
     ) -> None:
         self.connections: set[Connection] = set()
@@ -193,8 +189,7 @@ class Server:
             if self._process_request is not None:
                 answer = await self._process_request(connection)
             if answer is None:
-                chosen = select_subprotocol(request.subprotocols, self._subprotocols)
-                answer = AcceptConnection(chosen, list(self._extensions()))
+                answer = default_answer(request, self._subprotocols, self._extensions())
             if session.state is _CONNECTING:
                 connection.accept(answer)
                 return True
@@ -250,7 +245,7 @@ async def serve(
     ssl: tls.SSLContext | None = None,
     process_request: Callable[[Connection], Awaitable[AcceptConnection | None]] | None = None,
     subprotocols: Sequence[str] = (),
-    extensions: Callable[[], Sequence[Extension]] = _no_extensions,
+    extensions: Callable[[], Sequence[Extension]] = no_extensions,
     config: SessionConfig = _DEFAULT,
     drain: float = 5.0,
     **options: Any,
@@ -300,7 +295,7 @@ async def open_connection(
     *,
     headers: Iterable[tuple[bytes, bytes]] = (),
     subprotocols: Sequence[str] = (),
-    extensions: Callable[[], Sequence[Extension]] = _no_extensions,
+    extensions: Callable[[], Sequence[Extension]] = no_extensions,
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
@@ -386,7 +381,7 @@ async def connect(
     *,
     headers: Iterable[tuple[bytes, bytes]] = (),
     subprotocols: Sequence[str] = (),
-    extensions: Callable[[], Sequence[Extension]] = _no_extensions,
+    extensions: Callable[[], Sequence[Extension]] = no_extensions,
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
