@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 import zlib
 from array import array
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,6 +201,17 @@ def test_text_passes_if_and_only_if_the_whole_of_it_is_utf8(
         assert not parser.failed
         assert "".join(event.data for event in events) == expected  # type: ignore[attr-defined]
         assert events[-1].message_finished  # type: ignore[attr-defined]
+
+
+@both_modes
+def test_the_second_octet_of_a_character_fails_where_none_goes_on_with_it(whole: bool) -> None:
+    # The decoder of the standard library lets a surrogate's second octet pass.
+    characters = chain(range(0x80, 0xD800), range(0xE000, 0x110000))
+    beginnings = {chr(number).encode()[:2] for number in characters}
+    for pair in product(range(0xC2, 0xF5), range(256)):
+        parser = FrameParser(False, OPEN, whole_messages=whole)
+        parser.receive(b"\x01\x84\0\0\0\0" + bytes(pair))
+        assert parser.failed == (bytes(pair) not in beginnings), pair
 
 
 @both_modes

@@ -540,7 +540,10 @@ class FrameParser:
             if self._carry or not payload.isascii():
                 payload = self._carry + payload
                 part, used = utf_8_decode(payload, "strict", done)
-                self._carry = bytes(payload[used:])
+                self._carry = carry = bytes(payload[used:])
+                # Python's decoder waits for the third octet of a surrogate; the second is wrong.
+                if carry[:1] == b"\xed" and carry[1:] >= b"\xa0":
+                    raise UnicodeDecodeError("utf-8", carry, 0, 1, "invalid continuation byte")
                 if self._text_as_bytes:
                     part = payload[:used]
             elif not self._text_as_bytes:
