@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, fields, is_dataclass
 from html import escape
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any
 
 from wsproto_sip.lifecycle import TRANSITIONS, Step
@@ -121,7 +122,7 @@ def _text(x: int, y: int, lines: list[str]) -> list[str]:
 
 def field_rows(kind: type[Any]) -> Rows:
     """A table of a dataclass: each field, its default, and what its docstring says of it."""
-    described = arguments(kind.__doc__ or "")
+    described = arguments(getdoc(kind) or "")
     rows = [["name", "default", "what it is, and what passing it does"]]
     for item in fields(kind):
         default = item.default
@@ -133,12 +134,12 @@ def field_rows(kind: type[Any]) -> Rows:
 
 
 def arguments(docstring: str) -> dict[str, str]:
-    """What a docstring in Google's style says of each argument."""
-    section = re.search(r"^ *Args:\n((?: {8}.*\n|\n)+)", docstring, re.MULTILINE)
+    """What a docstring in Google's style, without its indentation, says of each argument."""
+    section = re.search(r"^Args:\n((?: {4}.*(?:\n|$)|\n)+)", docstring, re.MULTILINE)
     texts: dict[str, str] = {}
     name = ""
     for line in section[1].splitlines() if section else ():
-        begun = re.match(r" {8}(\w+): (.*)", line)
+        begun = re.match(r" {4}(\w+): (.*)", line)
         if begun:
             name, texts[begun[1]] = begun.groups()
         elif line.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 
 import pytest
@@ -48,8 +49,8 @@ def test_any_other_is_taken(name: str, value: float | None) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    text = SessionConfig.__doc__ or ""
-    assert [name for name in NAMES if f"        {name}: " not in text] == []
+    text = inspect.getdoc(SessionConfig) or ""
+    assert [name for name in NAMES if f"    {name}: " not in text] == []
 
 
 def test_values_cannot_be_changed() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
@@ -40,8 +41,8 @@ def test_streaming_bounds_no_message() -> None:
 
 
 def test_every_bound_is_documented() -> None:
-    text = Limits.__doc__ or ""
-    assert [name for name in NAMES if f"        {name}: " not in text] == []
+    text = inspect.getdoc(Limits) or ""
+    assert [name for name in NAMES if f"    {name}: " not in text] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

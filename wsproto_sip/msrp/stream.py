@@ -163,7 +163,7 @@ class MsrpStreamParser:
         last = 0 <= end <= self._room
         if last:
             body = bytes(buffer[:end])
-            head.continuation = Continuation(buffer[size - 3 : size - 2])
+            head.continuation = Continuation(bytes(buffer[size - 3 : size - 2]))
         elif end >= 0 or self._searched >= self._room:
             # What lies before the place to look on from is no part of an end-line.
             size = self._room
