@@ -8,6 +8,7 @@ test waits for what it hears.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -40,6 +41,20 @@ HOST = "127.0.0.1"
 CONFIG = EdgeConfig("edge.test", Domains(("sip.test",)), 8080)
 
 _numbers = count(1)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, neither of TCP nor of UDP."""
+    while True:
+        with (
+            socket.socket() as stream,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        ):
+            stream.bind((HOST, 0))
+            port: int = stream.getsockname()[1]
+            with suppress(OSError):
+                datagrams.bind((HOST, port))
+                return port
 
 
 class EdgeServer:
@@ -90,6 +105,9 @@ async def serving(
     finally:
         await running.service.close()
         await running.server.close()
+    for _ in range(10):
+        # A turn of the loop each, for what others of the test still have to end.
+        await asyncio.sleep(0)
     assert asyncio.all_tasks() <= before | {asyncio.current_task()}
 
 

@@ -406,16 +406,3 @@ def test_a_transport_that_does_not_go_is_dropped(monkeypatch: pytest.MonkeyPatch
             await bob.until_ended()
 
     run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("address", "form"),
-    [
-        ("127.0.0.1", "127.0.0.1"),
-        ("::ffff:127.0.0.1", "127.0.0.1"),
-        ("0:0:0:0:0:0:0:1", "::1"),
-        ("fe80::1%eth0", "fe80::1%eth0"),
-    ],
-)
-def test_addresses_are_compared_by_value(address: str, form: str) -> None:
-    assert msrp_tcp._canonical(address) == form

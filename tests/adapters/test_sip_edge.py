@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,11 +14,13 @@ from websockets.typing import Subprotocol
 from tests.peers._support import run
 from wsproto_sip.events import Ping
 from wsproto_sip.server.endpoint_events import Closed
-from wsproto_sip.sip.edge_config import EdgeMode
+from wsproto_sip.sip import SipRequest, SipResponse, parse_message
+from wsproto_sip.sip.edge_config import STREAM, EdgeMode, Upstream
+from wsproto_sip.sip.stream import SipStreamParser
 
 from ._endpoint import CLIENT_TLS, SERVER_TLS
 from ._msrp import until
-from ._sip import CONFIG, call, phone, serving
+from ._sip import CONFIG, HOST, SocketPhone, call, free_port, phone, serving
 
 MODES = list(EdgeMode)
 
@@ -108,6 +113,170 @@ def test_what_does_not_speak_sip_is_not_taken() -> None:
                 assert await alice.text() == "\r\n"
             await until(lambda: not running.edge.connections)
             assert not running.passed_over
+
+    run(scenario())
+
+
+# -- with an upstream ------------------------------------------------------------------------------
+
+
+class Core:
+    """A registrar and proxy with one user, who calls whom he is called by."""
+
+    def __init__(self, transport: str) -> None:
+        self.port = free_port()
+        self.upstream = Upstream("core", HOST, self.port, HOST, free_port(), transport)
+        self.config = replace(CONFIG, upstream=self.upstream)
+        self.requests: list[SipRequest] = []
+        self.responses: list[SipResponse] = []
+        self.path = ""
+
+    def answer(self, data: bytes, send: Callable[[bytes], None]) -> None:
+        message = parse_message(data)
+        if isinstance(message, SipResponse):
+            self.responses.append(message)
+            return
+        self.requests.append(message)
+        if message.method == "REGISTER":
+            self.path = str(message.paths[0])
+            send(message.make_response(200, headers=[("Contact", "<sip:x>")]).to_bytes())
+        elif message.method != "ACK":
+            send(message.make_response(200).to_bytes())
+
+    def request(self, phone: SocketPhone, transport: str, *, body: bytes = b"") -> bytes:
+        fields = [
+            ("Via", f"SIP/2.0/{transport} {HOST}:{self.port};rport;branch=z9hG4bKcore"),
+            ("Route", self.path),
+            ("From", "<sip:core@sip.test>;tag=1"),
+            ("To", f"<{phone.aor}>"),
+            ("Call-ID", "core"),
+            ("CSeq", "1 MESSAGE"),
+        ]
+        return SipRequest("MESSAGE", phone.contact, fields, body).to_bytes()
+
+    @asynccontextmanager
+    async def datagrams(self) -> AsyncIterator[Callable[[bytes], None]]:
+        """Over UDP; what it yields sends something to the edge."""
+        core, there = self, (self.upstream.local_host, self.upstream.local_port)
+
+        class Protocol(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+                assert addr == there
+                core.answer(data, send)
+
+        def send(data: bytes) -> None:
+            transport.sendto(data, there)
+
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Protocol, (HOST, self.port))
+        try:
+            yield send
+        finally:
+            transport.close()
+
+    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Uses a connection."""
+        stream = SipStreamParser()
+        while data := await reader.read(65536):
+            for item in stream.receive(data):
+                assert isinstance(item, SipRequest | SipResponse)
+                self.answer(item.to_bytes(), writer.write)
+        writer.close()
+
+
+def test_an_upstream_over_udp() -> None:
+    async def scenario() -> None:
+        core = Core("udp")
+        async with (
+            core.datagrams() as send,
+            serving(core.config) as running,
+            phone(running.url, "alice") as alice,
+        ):
+            register = core.requests[0]
+            assert register.method == "REGISTER"
+            path = register.paths[0].sip_uri
+            assert (path.host, path.port) == (HOST, core.upstream.local_port)
+            assert "lr" in path.params
+            assert "ob" in path.params
+            alice.send("MESSAGE", "sip:core@sip.test", body=b"there")
+            await alice.response(200)
+            assert core.requests[-1].body == b"there"
+            # What stands behind the body of a datagram is no part of it.
+            send(core.request(alice, "UDP", body=b"back") + b"!")
+            message = await alice.request("MESSAGE")
+            assert message.body == b"back"
+            alice.answer(message, 202)
+            await until(lambda: core.responses)
+            assert (core.responses[0].status, core.responses[0].via.rport) == (202, core.port)
+
+    run(scenario())
+
+
+def test_an_upstream_over_tcp() -> None:
+    """Which is answered on the connection on which it has asked."""
+
+    async def scenario() -> None:
+        core = Core("tcp")
+        async with (
+            await asyncio.start_server(core.attach, HOST, core.port),
+            serving(core.config) as running,
+            phone(running.url, "alice") as alice,
+        ):
+            there = HOST, core.upstream.local_port
+            reader, writer = await asyncio.open_connection(*there)
+            for part in (request := core.request(alice, "TCP"))[:90], request[90:]:
+                writer.write(part)
+            message = await alice.request("MESSAGE")
+            alice.answer(message, 202)
+            assert (await reader.readuntil(b"\r\n")) == b"SIP/2.0 202 Accepted\r\n"
+            # What cannot be framed ends that connection, and no other.
+            writer.write(b"OPTIONS sip:x SIP/2.0\r\n\r\n")
+            await reader.read()
+            writer.close()
+            alice.send("MESSAGE", "sip:core@sip.test", body=b"there")
+            await alice.response(200)
+
+    run(scenario())
+
+
+def test_a_large_request_to_an_upstream_over_udp() -> None:
+    """It goes over TCP, and as a datagram where nobody listens there."""
+
+    async def scenario() -> None:
+        core = Core("udp")
+        async with (
+            core.datagrams(),
+            serving(core.config, service={"pauses": (1000.0, 1000.0)}) as running,
+            phone(running.url, "alice") as alice,
+        ):
+            for via in ("TCP", "UDP", "UDP"):
+                listener = None
+                if via == "TCP":
+                    listener = await asyncio.start_server(core.attach, HOST, core.port)
+                alice.send("MESSAGE", "sip:core@sip.test", body=bytes(2000))
+                await alice.response(200)
+                message = core.requests[-1]
+                assert (message.via.transport, len(message.body)) == (via, 2000)
+                if listener is not None:
+                    listener.close()
+                    links = running.service._links
+                    assert links is not None
+                    links.reset(STREAM, "the core is tired")
+
+    run(scenario())
+
+
+def test_an_upstream_that_is_not_there() -> None:
+    async def scenario() -> None:
+        core = Core("tcp")
+        async with (
+            serving(core.config) as running,
+            phone(running.url, "alice", registers=False) as alice,
+        ):
+            assert (await alice.register()).status == 500
+            # And nobody waits for it any more.
+            await until(lambda: not running.edge.transactions)
+            running.service.settle()
 
     run(scenario())
 

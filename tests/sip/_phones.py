@@ -31,6 +31,7 @@ from wsproto_sip.sip.edge_config import (
 
 MODES = list(EdgeMode)
 UPSTREAM = Upstream("core", "192.0.2.200", 5060, "192.0.2.100", 5080)
+CORE = Source("192.0.2.200", 5060, "udp")
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.2\r\n"
 
 
@@ -63,6 +64,8 @@ class World:
         self.now = 1000.0
         self.phones: dict[int, Phone] = {}
         self.upstream: list[SipRequest | SipResponse | bytes] = []
+        #: On which link each of them went.
+        self.links: list[int] = []
         self.resets: list[ResetUpstream] = []
         self.numbers = count(1)
 
@@ -75,14 +78,22 @@ class World:
                 case SendToUpstream():
                     assert action.upstream == "core"
                     blank = not action.data.strip(b"\r\n")
+                    self.links.append(action.link)
                     self.upstream.append(action.data if blank else parse_message(action.data))
                 case ResetUpstream():
                     self.resets.append(action)
+                    self.edge.upstream_lost(action.link)
 
-    def from_upstream(self, message: SipRequest | SipResponse | bytes) -> None:
+    def from_upstream(
+        self,
+        message: SipRequest | SipResponse | bytes,
+        *,
+        link: int | None = None,
+        source: Source | None = CORE,
+    ) -> None:
         """The upstream sends something."""
         data = message if isinstance(message, bytes) else message.to_bytes()
-        self.do(self.edge.upstream_received(data, self.now))
+        self.do(self.edge.upstream_received(data, self.now, link=link, source=source))
 
     def upstream_request(self) -> SipRequest:
         """What the upstream has got next, a request."""

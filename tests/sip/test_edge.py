@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.sip._phones import MODES, SDP, UPSTREAM, Phone, World, call, entropy, lines
+from tests.sip._phones import CORE, MODES, SDP, UPSTREAM, Phone, World, call, entropy, lines
 from wsproto_sip.sip import (
     SipRequest,
     SipResponse,
@@ -21,7 +21,7 @@ from wsproto_sip.sip import (
 from wsproto_sip.sip.authentication import DigestAuthenticator
 from wsproto_sip.sip.domains import Domains
 from wsproto_sip.sip.edge import SipEdge
-from wsproto_sip.sip.edge_config import EdgeConfig, EdgeMode, Peer, SendToConnection
+from wsproto_sip.sip.edge_config import STREAM, EdgeConfig, EdgeMode, Peer, SendToConnection
 from wsproto_sip.sip.registrar import Registrar, RegistrarConfig
 from wsproto_sip.sip.users import Users
 
@@ -495,9 +495,9 @@ def test_either_a_registrar_or_an_upstream() -> None:
     assert not made.config.outbound
 
 
-@pytest.mark.parametrize("upstream", [UPSTREAM, replace(UPSTREAM, host="core.test")])
-def test_requests_from_the_upstream(upstream: object) -> None:
-    world = World(upstream=upstream)
+@pytest.mark.parametrize("source", [CORE, None])
+def test_requests_from_the_upstream(source: Source | None) -> None:
+    world = World(upstream=UPSTREAM)
     fields = [
         ("Via", "SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bKu"),
         ("From", "<sip:core.test>;tag=1"),
@@ -506,10 +506,10 @@ def test_requests_from_the_upstream(upstream: object) -> None:
     ]
     for method, status in (("OPTIONS", 200), ("REGISTER", 403), ("CANCEL", 481), ("MESSAGE", 404)):
         request = f"{method} sip:192.0.2.100:5080 SIP/2.0"
-        world.from_upstream(lines(request, *fields, ("CSeq", f"1 {method}")))
+        world.from_upstream(lines(request, *fields, ("CSeq", f"1 {method}")), source=source)
         response = world.upstream_response()
         assert response.status == status
-        assert response.via.received == ("192.0.2.200" if upstream is UPSTREAM else None)
+        assert response.via.received == (None if source is None else source.host)
     world.from_upstream(lines("MESSAGE sip:x SIP/3.0", *fields, ("CSeq", "1 MESSAGE")))
     assert world.upstream_response().status == 505
     world.from_upstream(b"\r\n\r\n")
@@ -578,15 +578,68 @@ def test_a_stream_that_cannot_be_framed() -> None:
     # The next one begins anew, also in the middle of a message.
     answer = message.make_response(200).to_bytes()
     world.from_upstream(answer[:20])
-    world.edge.upstream_reset()
+    world.edge.upstream_lost(STREAM)
+    world.edge.upstream_lost(STREAM)
     world.from_upstream(answer)
     alice.response(200)
 
 
 def test_a_single_pong_in_the_stream_gets_no_answer() -> None:
     world = World(upstream=TCP)
-    world.edge._stream.expect_pong()
+    world.from_upstream(b"")
+    world.edge._streams[STREAM].expect_pong()
     world.from_upstream(b"\r\n")
+    assert world.quiet()
+
+
+def test_each_connection_of_the_upstream_is_a_stream_of_its_own() -> None:
+    """And what is asked on one is answered there."""
+    world = World(upstream=TCP)
+    requests = [
+        lines(
+            "OPTIONS sip:192.0.2.100:5080 SIP/2.0",
+            ("Via", f"SIP/2.0/TCP 192.0.2.200;branch=z9hG4bK{link}"),
+            ("From", "<sip:core.test>;tag=1"),
+            ("To", "<sip:192.0.2.100:5080>"),
+            ("Call-ID", "u"),
+            ("CSeq", f"{link} OPTIONS"),
+        )
+        for link in (STREAM, 2, 3)
+    ]
+    for link, request in zip((STREAM, 2, 3), requests, strict=True):
+        world.from_upstream(request[:50], link=link)
+    for link, request in zip((STREAM, 2, 3), requests, strict=True):
+        world.from_upstream(request[50:] + b"\r\n\r\n", link=link)
+        assert world.upstream_response().cseq.number == link
+        assert world.upstream.pop() == b"\r\n"
+    assert world.links == [1, 1, 2, 2, 3, 3]
+    world.from_upstream(b"\rjunk", link=3)
+    assert [reset.link for reset in world.resets] == [3]
+
+
+def test_transactions_of_the_upstream_stay_on_their_connection() -> None:
+    world = World(upstream=UPSTREAM)
+    alice = world.phone("alice", registers=False)
+    alice.send("REGISTER", "sip:sip.test", ("Supported", "path"))
+    register = world.upstream_request()
+    world.from_upstream(register.make_response(200))
+    alice.response(200)
+    path = register.paths[0]
+    world.links.clear()
+    invite = alice.make(
+        "INVITE", alice.contact, ("Route", str(path)), sender="<sip:b@sip.test>;tag=b"
+    )
+    invite.replace_first("Via", "SIP/2.0/TCP 192.0.2.200;branch=z9hG4bKu")
+    world.from_upstream(invite, link=5)
+    incoming = alice.request("INVITE")
+    world.from_upstream(invite, link=6)
+    assert world.links == [5, 6], "the same again is answered where it came"
+    alice.answer(incoming, 486)
+    alice.request("ACK")
+    assert [world.upstream_response().status for _ in range(3)] == [100, 100, 486]
+    assert world.links[2:] == [5]
+    # A connection loses nothing: it is not sent again.
+    world.wait(5)
     assert world.quiet()
 
 

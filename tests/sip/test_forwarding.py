@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.sip._phones import MODES, SDP, UPSTREAM, Phone, World, call
+from tests.sip._phones import MODES, SDP, UPSTREAM, Dialog, Phone, World, call
 from wsproto_sip.sip import SipRequest, SipResponse, SipValueError, parse_message
-from wsproto_sip.sip.edge_config import EdgeMode
+from wsproto_sip.sip.edge_config import DATAGRAMS, STREAM, EdgeMode, Upstream
 from wsproto_sip.sip.registrar import Registrar, RegistrarConfig
 
 BOB = "sip:bob@sip.test"
@@ -685,9 +685,9 @@ def test_bodies_are_not_kept() -> None:
 # -- an upstream that loses datagrams --------------------------------------------------------------
 
 
-def outward(world: World, method: str) -> tuple[Phone, SipRequest]:
+def outward(world: World, method: str, *, body: bytes = SDP) -> tuple[Phone, SipRequest]:
     alice = world.phone("alice", registers=False)
-    alice.send(method, BOB, body=SDP)
+    alice.send(method, BOB, body=body)
     if method == "INVITE":
         alice.response(100)
     return alice, world.upstream_request()
@@ -778,6 +778,119 @@ def test_nothing_is_sent_again_over_tcp() -> None:
     assert invite.via.transport == "TCP"
     assert "rport" not in invite.via.params
     assert times(world, 20) == []
+
+
+LARGE = b"v=0\r\n" + b"a=candidate:1 1 udp 1 192.0.2.2 9 typ host\r\n" * 40
+
+
+def test_a_large_request_goes_over_tcp() -> None:
+    """RFC 3261 §18.1.1; and what belongs to it goes the same way."""
+    world = World(upstream=UPSTREAM)
+    alice, invite = outward(world, "INVITE", body=LARGE)
+    assert len(invite.to_bytes()) > 1300
+    assert (invite.via.transport, invite.via.host, invite.via.port) == ("TCP", "192.0.2.100", 5080)
+    # Within the dialog a small request may come as a datagram.
+    assert "transport" not in invite.record_routes[0].sip_uri.params
+    assert times(world, 8) == []
+    world.from_upstream(invite.make_response(180), link=STREAM)
+    alice.response(180)
+    cancel(alice, invite)
+    alice.response(200)
+    given_up = world.upstream_request()
+    assert given_up.method == "CANCEL"
+    assert given_up.via == invite.via
+    assert times(world, 8) == []
+    world.from_upstream(given_up.make_response(200), link=STREAM)
+    world.from_upstream(invite.make_response(487), link=STREAM)
+    assert world.upstream_request().method == "ACK"
+    failed(alice, 487)
+    assert world.links == [STREAM] * 3
+    assert world.quiet()
+
+
+@pytest.mark.parametrize("limit", [None, 1300])
+def test_what_goes_as_a_datagram(limit: int | None) -> None:
+    world = World(upstream=replace(UPSTREAM, datagram_limit=limit))
+    _, invite = outward(world, "INVITE", body=SDP if limit else LARGE)
+    assert invite.via.transport == "UDP"
+    assert world.links == [DATAGRAMS]
+
+
+def test_a_large_request_is_a_datagram_where_there_is_no_connection() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, large = outward(world, "INVITE", body=LARGE)
+    world.do(world.edge.upstream_failed(world.now))
+    invite = world.upstream_request()
+    assert (invite.body, invite.via.branch) == (LARGE, large.via.branch)
+    assert invite.via.transport == "UDP"
+    assert "rport" in invite.via.params
+    assert world.links == [STREAM, DATAGRAMS]
+    # Once more: nothing waits for a connection any more.
+    world.do(world.edge.upstream_failed(world.now))
+    assert times(world, 4) == [0.5, 1.5, 3.5]
+    world.from_upstream(invite.make_response(404))
+    ack = world.upstream_request()
+    assert (ack.method, ack.via) == ("ACK", invite.via)
+    failed(alice, 404)
+    # For a while nothing else is tried.
+    other, message = outward(world, "MESSAGE", body=LARGE)
+    assert message.via.transport == "UDP"
+    world.from_upstream(message.make_response(200))
+    other.response(200)
+    world.wait(40)
+    _, message = outward(world, "MESSAGE", body=LARGE)
+    assert message.via.transport == "TCP"
+
+
+def test_a_large_request_that_was_given_up_is_no_datagram() -> None:
+    world = World(upstream=UPSTREAM)
+    alice, invite = outward(world, "INVITE", body=LARGE)
+    cancel(alice, invite)
+    alice.response(200)
+    world.do(world.edge.upstream_failed(world.now))
+    failed(alice, 487)
+    assert world.quiet()
+
+
+def test_without_a_connection_nothing_goes_over_tcp() -> None:
+    """RFC 3261 §16.9: as if the upstream had said 503, which is no word about us (§16.7)."""
+    world = World(upstream=TCP)
+    alice, _ = outward(world, "INVITE")
+    bob, invite = outward(world, "INVITE")
+    world.from_upstream(invite.make_response(180))
+    bob.response(180)
+    world.do(world.edge.upstream_failed(world.now))
+    failed(alice, 500)
+    # Who rings already does not need it.
+    world.from_upstream(invite.make_response(486))
+    world.upstream_request()
+    failed(bob, 486)
+    assert world.quiet()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "body", "transport", "link"),
+    [
+        (UPSTREAM, b"", "UDP", DATAGRAMS),
+        (UPSTREAM, LARGE, "TCP", STREAM),
+        (TCP, LARGE, "TCP", STREAM),
+    ],
+)
+def test_the_ack_of_a_call_that_the_upstream_routes(
+    upstream: Upstream, body: bytes, transport: str, link: int
+) -> None:
+    world = World(upstream=upstream)
+    alice, invite = outward(world, "INVITE")
+    ok = invite.make_response(200, to_tag="b", headers=[("Contact", "<sip:b@192.0.2.9>")])
+    for route in invite.get_all("record-route"):
+        ok.add_header("Record-Route", route)
+    world.from_upstream(ok)
+    here = Dialog(alice, invite, alice.response(200), caller=True)
+    here.send("ACK", body=body)
+    ack = world.upstream_request()
+    assert (ack.method, ack.via.transport, ack.body) == ("ACK", transport, body)
+    assert not ack.routes
+    assert world.links[-1] == link
 
 
 def inward(world: World, method: str) -> tuple[Phone, SipRequest]:
@@ -898,7 +1011,7 @@ def test_the_upstream_is_told_that_a_flow_has_failed() -> None:
 
 def test_without_an_upstream_nothing_goes_there() -> None:
     world = World()
-    world.edge._outbox.send_upstream(b"x")
+    world.edge._outbox.send_upstream(b"x", 0)
     assert world.edge._outbox.take() == []
 
 

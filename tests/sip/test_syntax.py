@@ -24,6 +24,14 @@ def test_text_that_cannot_stand_in_a_field(bad: str) -> None:
 
 def test_text() -> None:
     assert check_text("ä\udcff", "a word") == "ä\udcff"
+    # A quoted pair, as it came.
+    assert check_text('"\\\0"', "a word") == '"\\\0"'
+
+
+def test_nul_cannot_be_quoted_anew() -> None:
+    for text in ("\0", "\\\0"):
+        with pytest.raises(SipValueError, match="quoted text holds"):
+            quote(text)
 
 
 def test_token() -> None:

@@ -10,11 +10,12 @@ held back, nothing is read from it; what a transport does not take at once is to
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
+
+from ._addresses import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ class MsrpService:
         """
         for name, peer in self._peers.items():
             for *_, address in await self.loop.getaddrinfo(*peer, type=socket.SOCK_STREAM):
-                known = self._names.setdefault(_canonical(str(address[0])), name)
+                known = self._names.setdefault(canonical(str(address[0])), name)
                 if known != name:
                     raise ValueError(f"peers {known} and {name} have the same address")
         server = await self.loop.create_server(lambda: _Link(self), host, port)
@@ -185,7 +186,7 @@ class MsrpService:
 
     def name_of(self, address: str) -> str | None:
         """The peer that has an address."""
-        return self._names.get(_canonical(address))
+        return self._names.get(canonical(address))
 
     def joined(self, link: _Link) -> None:
         """Notes a transport."""
@@ -318,10 +319,3 @@ class _Link(asyncio.BufferedProtocol):
         if close:
             self._linger = self._service.loop.call_later(_LINGER, transport.abort)
             transport.close()
-
-
-def _canonical(address: str) -> str:
-    """An address in the form in which it is compared: an IPv4 address is one in IPv6 too."""
-    parsed = ipaddress.ip_address(address)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)

@@ -45,7 +45,8 @@ TOKEN_RE = re.compile(TOKEN)
 _VALUE_RE = re.compile(rf'(?:[^,"<]++|{QUOTED}|<[^<>]*+>)++')
 _UINT_RE = re.compile(r"[0-9]++")
 _ESCAPE_RE = re.compile(r"\\(.)", re.DOTALL)
-_FORBIDDEN_RE = re.compile(r"[\r\n\x00]")
+# NUL has one place in the grammar: behind the backslash of a quoted pair.
+_FORBIDDEN_RE = re.compile(r"[\r\n]|(?<!\\)\x00")
 
 
 def check_text(text: str, what: str) -> str:
@@ -68,7 +69,8 @@ def check_token(text: str, what: str) -> str:
 
 def quote(text: str) -> str:
     """Write any text as a quoted string; line breaks and NUL are refused."""
-    check_text(text, "quoted text")
+    # A backslash in front of NUL is escaped itself, and makes no quoted pair of it.
+    check_text(text.replace("\\", ""), "quoted text")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

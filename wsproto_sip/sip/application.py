@@ -66,9 +66,19 @@ class EdgeApplication:
                 actions = self.edge.connection_closed(cid, now)
         return self._perform(actions, now)
 
-    def upstream_received(self, data: bytes, now: float) -> list[SendToUpstream | ResetUpstream]:
+    def upstream_received(
+        self, data: bytes, now: float, *, link: int | None = None, source: Source | None = None
+    ) -> list[SendToUpstream | ResetUpstream]:
         """Something has come from the upstream; see :meth:`SipEdge.upstream_received`."""
-        return self._perform(self.edge.upstream_received(data, now), now)
+        return self._perform(self.edge.upstream_received(data, now, link=link, source=source), now)
+
+    def upstream_lost(self, link: int) -> None:
+        """A connection with the upstream has ended; see :meth:`SipEdge.upstream_lost`."""
+        self.edge.upstream_lost(link)
+
+    def upstream_failed(self, now: float) -> list[SendToUpstream | ResetUpstream]:
+        """No connection to the upstream can be had; see :meth:`SipEdge.upstream_failed`."""
+        return self._perform(self.edge.upstream_failed(now), now)
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has to be called; ``None`` for never."""

@@ -14,8 +14,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .authentication import DigestAuthenticator
+from .datagram import parse_datagram
 from .domains import Domains
-from .edge_config import EdgeAction, EdgeConfig, EdgeMode, Peer, ResetUpstream, SendToConnection
+from .edge_config import (
+    DATAGRAMS,
+    EdgeAction,
+    EdgeConfig,
+    EdgeMode,
+    Peer,
+    ResetUpstream,
+    SendToConnection,
+)
 from .edge_routing import Connection, Connections, EdgeRouter
 from .errors import SipParseError, SipValueError
 from .forwarding import Forwarder, Outbox
@@ -101,16 +110,10 @@ class SipEdge:
         )
         self._key = entropy(32)
         self._forwarder = Forwarder(config, self._router, self._outbox, self._key)
-        self._stream = SipStreamParser(limits=config.limits)
+        #: What has come on the connections with the upstream, by their links.
+        self._streams: dict[int, SipStreamParser] = {}
+        #: Where the message of the upstream's that is being handled came from.
         self._upstream_source: Source | None = None
-        if config.upstream is not None:
-            try:
-                self._upstream_source = Source(
-                    config.upstream.host, config.upstream.port, config.upstream.transport
-                )
-            except SipValueError:
-                # A name: it says nothing about where a request came from.
-                self._upstream_source = None
         #: Messages that were dropped without an answer: responses to nothing, ACKs that lead
         #: nowhere, and what is no SIP.
         self.dropped = 0
@@ -177,38 +180,70 @@ class SipEdge:
             self._outbox.add(SendToConnection(cid, "\r\n"))
         return self._outbox.take()
 
-    def upstream_received(self, data: bytes, now: float) -> list[EdgeAction]:
+    def upstream_received(
+        self, data: bytes, now: float, *, link: int | None = None, source: Source | None = None
+    ) -> list[EdgeAction]:
         """Something has come from the upstream, as the caller knows by its address.
 
         Args:
-            data: A datagram, or octets of the stream in pieces of any size.
+            data: A datagram, or octets of a stream in pieces of any size.
             now: The time, in seconds.
+            link: What it came on; by default the link that requests go on.
+            source: Where exactly it came from, if that is known: what the Via of a request is
+                compared with.
         """
         upstream = self.config.upstream
         if upstream is None:
             self.dropped += 1
-        elif not upstream.reliable:
-            if KeepAlive.of(data) is None:
-                self._message(data, None, now)
-            elif data == KeepAlive.PING.value:
-                self._outbox.send_upstream(KeepAlive.PONG.value)
-        else:
-            for item in self._stream.receive(data):
-                if isinstance(item, SipParseError):
-                    self._unreadable(item, None)
-                    if item.fatal:
-                        self._outbox.add(ResetUpstream(upstream.name, item.detail))
-                        self.upstream_reset()
-                elif isinstance(item, KeepAlive):
-                    if item is KeepAlive.PING:
-                        self._outbox.send_upstream(KeepAlive.PONG.value)
-                else:
-                    self._guarded(item, None, now)
+            return self._outbox.take()
+        self._outbox.link = link = upstream.link if link is None else link
+        self._upstream_source = source
+        if link == DATAGRAMS:
+            self._datagram(data, now)
+            return self._outbox.take()
+        stream = self._streams.get(link)
+        if stream is None:
+            stream = self._streams[link] = SipStreamParser(limits=self.config.limits)
+        for item in stream.receive(data):
+            if isinstance(item, SipParseError):
+                self._unreadable(item, None)
+                if item.fatal:
+                    self._outbox.add(ResetUpstream(upstream.name, item.detail, link))
+            elif isinstance(item, KeepAlive):
+                if item is KeepAlive.PING:
+                    self._outbox.send_upstream(KeepAlive.PONG.value, link)
+            else:
+                self._guarded(item, None, now)
         return self._outbox.take()
 
-    def upstream_reset(self) -> None:
-        """The stream to the upstream begins anew."""
-        self._stream = SipStreamParser(limits=self.config.limits)
+    def _datagram(self, data: bytes, now: float) -> None:
+        keepalive = KeepAlive.of(data)
+        if keepalive is KeepAlive.PING:
+            self._outbox.send_upstream(KeepAlive.PONG.value, DATAGRAMS)
+        elif keepalive is None:
+            try:
+                message = parse_datagram(data, limits=self.config.limits)
+            except SipParseError as error:
+                self._unreadable(error, None)
+            else:
+                self._guarded(message, None, now)
+
+    def upstream_lost(self, link: int) -> None:
+        """A connection with the upstream has ended; another one may come to be its link.
+
+        Args:
+            link: Which one; an unknown one is passed over.
+        """
+        self._streams.pop(link, None)
+
+    def upstream_failed(self, now: float) -> list[EdgeAction]:
+        """No connection to the upstream can be had, or what waited for one was too much.
+
+        Args:
+            now: The time, in seconds.
+        """
+        self._forwarder.stream_failed(now)
+        return self._outbox.take()
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has to be called; ``None`` where nothing is waited for."""
@@ -230,7 +265,7 @@ class SipEdge:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def _message(self, data: str | bytes, connection: Connection | None, now: float) -> None:
+    def _message(self, data: str | bytes, connection: Connection, now: float) -> None:
         try:
             message = parse_message(data, limits=self.config.limits)
         except SipParseError as error:
@@ -351,7 +386,7 @@ class SipEdge:
         target = groups[0][0]
         if target.uri is not None:
             request.uri = target.uri
-        self._forwarder.forward_ack(request, target.flow, origin)
+        self._forwarder.forward_ack(request, target.flow, origin, now)
         return None
 
     # -- who it is ---------------------------------------------------------------------------------

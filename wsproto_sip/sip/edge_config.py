@@ -11,6 +11,8 @@ from .transport import Source
 from .uri import SipUri
 
 __all__ = [
+    "DATAGRAMS",
+    "STREAM",
     "EdgeAction",
     "EdgeConfig",
     "EdgeMode",
@@ -20,6 +22,12 @@ __all__ = [
     "SendToUpstream",
     "Upstream",
 ]
+
+#: The link to an upstream that is no connection: datagrams.
+DATAGRAMS = 0
+#: The link that is the connection opened to an upstream. Connections that the upstream opens have
+#: higher numbers.
+STREAM = 1
 
 
 class EdgeMode(Enum):
@@ -57,6 +65,9 @@ class Upstream:
             Path and Record-Route.
         local_port: This side's port.
         transport: ``udp`` or ``tcp``.
+        datagram_limit: Octets above which a request goes over TCP although the transport is
+            ``udp`` (RFC 3261 §18.1.1): 1300 where nobody knows what the network takes in one
+            piece. ``None`` sends everything as datagrams.
 
     Raises:
         ValueError: Another transport.
@@ -69,6 +80,7 @@ class Upstream:
     local_host: str
     local_port: int
     transport: str = "udp"
+    datagram_limit: int | None = 1300
 
     def __post_init__(self) -> None:
         if self.transport not in ("udp", "tcp"):
@@ -80,6 +92,11 @@ class Upstream:
     def reliable(self) -> bool:
         """Whether the transport delivers what it is given."""
         return self.transport == "tcp"
+
+    @property
+    def link(self) -> int:
+        """Where requests go."""
+        return STREAM if self.reliable else DATAGRAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,28 +186,34 @@ class SendToConnection:
 
 @dataclass(frozen=True, slots=True)
 class SendToUpstream:
-    """Send a SIP message to the configured upstream: one datagram, or into the stream.
+    """Send a SIP message to the configured upstream: one datagram, or into a stream.
 
     Args:
         upstream: Its name in the configuration.
         data: The message.
+        link: :data:`DATAGRAMS`; :data:`STREAM`, which is to be opened where it is not; or the
+            connection of the upstream's on which the request came. Where that one is gone, STREAM
+            takes its place.
     """
 
     upstream: str
     data: bytes
+    link: int = DATAGRAMS
 
 
 @dataclass(frozen=True, slots=True)
 class ResetUpstream:
-    """Close the stream to the upstream and open another: what came on it cannot be framed.
+    """Close a connection with the upstream: what came on it cannot be framed.
 
     Args:
         upstream: Its name in the configuration.
         reason: What was wrong.
+        link: Which one; what was to be sent on it is still sent.
     """
 
     upstream: str
     reason: str
+    link: int = STREAM
 
 
 #: What an edge asks of its surroundings, to be done in order.

@@ -150,6 +150,7 @@ class EdgeRouter:
             else:
                 far_via = far_via.with_param("rport")
             self._far_via = far_via
+            self._far_stream_via = Via("TCP", far_via.host, far_via.port, far_via.params)
             self._own.add((self._far.host.lower(), self._far.port))
 
     # -- what is ours ------------------------------------------------------------------------------
@@ -321,10 +322,16 @@ class EdgeRouter:
             return self._with_token(self._near, flow)
         return self._near
 
-    def via(self, flow: Flow | None, branch: str) -> Via:
-        """Our Via on a request that goes there."""
+    def via(self, flow: Flow | None, branch: str, *, stream: bool = False) -> Via:
+        """Our Via on a request that goes there.
+
+        Args:
+            flow: Where.
+            branch: The branch parameter.
+            stream: It goes over TCP to an upstream that is reached over UDP otherwise.
+        """
         if flow is None:
-            return self._far_via.with_param("branch", branch)
+            return (self._far_stream_via if stream else self._far_via).with_param("branch", branch)
         connection = self._connections.of(flow)
         transport = "WS" if connection is None else connection.source.transport.upper()
         return Via(transport, self._near.host, self._near.port, Params([("branch", branch)]))

@@ -7,7 +7,9 @@ choose neither. Each call ends in ``_settle``: when all branches have failed, th
 targets is tried, or the best response is sent.
 
 Towards WebSocket clients the timers are those of a reliable transport; towards an upstream over
-UDP, requests and responses are sent again until they are answered (RFC 3261 §17).
+UDP, requests and responses are sent again until they are answered (RFC 3261 §17). A request that
+is too large for a datagram goes over TCP to such an upstream, and as a datagram after all where no
+connection can be had (§18.1.1).
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from .edge_config import EdgeAction, EdgeConfig, SendToConnection, SendToUpstream
+from .edge_config import (
+    DATAGRAMS,
+    STREAM,
+    EdgeAction,
+    EdgeConfig,
+    SendToConnection,
+    SendToUpstream,
+)
 from .edge_routing import Connections, EdgeRouter
 from .errors import SipParseError, SipValueError
 from .forking import Target, best_response
@@ -43,6 +52,8 @@ class Outbox:
         self._connections = connections
         self._upstream = config.upstream
         self._actions: list[EdgeAction] = []
+        #: On which link the upstream has sent what is being handled.
+        self.link = DATAGRAMS
 
     def take(self) -> list[EdgeAction]:
         """Everything since the last time, in its order."""
@@ -58,16 +69,16 @@ class Outbox:
         return flow is None or self._connections.is_alive(flow)
 
     def send(self, flow: Flow | None, message: SipMessage) -> None:
-        """Send a message on a flow, which may have ended, or to the upstream."""
+        """Send a message on a flow, which may have ended, or answer the upstream."""
         if flow is None:
-            self.send_upstream(message.to_bytes())
+            self.send_upstream(message.to_bytes(), self.link)
         elif self.reaches(flow):
             self._actions.append(SendToConnection(flow.connection, message.to_websocket()))
 
-    def send_upstream(self, data: bytes) -> None:
+    def send_upstream(self, data: bytes, link: int) -> None:
         """Send octets to the upstream; without one there is nobody to send to."""
         if self._upstream is not None:
-            self._actions.append(SendToUpstream(self._upstream.name, data))
+            self._actions.append(SendToUpstream(self._upstream.name, data, link))
 
 
 class Forwarder:
@@ -87,14 +98,12 @@ class Forwarder:
         self._key = key
         self._table = TransactionTable()
         self._started = 0
+        #: Until when no connection to an upstream over UDP is tried again.
+        self._no_stream_until = -inf
 
     def __len__(self) -> int:
         """How many transactions there are."""
         return len(self._table)
-
-    def _lossy(self, flow: Flow | None) -> bool:
-        upstream = self._config.upstream
-        return flow is None and upstream is not None and not upstream.reliable
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -104,7 +113,7 @@ class Forwarder:
         if transaction is None:
             return False
         if transaction.last is not None and transaction.origin is None:
-            self._outbox.send_upstream(transaction.last)
+            self._outbox.send_upstream(transaction.last, self._outbox.link)
         return True
 
     def base_for(self, request: SipRequest, origin: Flow | None) -> str:
@@ -150,7 +159,8 @@ class Forwarder:
             or table.octets + size > config.max_pending_octets
         ):
             return Rejection(503, "too much under way", (("Retry-After", "5"),))
-        transaction = Transaction(key, request, base, size, list(groups))
+        link = self._outbox.link if key[0] is None else None
+        transaction = Transaction(key, request, base, size, list(groups), link)
         table.add(transaction)
         try:
             if transaction.is_invite:
@@ -176,13 +186,44 @@ class Forwarder:
         sent = self._router.prepare(request, target, transaction.origin, name)
         branch = Branch(name, target, sent, transaction, now + config.timeout)
         self._table.add_branch(branch)
-        self._outbox.send(target.flow, sent)
-        if self._lossy(target.flow):
-            longest = inf if transaction.is_invite else config.t2
-            branch.resend = Resend(sent.to_bytes(), now + config.t1, config.t1, longest)
+        if target.flow is None:
+            self._send_up(branch, now)
+        else:
+            self._outbox.send(target.flow, sent)
         if sent.body:
             # Nothing that is made of it later has its body.
             sent.set_body(b"")
+
+    def _send_up(self, branch: Branch, now: float) -> None:
+        """Send a request to the upstream the first time."""
+        sent = branch.request
+        data = sent.to_bytes()
+        if self._is_large(data, now):
+            branch.datagram = data
+            sent.replace_first("Via", self._router.via(None, branch.id, stream=True))
+            branch.link = STREAM
+            self._outbox.send_upstream(sent.to_bytes(), STREAM)
+        else:
+            self._send_first(branch, data, now)
+
+    def _send_first(self, branch: Branch, data: bytes, now: float) -> None:
+        config = self._config
+        branch.link = DATAGRAMS if config.upstream is None else config.upstream.link
+        self._outbox.send_upstream(data, branch.link)
+        if branch.lossy:
+            longest = inf if branch.transaction.is_invite else config.t2
+            branch.resend = Resend(data, now + config.t1, config.t1, longest)
+
+    def _is_large(self, data: bytes, now: float) -> bool:
+        """Whether something is to go over TCP for its size alone (RFC 3261 §18.1.1)."""
+        upstream = self._config.upstream
+        return (
+            upstream is not None
+            and not upstream.reliable
+            and upstream.datagram_limit is not None
+            and len(data) > upstream.datagram_limit
+            and now >= self._no_stream_until
+        )
 
     def cancel(self, key: Key, reason: str | None, now: float) -> bool:
         """Give up an INVITE (RFC 3261 §16.10).
@@ -225,10 +266,17 @@ class Forwarder:
             request.add_header("Reason", reason)
         branch.cancel = Cancel.SENT
         branch.deadline = now + self._config.timeout
-        self._outbox.send(branch.flow, request)
-        if self._lossy(branch.flow):
+        self._follow(branch, request)
+        if branch.lossy:
             config = self._config
             branch.resend = Resend(request.to_bytes(), now + config.t1, config.t1, config.t2)
+
+    def _follow(self, branch: Branch, request: SipRequest) -> None:
+        """Send a CANCEL or an ACK the way its request went."""
+        if branch.link is None:
+            self._outbox.send(branch.flow, request)
+        else:
+            self._outbox.send_upstream(request.to_bytes(), branch.link)
 
     @staticmethod
     def _follow_up(method: str, branch: Branch, to: SipMessage) -> SipRequest:
@@ -252,19 +300,29 @@ class Forwarder:
             return False
         transaction.resend = None
         # What is still sent again by a lossy network is absorbed for a while: timer I.
-        linger = self._config.t4 if self._lossy(transaction.origin) else 0.0
+        linger = self._config.t4 if transaction.lossy else 0.0
         transaction.deadline = min(transaction.deadline, now + linger)
         self._settle(transaction, now)
         return True
 
-    def forward_ack(self, ack: SipRequest, flow: Flow | None, origin: Flow | None) -> None:
+    def forward_ack(
+        self, ack: SipRequest, flow: Flow | None, origin: Flow | None, now: float
+    ) -> None:
         """Send an ACK to a 2xx on; it has no transaction and no response.
 
         Raises:
             SipParseError: It cannot be sent on as it is.
         """
-        push_via(ack, self._router.via(flow, branch_for(ack, self._key, f"ACK {origin}")))
-        self._outbox.send(flow, ack)
+        branch = branch_for(ack, self._key, f"ACK {origin}")
+        push_via(ack, self._router.via(flow, branch))
+        upstream = self._config.upstream
+        if flow is not None or upstream is None:
+            self._outbox.send(flow, ack)
+        elif self._is_large(ack.to_bytes(), now):
+            ack.replace_first("Via", self._router.via(None, branch, stream=True))
+            self._outbox.send_upstream(ack.to_bytes(), STREAM)
+        else:
+            self._outbox.send_upstream(ack.to_bytes(), upstream.link)
 
     # -- responses ---------------------------------------------------------------------------------
 
@@ -349,7 +407,7 @@ class Forwarder:
     def _failure(self, branch: Branch, response: SipResponse, now: float) -> None:
         transaction = branch.transaction
         if transaction.is_invite and branch.state is not State.ACCEPTED:
-            self._outbox.send(branch.flow, self._follow_up("ACK", branch, response))
+            self._follow(branch, self._follow_up("ACK", branch, response))
         if branch.done:
             return
         self._end(branch)
@@ -391,15 +449,17 @@ class Forwarder:
             transaction.finals.append(transaction.request.make_response(status))
 
     def _respond(self, transaction: Transaction, response: SipResponse) -> None:
-        if transaction.origin is None:
+        if transaction.link is None:
+            self._outbox.send(transaction.origin, response)
+        else:
             transaction.last = response.to_bytes()
-        self._outbox.send(transaction.origin, response)
+            self._outbox.send_upstream(transaction.last, transaction.link)
 
     def _finish(self, transaction: Transaction, state: State, now: float) -> None:
         """A final response was sent: from here on only its repetitions matter."""
         config = self._config
         transaction.state = state
-        lossy = self._lossy(transaction.origin)
+        lossy = transaction.lossy
         linger = config.timeout if transaction.is_invite or lossy else 0.0
         transaction.deadline = now + linger
         if lossy and transaction.is_invite and state is State.COMPLETED and transaction.last:
@@ -450,6 +510,26 @@ class Forwarder:
                         self._fail(branch, self._gone(transaction))
             self._settle(transaction, now)
 
+    def stream_failed(self, now: float) -> None:
+        """No connection to the upstream can be had, and nothing that was to be sent on it went."""
+        self._no_stream_until = now + self._config.timeout
+        for transaction in self._table.went_to(None):
+            for branch in transaction.pending:
+                if branch.link == STREAM and branch.state is State.CALLING:
+                    self._not_sent(branch, now)
+            self._settle(transaction, now)
+
+    def _not_sent(self, branch: Branch, now: float) -> None:
+        if branch.transaction.cancelled:
+            self._fail(branch, 487)
+        elif branch.datagram is None:
+            # RFC 3261 §16.9: as if the upstream had said so.
+            self._fail(branch, 503)
+        else:
+            branch.request.replace_first("Via", self._router.via(None, branch.id))
+            self._send_first(branch, branch.datagram, now)
+            branch.datagram = None
+
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has something to do; ``None`` for never."""
         return self._table.next_deadline()
@@ -458,12 +538,12 @@ class Forwarder:
         """Do what is due; early calls do nothing."""
         for transaction in self._table.due(now):
             if transaction.resend is not None and transaction.resend.at <= now:
-                self._outbox.send_upstream(transaction.resend.again(now))
+                self._outbox.send_upstream(transaction.resend.again(now), DATAGRAMS)
             for branch in transaction.pending:
                 if branch.deadline <= now:
                     self._timed_out(branch, now)
                 elif branch.resend is not None and branch.resend.at <= now:
-                    self._outbox.send_upstream(branch.resend.again(now))
+                    self._outbox.send_upstream(branch.resend.again(now), DATAGRAMS)
             self._settle(transaction, now)
 
     def _timed_out(self, branch: Branch, now: float) -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 from math import inf
 
 from ..timers import TimerQueue
+from .edge_config import DATAGRAMS
 from .forking import Target
 from .message import SipRequest, SipResponse
 from .outbound import Flow
@@ -79,6 +80,7 @@ class Branch:
         request: As it was sent, but for the body.
         transaction: What it belongs to.
         deadline: When to stop waiting: timers B, C and F.
+        link: Which link to the upstream it went on; ``None`` for a connection of a client.
     """
 
     id: str
@@ -86,9 +88,17 @@ class Branch:
     request: SipRequest
     transaction: Transaction
     deadline: float
+    link: int | None = None
     state: State = State.CALLING
     cancel: Cancel = Cancel.NO
     resend: Resend | None = None
+    #: The same as a datagram, where it was too large for one and went over TCP.
+    datagram: bytes | None = None
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it may be lost on its way."""
+        return self.link == DATAGRAMS
 
     @property
     def flow(self) -> Flow | None:
@@ -116,6 +126,7 @@ class Transaction:
         base: What the names of its branches are made of.
         size: Octets it counts for.
         groups: Targets still to be tried.
+        link: Which link to the upstream it came on; ``None`` for a connection of a client.
     """
 
     key: Key
@@ -123,6 +134,7 @@ class Transaction:
     base: str
     size: int
     groups: list[list[Target]] = field(default_factory=list)
+    link: int | None = None
     serial: int = 0
     state: State = State.PROCEEDING
     branches: list[Branch] = field(default_factory=list)
@@ -138,6 +150,11 @@ class Transaction:
     def origin(self) -> Flow | None:
         """Where the request came from, and all responses go: a connection, or the upstream."""
         return self.key[0]
+
+    @property
+    def lossy(self) -> bool:
+        """Whether its responses may be lost on their way."""
+        return self.link == DATAGRAMS
 
     @property
     def is_invite(self) -> bool:
