@@ -33,6 +33,7 @@ __all__ = [
     "make_request",
     "message_event",
     "no_extensions",
+    "only_closed",
     "redirected",
 ]
 
@@ -129,6 +130,17 @@ class HandshakeRejected(Exception):
 def lost(detail: str) -> ConnectionClosed:
     """What is known of a connection whose transport has gone before its end was read."""
     return ConnectionClosed(1006, detail, Cause.END_OF_INPUT)
+
+
+def only_closed(error: Exception) -> bool:
+    """Whether a handler failed for nothing but the end of its connection.
+
+    Args:
+        error: What it raised: the exception itself, or a group of those of its tasks.
+    """
+    if isinstance(error, ExceptionGroup):
+        return error.split(ConnectionClosedError)[1] is None
+    return isinstance(error, ConnectionClosedError)
 
 
 def adapted(config: SessionConfig) -> SessionConfig:

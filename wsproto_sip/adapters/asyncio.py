@@ -29,6 +29,7 @@ from ._common import (
     default_answer,
     make_request,
     no_extensions,
+    only_closed,
     redirected,
 )
 
@@ -169,14 +170,13 @@ class Server:
         try:
             if connection.request and await self._answer(connection, connection.request):
                 await self._handler(connection)
-        except ConnectionClosedError:
-            pass
         except asyncio.CancelledError:
             code = CloseReason.GOING_AWAY
             raise
-        except Exception:
-            code = CloseReason.INTERNAL_ERROR
-            _logger.exception("the handler of a connection failed")
+        except Exception as error:
+            if not only_closed(error):
+                code = CloseReason.INTERNAL_ERROR
+                _logger.exception("the handler of a connection failed")
         finally:
             # What is left to do is the session's, and bound in time.
             connection.begin_close(code)

@@ -1,0 +1,436 @@
+"""WebSocket clients and servers on trio (the extra ``trio``).
+
+Theory of operation: a :class:`~wsproto_sip.adapters._trio_connection.Connection` has a ``run()``
+that does all that is to be done with its stream. A server runs one for each connection in a nursery
+of its own, and the handler beside it, from the request on. A client has one in the nursery that it
+is given. What the body of ``async with connect()`` or ``serve()`` raises comes out as it is, and
+not in a group.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl as tls
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import trio
+
+from ..config import SessionConfig
+from ..frame_protocol import CloseReason
+from ..lifecycle import Cause
+from ..session import Session
+from ..states import ConnectionState, ConnectionType
+from ._common import (
+    ConnectionClosedError,
+    HandshakeRejected,
+    WebSocketURI,
+    adapted,
+    default_answer,
+    make_request,
+    no_extensions,
+    only_closed,
+    redirected,
+)
+from ._trio_connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from ..events import AcceptConnection, Request
+    from ..extensions import Extension
+
+__all__ = [
+    "Connection",
+    "ConnectionClosedError",
+    "HandshakeRejected",
+    "Server",
+    "connect",
+    "open_connection",
+    "serve",
+    "serve_forever",
+]
+
+_logger = logging.getLogger("wsproto_sip.trio")
+
+_CONNECTING = ConnectionState.CONNECTING
+_DEFAULT: Final = SessionConfig()
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block, and that lets out what the block raises."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except BaseException as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+# -- servers ---------------------------------------------------------------------------------------
+
+
+class Server:
+    """Listens, and runs a handler for each connection; :func:`serve` makes it.
+
+    Args:
+        nursery: What the connections are in.
+        handler: Called with each connection that is open. It is closed when the handler returns,
+            with 1000, and with 1011 when the handler raises.
+        process_request: As with :func:`serve`.
+        subprotocols: As with :func:`serve`.
+        extensions: As with :func:`serve`.
+        config: As with :func:`serve`.
+
+    Attributes:
+        connections: The connections that have a stream.
+        config: How sessions behave.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        handler: Callable[[Connection], Awaitable[object]],
+        *,
+        process_request: Callable[[Connection], Awaitable[AcceptConnection | None]] | None = None,
+        subprotocols: Sequence[str] = (),
+        extensions: Callable[[], Sequence[Extension]] = no_extensions,
+        config: SessionConfig = _DEFAULT,
+    ) -> None:
+        self.connections: set[Connection] = set()
+        self.config = adapted(config)
+        self._nursery = nursery
+        self._handler = handler
+        self._process_request = process_request
+        self._subprotocols = subprotocols
+        self._extensions = extensions
+        self._listeners: list[trio.SocketListener] = []
+        self._accepting = trio.CancelScope()
+        self._left = trio.lowlevel.ParkingLot()
+
+    async def listen(
+        self,
+        host: str | bytes | None,
+        port: int,
+        *,
+        ssl: tls.SSLContext | None = None,
+        backlog: int | None = None,
+    ) -> None:
+        """Begins to accept connections, at one more place where it does already.
+
+        Args:
+            host: The address to listen on; None for all.
+            port: The port; 0 for a free one.
+            ssl: For wss.
+            backlog: Connections that may wait to be accepted; None for as many as there can be.
+
+        Raises:
+            OSError: It cannot be listened there.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        self._listeners += listeners
+
+        async def serve_one(stream: trio.SocketStream) -> None:
+            await self._serve_one(
+                stream if ssl is None else trio.SSLStream(stream, ssl, server_side=True)
+            )
+
+        async def accept_all() -> None:
+            with self._accepting:
+                await trio.serve_listeners(serve_one, listeners, handler_nursery=self._nursery)
+
+        self._nursery.start_soon(accept_all)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: addresses and ports."""
+        return [listener.socket.getsockname()[:2] for listener in self._listeners]
+
+    async def _serve_one(self, stream: trio.abc.Stream) -> None:
+        """The life of a connection."""
+        session = Session(ConnectionType.SERVER, now=trio.current_time(), config=self.config)
+        connection = Connection(session, stream)
+        self.connections.add(connection)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.run)
+                await self._run(connection)
+        finally:
+            self.connections.discard(connection)
+            self._left.unpark_all()
+
+    async def _run(self, connection: Connection) -> None:
+        """What is done beside it, from its request on."""
+        code = CloseReason.NORMAL_CLOSURE
+        try:
+            await connection.wait_requested()
+            if connection.request and await self._answer(connection, connection.request):
+                await self._handler(connection)
+        except Exception as error:
+            if not only_closed(error):
+                code = CloseReason.INTERNAL_ERROR
+                _logger.exception("the handler of a connection failed")
+        finally:
+            # What is left to do is the session's, and bound in time.
+            connection.begin_close(code)
+
+    async def _answer(self, connection: Connection, request: Request) -> bool:
+        """Answers the request; whether it was accepted."""
+        session = connection.session
+        try:
+            answer = None
+            if self._process_request is not None:
+                answer = await self._process_request(connection)
+            if answer is None:
+                answer = default_answer(request, self._subprotocols, self._extensions())
+            if session.state is _CONNECTING:
+                connection.accept(answer)
+                return True
+        except HandshakeRejected as rejection:
+            if session.state is _CONNECTING:
+                connection.reject(rejection)
+        except Exception:
+            _logger.exception("a handshake could not be answered")
+            if session.state is _CONNECTING:
+                connection.reject(HandshakeRejected(500))
+        return False
+
+    def stop_listening(self) -> None:
+        """Accepts no more connections; those that are open stay."""
+        self._listeners.clear()
+        self._accepting.cancel()
+        self._accepting = trio.CancelScope()
+
+    async def drain(self, seconds: float) -> None:
+        """Closes everything: connections with 1001, then what is left after a time by force.
+
+        Args:
+            seconds: What handlers and peers have to finish.
+        """
+        self.stop_listening()
+        for connection in self.connections:
+            connection.begin_close(CloseReason.GOING_AWAY, cause=Cause.SHUTDOWN)
+        try:
+            with trio.move_on_after(seconds):
+                await self._finished()
+        finally:
+            self._nursery.cancel_scope.cancel()
+        await self._finished()
+
+    async def _finished(self) -> None:
+        while self.connections:
+            await self._left.park()
+
+
+async def _hold_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Has a nursery open, until that is cancelled."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def serve(
+    handler: Callable[[Connection], Awaitable[object]],
+    host: str | bytes | None,
+    port: int,
+    *,
+    ssl: tls.SSLContext | None = None,
+    backlog: int | None = None,
+    process_request: Callable[[Connection], Awaitable[AcceptConnection | None]] | None = None,
+    subprotocols: Sequence[str] = (),
+    extensions: Callable[[], Sequence[Extension]] = no_extensions,
+    config: SessionConfig = _DEFAULT,
+    drain: float = 5.0,
+) -> AsyncIterator[Server]:
+    """Serves WebSocket connections while a block runs.
+
+    Where the block is cancelled nothing is waited for: connections are dropped.
+
+    Args:
+        handler: Called with each connection that is open; it is closed when the handler returns,
+            with 1000, and with 1011 when the handler raises.
+        host: The address to listen on; None for all.
+        port: The port; 0 for a free one.
+        ssl: For wss.
+        backlog: Connections that may wait to be accepted; None for as many as there can be.
+        process_request: Called with each connection that has its ``request``; it may return the
+            answer, or raise :class:`HandshakeRejected`.
+        subprotocols: Those that the server speaks; the client's order decides.
+        extensions: Makes the extensions that one connection may use.
+        config: How sessions behave; ``auto_pause``, ``whole_messages`` and
+            ``limits.max_outgoing`` are the adapter's to say.
+        drain: Seconds that handlers and peers have at the end of the block.
+
+    Yields:
+        The server.
+
+    Raises:
+        OSError: It cannot be listened there.
+    """
+    async with _tasks() as nursery:
+        server = Server(
+            await nursery.start(_hold_nursery),
+            handler,
+            process_request=process_request,
+            subprotocols=subprotocols,
+            extensions=extensions,
+            config=config,
+        )
+        await server.listen(host, port, ssl=ssl, backlog=backlog)
+        try:
+            yield server
+        finally:
+            await server.drain(drain)
+
+
+async def serve_forever(
+    handler: Callable[[Connection], Awaitable[object]],
+    host: str | bytes | None,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Any,
+) -> NoReturn:
+    """Serves WebSocket connections until it is cancelled; for ``nursery.start()`` too.
+
+    Args:
+        handler: As with :func:`serve`.
+        host: As with :func:`serve`.
+        port: As with :func:`serve`.
+        task_status: Is told the server when it listens.
+        options: The other arguments of :func:`serve`.
+
+    Raises:
+        OSError: It cannot be listened there.
+    """
+    async with serve(handler, host, port, **options) as server:
+        task_status.started(server)
+        await trio.sleep_forever()
+
+
+# -- clients ---------------------------------------------------------------------------------------
+
+
+async def open_connection(
+    nursery: trio.Nursery,
+    uri: str,
+    *,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    subprotocols: Sequence[str] = (),
+    extensions: Callable[[], Sequence[Extension]] = no_extensions,
+    config: SessionConfig = _DEFAULT,
+    ssl: tls.SSLContext | None = None,
+    max_redirects: int = 5,
+    host: str | None = None,
+    port: int | None = None,
+    server_hostname: str | None = None,
+) -> Connection:
+    """Opens a connection that lives in a nursery; cancelling that drops it.
+
+    Args:
+        nursery: The nursery.
+        uri: Where to, ``ws://`` or ``wss://``; a user and a password in it are sent as basic
+            authentication (RFC 7617).
+        headers: Header fields for the request.
+        subprotocols: The sub-protocols to offer, the preferred one first.
+        extensions: Makes the extensions to offer.
+        config: How the session behaves; ``open_timeout`` bounds everything from the look-up of the
+            name on. ``auto_pause``, ``whole_messages`` and ``limits.max_outgoing`` are the
+            adapter's to say.
+        ssl: How TLS is done; None for the system's certificates.
+        max_redirects: How many redirections are followed; none leads from wss to ws.
+        host: Where to connect to instead of the URI's host.
+        port: Where to connect to instead of the URI's port.
+        server_hostname: What the server's certificate has to name instead of the URI's host.
+
+    Returns:
+        The connection, open.
+
+    Raises:
+        ValueError: It is not a WebSocket URI.
+        LocalProtocolError: The request cannot be sent.
+        OSError: There is no connection to be had.
+        TimeoutError: It took too long.
+        HandshakeRejected: The server's answer was no success.
+        ConnectionClosedError: It was none at all.
+    """
+    target, fields = WebSocketURI.parse(uri), list(headers)
+    config = adapted(config)
+    with trio.move_on_after(inf if config.open_timeout is None else config.open_timeout):
+        while True:
+            request = make_request(
+                target, headers=fields, subprotocols=subprotocols, extensions=extensions()
+            )
+            stream: trio.abc.Stream = await _dial(host or target.host, port or target.port)
+            if target.secure:
+                context = ssl or tls.create_default_context()
+                stream = await _secured(stream, context, server_hostname or target.host)
+            session = Session(ConnectionType.CLIENT, now=trio.current_time(), config=config)
+            connection = Connection(session, stream, request=request)
+            nursery.start_soon(connection.run)
+            try:
+                await connection.wait_opened()
+            except HandshakeRejected as rejection:
+                connection.abort()
+                next_one = redirected(target, fields, rejection)
+                if next_one is None or not max_redirects:
+                    raise
+                max_redirects -= 1
+                target, fields = next_one
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return connection
+    raise TimeoutError("the connection could not be opened in time")
+
+
+async def _dial(host: str, port: int) -> trio.SocketStream:
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        attempts = error.__cause__
+        if not isinstance(attempts, ExceptionGroup):
+            raise
+        # Each address has an error of its own; the first one's stands for all.
+        raise attempts.exceptions[0] from error
+
+
+async def _secured(
+    stream: trio.abc.Stream, context: tls.SSLContext, name: str
+) -> trio.SSLStream[trio.abc.Stream]:
+    """Puts TLS on a stream."""
+    secured = trio.SSLStream(stream, context, server_hostname=name)
+    try:
+        await secured.do_handshake()
+    except BaseException as error:
+        await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.BrokenResourceError) and isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
+    return secured
+
+
+@asynccontextmanager
+async def connect(uri: str, **options: Any) -> AsyncIterator[Connection]:
+    """Has a connection while a block runs, and closes it with 1000 behind it.
+
+    Where the block fails or is cancelled the connection is dropped.
+
+    Args:
+        uri: As with :func:`open_connection`, and so are the exceptions.
+        options: The other arguments of :func:`open_connection`.
+
+    Yields:
+        The connection, open.
+    """
+    async with _tasks() as nursery:
+        connection = await open_connection(nursery, uri, **options)
+        yield connection
+        await connection.close()
