@@ -42,6 +42,8 @@ LAYERS = (
     "prepared",
     "_session_core",
     "session",
+    "msrp",
+    "adapters.msrp_tcp",
 )
 
 
@@ -49,7 +51,7 @@ def modules() -> list[str]:
     """The modules of the layers, by their names inside the package."""
     found = []
     for entry in LAYERS:
-        path = PACKAGE / entry
+        path = PACKAGE.joinpath(*entry.split("."))
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
         found += [".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files]
     return found

@@ -12,8 +12,9 @@ from wsproto_sip.msrp.chunking import (
     ReassemblyError,
     reported_range,
 )
+from wsproto_sip.msrp.fields import ByteRange
 from wsproto_sip.msrp.limits import MsrpLimits
-from wsproto_sip.msrp.message import ByteRange, Continuation
+from wsproto_sip.msrp.message import Continuation
 from wsproto_sip.utilities import LocalProtocolError
 
 COMPLETE, MORE, ABORT = Continuation.COMPLETE, Continuation.MORE, Continuation.ABORT

@@ -1,27 +1,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
 
 from tests.msrp.recording import read_recording
-from tests.msrp.strategies import requests, responses
+from tests.msrp.strategies import idents, paths, requests, responses
+from wsproto_sip.msrp.fields import REASONS, ByteRange, FailureReport
 from wsproto_sip.msrp.limits import MsrpLimits
 from wsproto_sip.msrp.message import (
-    REASONS,
-    ByteRange,
     Continuation,
-    FailureReport,
     MsrpParseError,
     MsrpRequest,
     MsrpResponse,
-    format_status,
+    accept_send,
+    forward_chunk,
     new_transaction_id,
     parse_chunk,
-    parse_status,
+    split_chunk,
 )
-from wsproto_sip.msrp.uri import parse_path
+from wsproto_sip.msrp.uri import MsrpPath, parse_path
 from wsproto_sip.utilities import LocalProtocolError, RemoteProtocolError
 
 TO = parse_path(b"msrp://relay:2855/s1;tcp msrp://bob.invalid:1/b;ws")
@@ -218,10 +218,10 @@ MALFORMED = [
     (b"Message-ID: 123\r\n-------abcd$\r\n", "malformed Message-ID"),
     (b"Success-Report: maybe\r\n-------abcd$\r\n", "malformed Success-Report"),
     (b"Failure-Report: partly\r\n-------abcd$\r\n", "malformed Failure-Report"),
-    (b"Status: 001 200 OK\r\n-------abcd$\r\n", "malformed Status"),
+    (b"Status: 01 200 OK\r\n-------abcd$\r\n", "malformed Status"),
     (b"Expires: -1\r\n-------abcd$\r\n", "malformed Expires"),
     (b"Expires: \xb2\r\n-------abcd$\r\n", "malformed Expires"),
-    (b"Byte-Range: 1-2\r\n-------abcd$\r\n", "no byte range: b'1-2'"),
+    (b"Byte-Range: 1-2\r\n-------abcd$\r\n", "malformed Byte-Range: b'1-2'"),
     (b"Byte-Range: 0-2/2\r\n-------abcd$\r\n", "a range that starts at 0"),
 ]
 
@@ -301,73 +301,6 @@ def test_the_recording_was_read_as_a_whole() -> None:
     entries = read_recording()
     assert len(entries) == 71
     assert {entry.kind for entry in entries} == {"text", "binary", "tcp"}
-
-
-# -- byte ranges and statuses --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"1-*/*", ByteRange(1, None, None)),
-        (b"1-0/0", ByteRange(1, 0, 0)),
-        (b"5-8/10", ByteRange(5, 8, 10)),
-        (b"11-*/10", ByteRange(11, None, 10)),
-        (b"9223372036854775807-9223372036854775807/*", ByteRange(2**63 - 1, 2**63 - 1, None)),
-    ],
-)
-def test_byte_range(value: bytes, expected: ByteRange) -> None:
-    assert ByteRange.parse(value) == expected
-    assert bytes(expected) == value
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        b"1",
-        b"*-*/*",
-        b"-1-2/2",
-        b"1-2/2 ",
-        b"1 - 2/2",
-        b"1-2/2\n",
-        b"0-1/1",
-        b"3-1/9",
-        b"2-0/0",
-        b"1-5/4",
-        b"6-*/4",
-        b"1-*/9223372036854775808",
-        b"1-9223372036854775808/*",
-        b"9223372036854775808-*/*",
-        b"1-*/99999999999999999999",
-        b"\xd9\xa1-*/*",
-    ],
-)
-def test_no_byte_range(value: bytes) -> None:
-    with pytest.raises(ValueError):
-        ByteRange.parse(value)
-
-
-@given(st.integers(-5, 2**64), st.none() | st.integers(-5, 2**64), st.none() | st.integers(-5))
-def test_byte_ranges_stay_in_bounds(start: int, end: int | None, total: int | None) -> None:
-    try:
-        made = ByteRange(start, end, total)
-    except ValueError:
-        return
-    assert 1 <= made.start < 2**63
-    assert made.end is None or made.start - 1 <= made.end < 2**63
-    assert made.total is None or 0 <= made.total < 2**63
-    assert ByteRange.parse(bytes(made)) == made
-
-
-def test_status() -> None:
-    assert parse_status(b"000 200 OK") == (200, b"OK")
-    assert parse_status(b"000 408") == (408, b"")
-    assert format_status(408) == b"000 408 Transaction-did-not-complete-in-allotted-time"
-    assert format_status(408, b"") == b"000 408"
-    assert format_status(299) == b"000 299"
-    with pytest.raises(ValueError, match="no status"):
-        parse_status(b"200 OK")
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -503,3 +436,30 @@ def test_a_changed_octet_never_gives_a_chunk_of_other_framing(
     except MsrpParseError:
         return
     assert len(read.to_bytes()) == len(octets)
+
+
+@given(requests(), idents, paths, paths)
+def test_forwarding_changes_the_first_line_and_the_paths_alone(
+    chunk: MsrpRequest, tid: bytes, to_path: MsrpPath, from_path: MsrpPath
+) -> None:
+    read, fields, rest = split_chunk(chunk.to_bytes())
+    assert read == chunk
+    assert isinstance(read, MsrpRequest)
+    if tid in rest:
+        return
+    expected = replace(chunk, transaction_id=tid, to_path=to_path, from_path=from_path)
+    assert forward_chunk(read, rest, tid, to_path, from_path) == expected.to_bytes()
+    known = {name.lower(): value for name, value in chunk.headers if not name.startswith(b"X-")}
+    assert fields == known
+
+
+@given(requests())
+def test_the_answer_that_accepts(chunk: MsrpRequest) -> None:
+    chunk.method = b"SEND"
+    assert accept_send(chunk) == chunk.response(200).to_bytes()
+
+
+def test_words_in_any_case() -> None:
+    chunk = request(send(b"success-report: YES\r\nFAILURE-REPORT: Partial\r\n-------abcd$\r\n"))
+    assert chunk.success_report
+    assert chunk.failure_report is FailureReport.PARTIAL

@@ -698,11 +698,8 @@ def test_reports_reach_a_peer_on_another_connection(world: World, alice: Client,
     assert (status_of(only(world.give(1, second.response(413)), "bob")) or b"")[:7] == b"000 413"
 
 
-@pytest.mark.parametrize(
-    "limits", [MsrpLimits(max_transactions=2), MsrpLimits(max_transactions_per_connection=2)]
-)
-def test_transactions_have_bounds(limits: MsrpLimits) -> None:
-    world = World(replace(CONFIG, limits=limits))
+def test_the_transactions_of_a_connection_have_a_bound() -> None:
+    world = World(replace(CONFIG, limits=MsrpLimits(max_transactions_per_connection=2)))
     alice = world.client(1, "alice")
     got = [forwarded(world.give(1, alice.request(alice.to(BOB))), "bob") for _ in range(2)]
     assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 413
@@ -711,6 +708,65 @@ def test_transactions_have_bounds(limits: MsrpLimits) -> None:
     world.do(world.relay.connection_made(9, world.now, peer="bob"))
     world.give(9, got[0].response(200))
     assert len(world.give(1, alice.request(alice.to(BOB)))) == 2
+
+
+def test_nobody_can_take_all_transactions_for_themselves() -> None:
+    """Above the bound it is the oldest that are given up, and not the latest that are refused."""
+    world = World(replace(CONFIG, limits=MsrpLimits(max_transactions=2)))
+    greedy, carol = world.client(1, "alice"), world.client(2, "carol")
+    requests = [greedy.request(greedy.to(BOB), message_id=b"old%d" % at) for at in range(2)]
+    for request in requests:
+        world.give(1, request)
+    to_bob = carol.request(carol.to(BOB), message_id=b"fresh")
+    answer, report, passed_on = world.give(2, to_bob)
+    assert answer == (2, to_bob.response(200))
+    assert (report[0], report[1].message_id) == (1, b"old0")
+    assert status_of(report[1]) == b"000 408 Transaction-did-not-complete-in-allotted-time"
+    assert passed_on[0] == "bob"
+    assert world.relay.transactions == 2
+    # Who does not want to hear of time-outs does not hear of this one.
+    partial = carol.request(carol.to(BOB), headers=((b"Failure-Report", b"partial"),))
+    assert [to_whom for to_whom, _ in world.give(2, partial)] == [1, "bob"]
+    world.give(2, carol.request(carol.to(BOB)))
+    assert [to_whom for to_whom, _ in world.give(2, carol.request(carol.to(BOB)))] == [2, "bob"]
+
+
+def test_what_is_remembered_of_a_request_is_not_for_its_sender_to_choose() -> None:
+    """Userinfo and parameters do not count in a comparison, and do not go on either."""
+    world = World()
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    padded = MsrpUri.parse(
+        alice.uri.raw.replace(b"//", b"//%b@" % (b"x" * 300)) + b";" + b"y" * 100
+    )
+    assert padded == alice.uri
+    got = forwarded(
+        world.give(1, alice.request(alice.to(carol.session, carol.uri), from_path=(padded,))),
+        2,
+    )
+    assert [uri.raw for uri in got.from_path] == [
+        carol.session.raw,
+        alice.session.raw,
+        alice.uri.raw,
+    ]
+    report = only(world.give(2, got.response(413)), 1)
+    assert report.to_path[0].raw == alice.uri.raw
+
+
+def test_what_would_be_too_large_for_the_next_hop_goes_nowhere() -> None:
+    """A chunk grows by what our transaction id is longer than the one it came with."""
+    world = World()
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    bound = world.config.limits.max_chunk_size
+    for excess, codes in ((0, 200), (1, 413)):
+        request = alice.request(alice.to(carol.session, carol.uri), body=b"")
+        request.transaction_id = b"abcd"
+        # Twice the difference of 4 and 20.
+        room = bound - len(request.to_bytes()) - 32
+        request.body = bytes(room + excess)
+        assert len(request.to_bytes()) == bound - 32 + excess
+        sent = world.give(1, request)
+        assert sent[0] == (1, request.response(codes))
+        assert [len(chunk.to_bytes()) for _, chunk in sent[1:]] == [bound] * (not excess)
 
 
 # -- malformed chunks ------------------------------------------------------------------------------

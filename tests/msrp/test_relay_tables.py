@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import re
 
-from wsproto_sip.msrp.message import FailureReport, MsrpRequest
+from wsproto_sip.msrp.fields import FailureReport
+from wsproto_sip.msrp.message import MsrpRequest
 from wsproto_sip.msrp.relay_tables import Connection, Peer, SessionTable, Transaction
 from wsproto_sip.msrp.uri import MsrpUri, parse_path
 
@@ -92,8 +93,18 @@ def test_a_transaction_keeps_no_body() -> None:
         b"x" * 1000,
     )
     hop, origin = Connection(id=1), Connection(id=2)
-    made = Transaction.of(request, b"wxyz", hop, 30.0, origin, PATH)
+    made = Transaction.of(
+        request,
+        {b"message-id": b"1234"},
+        tid=b"wxyz",
+        hop=hop,
+        deadline=30.0,
+        origin=origin,
+        from_path=PATH,
+        passed=PATH,
+        failure_report=FailureReport.PARTIAL,
+    )
     assert (made.tid, made.origin_tid, made.method) == (b"wxyz", b"abcd", b"SEND")
     assert (made.size, made.last, made.byte_range) == (1000, True, None)
-    assert (made.message_id, made.failure_report) == (b"1234", FailureReport.YES)
+    assert (made.message_id, made.failure_report) == (b"1234", FailureReport.PARTIAL)
     assert (made.hop, made.origin, made.from_path, made.passed) == (hop, origin, PATH, PATH)

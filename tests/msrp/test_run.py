@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from wsproto_sip import msrp
 from wsproto_sip.msrp import (
     Authenticated,
     AuthenticationFailed,
@@ -117,11 +116,6 @@ def pair(**options: Any) -> Network:
     alice.connect(carol.path)
     carol.connect(alice.path)
     return network
-
-
-def test_the_public_names() -> None:
-    assert len(set(msrp.__all__)) == len(msrp.__all__)
-    assert all(hasattr(msrp, name) for name in msrp.__all__)
 
 
 def test_files_both_ways_between_short_texts() -> None:

@@ -7,15 +7,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from wsproto_sip.msrp.authentication import Accepted, Credentials, DigestServer, Ha1
+from wsproto_sip.msrp.fields import ByteRange
 from wsproto_sip.msrp.limits import MsrpLimits
-from wsproto_sip.msrp.message import (
-    ByteRange,
-    Continuation,
-    MsrpChunk,
-    MsrpRequest,
-    MsrpResponse,
-    parse_chunk,
-)
+from wsproto_sip.msrp.message import Continuation, MsrpChunk, MsrpRequest, MsrpResponse, parse_chunk
 from wsproto_sip.msrp.session import MsrpSession, MsrpSessionState
 from wsproto_sip.msrp.session_events import (
     Authenticated,
@@ -358,14 +352,44 @@ def test_success_reports() -> None:
     chunks = peer.out()
     assert all(chunk.header(b"Success-Report") == b"yes" for chunk in chunks)
     ok = b"000 200 OK"
+    assert peer.report(message_id, ok, b"1-1/6") == []
     assert peer.report(message_id, ok, b"5-6/6") == []
     assert peer.report(message_id, ok, b"1-3/6") == []
-    assert peer.report(message_id, ok, b"2-4/6") == []
     assert peer.report(b"other", ok, b"1-6/6") == []
     assert peer.report(message_id, None, b"1-6/6") == []
     assert peer.report(message_id, ok, b"1-6/6", to_path=(MINE,)) == []
-    assert peer.report(message_id, ok, b"4-6/6") == [MessageDelivered(message_id)]
+    assert peer.report(message_id, b"001 200 OK", b"1-6/6") == []
+    assert peer.report(message_id, ok, b"3-4/6") == [MessageDelivered(message_id)]
     assert peer.report(message_id, ok, b"1-6/6") == []
+
+
+@given(
+    st.integers(1, 40),
+    st.lists(st.tuples(st.integers(1, 45), st.integers(0, 20)), max_size=30),
+)
+def test_success_reports_in_any_order(size: int, ranges: list[tuple[int, int]]) -> None:
+    peer = Peer().ready()
+    message_id = peer.session.send(bytes(size), success_report=True)
+    peer.out()
+    confirmed: set[int] = set()
+    for start, length in ranges:
+        confirmed |= set(range(start, start + length))
+        told = peer.report(message_id, b"000 200 OK", b"%d-%d/*" % (start, start + length - 1))
+        if confirmed >= set(range(1, size + 1)):
+            assert told == [MessageDelivered(message_id)]
+            return
+        assert told == []
+
+
+def test_reports_that_somebody_makes_up_cost_little() -> None:
+    peer = Peer().ready()
+    message_id = peer.session.send(bytes(2000), success_report=True)
+    peer.out()
+    for start in range(1999, 0, -2):
+        assert peer.report(message_id, b"000 200 OK", b"%d-%d/*" % (start, start)) == []
+    message = peer.session._messages[message_id]
+    assert len(message.confirmed) == 256
+    assert message.confirmed[0] == (1, 1)
 
 
 @pytest.mark.parametrize("where", [None, b"1-*/*", b"1-9/9"])

@@ -26,19 +26,16 @@ from .chunking import (
     Reassembler,
     ReassemblyError,
 )
+from .fields import ByteRange, FailureReport, format_status, parse_status
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .message import (
-    ByteRange,
     Continuation,
-    FailureReport,
     MsrpChunk,
     MsrpParseError,
     MsrpRequest,
     MsrpResponse,
-    format_status,
     new_transaction_id,
     parse_chunk,
-    parse_status,
 )
 from .relay import MsrpRelay
 from .relay_config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk

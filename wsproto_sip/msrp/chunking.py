@@ -12,8 +12,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from ..utilities import LocalProtocolError, RemoteProtocolError
+from .fields import ByteRange
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
-from .message import ByteRange, Continuation
+from .message import Continuation
 
 __all__ = [
     "DEFAULT_CHUNK_SIZE",

@@ -17,8 +17,9 @@ class MsrpLimits:
 
     Args:
         max_chunk_size: Octets of one chunk, first line to end-line; more is answered with 413
-            where it can be answered. A SEND on a relay's TCP stream is cut into several chunks;
-            anything else there ends the stream, whose framing is then lost.
+            where it can be answered, and so is a chunk that would have more when it is
+            forwarded. A SEND on a relay's TCP stream is cut into several chunks; anything else
+            there ends the stream, whose framing is then lost.
         max_first_line: Octets of the first line with its CRLF; more is malformed (400).
         max_headers: Header fields behind From-Path; more are malformed (400).
         max_header_line: Octets of one header line; more is malformed (400).
@@ -36,11 +37,11 @@ class MsrpLimits:
         max_connections: Connections of one relay; a further one is closed at once.
         max_sessions: Sessions of one relay; a further AUTH is answered with 403.
         max_sessions_per_connection: Sessions of one connection; the same.
-        max_transactions: Forwarded requests of one relay that wait for their response; a further
-            one is answered with 413.
-        max_transactions_per_connection: Of these, the ones that came from one connection; the
-            same. Nobody has to wait for responses, so it is what a fast sender may have on its
-            way to a receiver far off: 8 MiB in chunks of 2 KiB.
+        max_transactions: Forwarded requests of one relay that wait for their response; above,
+            the oldest one counts as timed out, so that nobody can take all for themselves.
+        max_transactions_per_connection: Of these, the ones that came from one connection; a
+            further one is answered with 413. Nobody has to wait for responses, so it is what a
+            fast sender may have on its way to a receiver far off: 8 MiB in chunks of 2 KiB.
         max_authentication_failures: Refused credentials on one connection, after which it is
             closed.
         max_malformed: Malformed chunks on one connection since its last AUTH that succeeded,

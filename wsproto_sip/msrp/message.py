@@ -7,90 +7,54 @@ chunk chooses an id that the body does not hold. Everything is octets; a body ma
 binary, and a WebSocket message of either kind is read the same way (RFC 7977 §4.2).
 
 The parser is strict in what frames or routes a chunk, and keeps what it does not know: header
-fields of unknown name stay, in their order and byte for byte.
+fields of unknown name stay, in their order and byte for byte. A relay changes the first line and
+the paths alone; :func:`split_chunk` leaves it all that stands between these and the end-line as it
+came, so that it is neither taken apart nor put together again.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from binascii import hexlify
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from ..typing import Entropy, Headers
 from ..utilities import LocalProtocolError, RemoteProtocolError
+from .fields import IDENT, REASONS, TEXT, ByteRange, FailureReport, check_field
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .uri import MsrpPath, MsrpUriError, format_path, parse_path
 
 __all__ = [
     "END_LINE",
     "FIRST_LINE",
-    "REASONS",
-    "ByteRange",
     "Continuation",
-    "FailureReport",
     "MsrpChunk",
     "MsrpParseError",
     "MsrpRequest",
     "MsrpResponse",
+    "accept_send",
     "find_end_line",
-    "format_status",
+    "forward_chunk",
     "new_transaction_id",
     "parse_chunk",
-    "parse_status",
+    "split_chunk",
 ]
 
-#: The status codes of RFC 4975 §10 and RFC 4976 §9.2 and what we say beside them.
-REASONS = {
-    200: b"OK",
-    400: b"Unintelligible",
-    401: b"Unauthorized",
-    403: b"Action-not-allowed",
-    408: b"Transaction-did-not-complete-in-allotted-time",
-    413: b"Stop-sending-message",
-    415: b"MIME-not-understood",
-    423: b"Parameter-out-of-bounds",
-    481: b"Session-does-not-exist",
-    501: b"Request-method-not-understood",
-    506: b"Session-already-in-use",
-}
-
-#: Byte ranges and totals stay below this.
-_TOO_LARGE = 2**63
-
-_IDENT = rb"[0-9A-Za-z][0-9A-Za-z.\-+%=]{3,31}"
-_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 _NAME = rb"[A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*"
 
 #: The first line of a chunk; the first group is its transaction id.
-FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([1-9][0-9]{2})(?: (%b))?)\r\n" % (_IDENT, _TEXT))
-_TO_PATH = re.compile(rb"To-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
-_FROM_PATH = re.compile(rb"From-Path: (%b)\r\n" % _TEXT, re.IGNORECASE)
-_HEADER = re.compile(rb"(%b): (%b)\r\n" % (_NAME, _TEXT))
+FIRST_LINE = re.compile(rb"MSRP (%b) (?:([A-Z]+)|([1-9][0-9]{2})(?: (%b))?)\r\n" % (IDENT, TEXT))
+_TO_PATH = re.compile(rb"To-Path: (%b)\r\n" % TEXT, re.IGNORECASE)
+_FROM_PATH = re.compile(rb"From-Path: (%b)\r\n" % TEXT, re.IGNORECASE)
+_HEADER = re.compile(rb"(%b): (%b)\r\n" % (_NAME, TEXT))
+_HEADERS = re.compile(rb"(?:%b: %b\r\n)*+" % (_NAME, TEXT))
 _NAME_ONLY = re.compile(_NAME)
-_TEXT_ONLY = re.compile(_TEXT)
-_IDENT_ONLY = re.compile(_IDENT)
+_TEXT_ONLY = re.compile(TEXT)
+_IDENT_ONLY = re.compile(IDENT)
 _METHOD_ONLY = re.compile(rb"[A-Z]+")
-
-_BYTE_RANGE = re.compile(rb"([0-9]{1,19})-(?:([0-9]{1,19})|\*)/(?:([0-9]{1,19})|\*)")
-_STATUS = re.compile(rb"000 ([0-9]{3})(?: (%b))?" % _TEXT)
-
-#: Fields that may stand once, and what their value must look like where that matters here.
-_KNOWN: dict[bytes, re.Pattern[bytes] | None] = {
-    b"message-id": _IDENT_ONLY,
-    b"success-report": re.compile(rb"yes|no"),
-    b"failure-report": re.compile(rb"yes|no|partial"),
-    b"byte-range": None,
-    b"status": _STATUS,
-    b"content-type": None,
-    b"expires": re.compile(rb"[0-9]{1,10}"),
-    b"min-expires": re.compile(rb"[0-9]{1,10}"),
-    b"max-expires": re.compile(rb"[0-9]{1,10}"),
-    b"use-path": None,
-    b"authorization": None,
-    b"authentication-info": None,
-}
 
 #: What comes before the transaction id in an end-line.
 END_LINE = b"\r\n-------"
@@ -108,86 +72,8 @@ class Continuation(Enum):
     ABORT = b"#"
 
 
-class FailureReport(Enum):
-    """What a sender wants to hear of failures (RFC 4975 §7.1.1)."""
-
-    #: Every response, and a REPORT for a failure further on.
-    YES = b"yes"
-    #: Failures only.
-    PARTIAL = b"partial"
-    #: Nothing.
-    NO = b"no"
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """Which octets of its message a chunk holds (RFC 4975 §7.1.1), counted from 1.
-
-    Args:
-        start: Position of the first octet, in [1, 2⁶³).
-        end: Position of the last octet, ``start - 1`` for none at all; ``None`` where it was
-            not known when the chunk began (``*``).
-        total: Octets of the whole message; ``None`` where not known (``*``).
-
-    Raises:
-        ValueError: The numbers contradict each other or are out of bounds.
-    """
-
-    start: int = 1
-    end: int | None = None
-    total: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.start < _TOO_LARGE:
-            raise ValueError(f"a range that starts at {self.start}")
-        if self.end is not None and not self.start - 1 <= self.end < _TOO_LARGE:
-            raise ValueError(f"a range from {self.start} to {self.end}")
-        if self.total is not None:
-            if not 0 <= self.total < _TOO_LARGE:
-                raise ValueError(f"a total of {self.total}")
-            if max(self.start - 1, self.end or 0) > self.total:
-                raise ValueError(f"a range beyond its total of {self.total}")
-
-    @classmethod
-    def parse(cls, value: bytes) -> ByteRange:
-        """Read the value of a Byte-Range header field.
-
-        Raises:
-            ValueError: It is none, or its numbers are impossible.
-        """
-        match = _BYTE_RANGE.fullmatch(value)
-        if match is None:
-            raise ValueError(f"no byte range: {value[:80]!r}")
-        start, end, total = match.groups()
-        return cls(
-            int(start), None if end is None else int(end), None if total is None else int(total)
-        )
-
-    def __bytes__(self) -> bytes:
-        end = "*" if self.end is None else self.end
-        total = "*" if self.total is None else self.total
-        return f"{self.start}-{end}/{total}".encode("ascii")
-
-
-def parse_status(value: bytes) -> tuple[int, bytes]:
-    """Read the value of a Status header field of a REPORT (RFC 4975 §7.1.2).
-
-    Returns:
-        The status code, and the text beside it.
-
-    Raises:
-        ValueError: It is none of the namespace 000.
-    """
-    match = _STATUS.fullmatch(value)
-    if match is None:
-        raise ValueError(f"no status: {value[:80]!r}")
-    return int(match[1]), match[2] or b""
-
-
-def format_status(code: int, comment: bytes | None = None) -> bytes:
-    """The value of a Status header field; the comment defaults to the code's usual one."""
-    text = REASONS.get(code, b"") if comment is None else comment
-    return b"000 %03d" % code + (b" " + text if text else b"")
+#: By the octet in the end-line.
+_FLAGS = {flag.value[0]: flag for flag in Continuation}
 
 
 class _Fields:
@@ -250,7 +136,7 @@ class MsrpRequest(_Fields):
     @property
     def success_report(self) -> bool:
         """Whether a success report is wanted; by default it is not (RFC 4975 §7.1.1)."""
-        return self.header(b"success-report") == b"yes"
+        return (self.header(b"success-report") or b"").lower() == b"yes"
 
     @property
     def failure_report(self) -> FailureReport:
@@ -259,8 +145,7 @@ class MsrpRequest(_Fields):
         Raises:
             ValueError: It is malformed, which a parsed chunk's never is.
         """
-        value = self.header(b"failure-report")
-        return FailureReport.YES if value is None else FailureReport(value)
+        return FailureReport.of(self.header(b"failure-report"))
 
     def response(
         self, code: int, comment: bytes | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
@@ -414,6 +299,25 @@ def parse_chunk(data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
     Raises:
         MsrpParseError: They are not exactly one well-formed chunk.
     """
+    return split_chunk(data, limits=limits)[0]
+
+
+def split_chunk(
+    data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS
+) -> tuple[MsrpChunk, dict[bytes, bytes], bytes]:
+    """Read one chunk as :func:`parse_chunk` does, for somebody who passes it on.
+
+    Args:
+        data: The octets of the chunk, from ``MSRP`` to the CRLF of its end-line.
+        limits: The bounds on line, header and path sizes and on the whole.
+
+    Returns:
+        The chunk; its fields of the names that RFC 4975 and RFC 4976 define, by these names in
+        lower case; and what :func:`forward_chunk` needs of its octets.
+
+    Raises:
+        MsrpParseError: They are not exactly one well-formed chunk.
+    """
     first = FIRST_LINE.match(data, 0, limits.max_first_line)
     if first is None:
         raise MsrpParseError(400, f"no first line of MSRP: {data[:80]!r}")
@@ -426,6 +330,7 @@ def parse_chunk(data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
     from_line = _FROM_PATH.match(data, position, position + limits.max_header_line)
     if from_line is None:
         raise MsrpParseError(400, "From-Path does not follow To-Path")
+    position = from_line.end()
     try:
         to_path = parse_path(to_line[1], limits=limits)
         from_path = parse_path(from_line[1], limits=limits)
@@ -437,17 +342,65 @@ def parse_chunk(data: bytes, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS) -> Msr
             413, f"a chunk of {len(data)} octets, more than {limits.max_chunk_size}", request
         )
     try:
-        headers, body, continuation = _parse_rest(data, tid, from_line.end(), limits)
+        # The CRLF before the end-line can be the one that ends the From-Path line.
+        end = find_end_line(data, tid, position - 2)
+        if end < 0:
+            raise ValueError("the end-line of the transaction is missing")
+        flag = end + len(END_LINE) + len(tid)
+        if flag + 3 != len(data):
+            raise ValueError("octets behind the end-line: a message is one chunk (RFC 7977 §5.1)")
+        headers, known, body = _parse_rest(data, position, end, limits)
     except ValueError as error:
         raise MsrpParseError(400, str(error), request) from error
+    continuation = _FLAGS[data[flag]]
+    rest = data[position : end + 2]
     if request is None:
         if body is not None:
             raise MsrpParseError(400, "a response with a body")
-        return MsrpResponse(tid, int(code), to_path, from_path, headers, comment, continuation)
+        response = MsrpResponse(tid, int(code), to_path, from_path, headers, comment, continuation)
+        return response, known, rest
     request.headers = headers
     request.body = body
     request.continuation = continuation
-    return request
+    return request, known, rest
+
+
+def forward_chunk(
+    request: MsrpRequest, rest: bytes, tid: bytes, to_path: MsrpPath, from_path: MsrpPath
+) -> bytes:
+    """The octets of a request with another first line and other paths.
+
+    Args:
+        request: The request as it came in.
+        rest: What :func:`split_chunk` has given with it.
+        tid: The transaction id, one of :func:`new_transaction_id` for ``rest``.
+        to_path: Where it goes, the next hop first.
+        from_path: Where it comes from, the previous hop first.
+    """
+    return b"MSRP %b %b\r\nTo-Path: %b\r\nFrom-Path: %b\r\n%b-------%b%b\r\n" % (
+        tid,
+        request.method,
+        format_path(to_path),
+        format_path(from_path),
+        rest,
+        tid,
+        request.continuation.value,
+    )
+
+
+def accept_send(request: MsrpRequest) -> bytes:
+    """The octets of ``request.response(200)`` for a SEND that was parsed: nothing is left to check.
+
+    Args:
+        request: The SEND.
+    """
+    tid = request.transaction_id
+    return b"MSRP %b 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------%b$\r\n" % (
+        tid,
+        request.from_path[0].raw,
+        request.to_path[0].raw,
+        tid,
+    )
 
 
 def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
@@ -465,20 +418,15 @@ def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
 
 
 def _parse_rest(
-    data: bytes, tid: bytes, position: int, limits: MsrpLimits
-) -> tuple[Headers, bytes | None, Continuation]:
-    """Read what follows From-Path.
+    data: bytes, position: int, end: int, limits: MsrpLimits
+) -> tuple[Headers, dict[bytes, bytes], bytes | None]:
+    """Read what stands between From-Path and the end-line.
 
     Raises:
         ValueError: It is malformed.
     """
-    # The CRLF before the end-line can be the one that ends the From-Path line.
-    end = find_end_line(data, tid, position - 2)
-    if end < 0:
-        raise ValueError("the end-line of the transaction is missing")
-    flag = end + len(END_LINE) + len(tid)
-    if flag + 3 != len(data):
-        raise ValueError("octets behind the end-line: a message is one chunk (RFC 7977 §5.1)")
+    if position == end + 2:
+        return [], {}, None
     body: bytes | None = None
     header_end = end + 2
     blank = data.find(b"\r\n\r\n", position - 2, end + 2)
@@ -487,34 +435,33 @@ def _parse_rest(
             raise ValueError("an empty line without a body")
         header_end = blank + 2
         body = data[blank + 4 : end]
+    if _HEADERS.fullmatch(data, position, header_end) is None:
+        while (line_match := _HEADER.match(data, position, header_end)) is not None:
+            position = line_match.end()
+        raise ValueError(f"malformed header line: {data[position : position + 80]!r}")
+    lines = data[position : header_end - 2].split(b"\r\n") if position < header_end else []
+    if len(lines) > limits.max_headers:
+        raise ValueError(f"more than {limits.max_headers} header fields")
     headers: Headers = []
-    seen: set[bytes] = set()
-    while position < header_end:
-        line = _HEADER.match(data, position, min(header_end, position + limits.max_header_line))
-        if line is None:
-            raise ValueError(f"malformed header line: {data[position : position + 80]!r}")
-        if len(headers) == limits.max_headers:
-            raise ValueError(f"more than {limits.max_headers} header fields")
-        name, value = line.groups()
+    known: dict[bytes, bytes] = {}
+    lower = b""
+    for line in lines:
+        if len(line) + 2 > limits.max_header_line:
+            raise ValueError(f"malformed header line: {line[:80]!r}")
+        name, _, value = line.partition(b": ")
+        headers.append((name, value))
         lower = name.lower()
-        if lower in _KNOWN:
-            pattern = _KNOWN[lower]
-            if lower in seen:
+        if check_field(name, lower, value):
+            if lower in known:
                 raise ValueError(f"{name.decode('ascii')} stands twice")
-            if pattern is not None and pattern.fullmatch(value) is None:
-                raise ValueError(f"malformed {name.decode('ascii')}: {value[:80]!r}")
-            if lower == b"byte-range":
-                ByteRange.parse(value)
-            seen.add(lower)
+            known[lower] = value
         elif lower in {b"to-path", b"from-path"}:
             raise ValueError(f"{name.decode('ascii')} stands twice")
-        headers.append((name, value))
-        position = line.end()
-    if body is not None and (not headers or headers[-1][0].lower() != b"content-type"):
+    if body is not None and lower != b"content-type":
         raise ValueError("a body needs Content-Type as the last header field")
-    if body is None and b"content-type" in seen:
+    if body is None and b"content-type" in known:
         raise ValueError("Content-Type without a body")
-    return headers, body, Continuation(data[flag : flag + 1])
+    return headers, known, body
 
 
 def new_transaction_id(body: bytes | None = None, *, entropy: Entropy = os.urandom) -> bytes:
@@ -528,7 +475,7 @@ def new_transaction_id(body: bytes | None = None, *, entropy: Entropy = os.urand
         ValueError: The source gave nothing but ids that stand in the body, so it is not random.
     """
     for _ in range(16):
-        tid = entropy(10).hex().encode("ascii")
+        tid = hexlify(entropy(10))
         if body is None or b"-------" + tid not in body:
             return tid
     raise ValueError("the source of entropy repeats itself")

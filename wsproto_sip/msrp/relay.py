@@ -21,21 +21,21 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..typing import Entropy, Headers
 from .authentication import Accepted, DigestServer
 from .chunking import reported_range
+from .fields import FailureReport, format_status
 from .limits import MsrpLimits
 from .message import (
-    FailureReport,
-    MsrpChunk,
     MsrpParseError,
     MsrpRequest,
     MsrpResponse,
-    format_status,
+    accept_send,
+    forward_chunk,
     new_transaction_id,
-    parse_chunk,
+    split_chunk,
 )
 from .relay_config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk
 from .relay_tables import Connection, Hop, Peer, SessionTable, Transaction
@@ -45,13 +45,14 @@ from .uri import MsrpPath, MsrpUri
 __all__ = ["MsrpRelay"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(NamedTuple):
     """Where a request goes next, or, without a hop, what to answer instead."""
 
     status: int = 200
     hop: Hop | None = None
     to_path: MsrpPath = ()
+    #: Where it comes from, and our URIs it has passed, the latest first.
+    from_path: MsrpPath = ()
     passed: MsrpPath = ()
 
 
@@ -236,10 +237,7 @@ class MsrpRelay:
             transaction = next(iter(self._transactions))
             if transaction.deadline > now:
                 break
-            self._finish(transaction)
-            # Who asked for failures only in part has no use for a time-out (RFC 4975 §7.1.1).
-            if transaction.failure_report is FailureReport.YES:
-                self._report(transaction, 408, None, out)
+            self._time_out(transaction, out)
         for session in self._sessions.expire(now):
             if not session.connection.sessions:
                 self._wait(session.connection, now)
@@ -271,7 +269,7 @@ class MsrpRelay:
         if connection is None:
             return out
         try:
-            chunk = parse_chunk(data, limits=self._limits)
+            chunk, fields, rest = split_chunk(data, limits=self._limits)
         except MsrpParseError as error:
             self._on_malformed(connection, error, out)
             return out
@@ -281,17 +279,18 @@ class MsrpRelay:
             self._on_auth(connection, chunk, now, out)
         else:
             forwarded: list[RelayAction] = []
-            status = self._forward(connection, chunk, now, forwarded)
+            status = self._forward(connection, chunk, fields, rest, now, forwarded)
             if status is not None and not isinstance(data, ChunkPart):
                 self._answer(connection, chunk, status, out)
             out += forwarded
         return out
 
-    def _send(self, hop: Hop, chunk: MsrpChunk, out: list[RelayAction]) -> None:
+    @staticmethod
+    def _send(hop: Hop, data: bytes, out: list[RelayAction]) -> None:
         if isinstance(hop, Peer):
-            out.append(ForwardToPeer(hop.name, chunk.to_bytes()))
+            out.append(ForwardToPeer(hop.name, data))
         elif isinstance(hop, Connection) and hop.alive:
-            out.append(SendChunk(hop.id, chunk.to_bytes()))
+            out.append(SendChunk(hop.id, data))
 
     def _answer(
         self,
@@ -309,7 +308,11 @@ class MsrpRelay:
             wanted = request.failure_report
             if wanted is FailureReport.NO or (status == 200 and wanted is FailureReport.PARTIAL):
                 return
-        self._send(connection, request.response(status, comment, headers or ()), out)
+            if status == 200:
+                self._send(connection, accept_send(request), out)
+                return
+        response = request.response(status, comment, headers or ())
+        self._send(connection, response.to_bytes(), out)
 
     def _on_malformed(
         self, connection: Connection, error: MsrpParseError, out: list[RelayAction]
@@ -317,7 +320,7 @@ class MsrpRelay:
         """Answer 400 or 413; the flow lives on, unless nothing else comes of it."""
         response = error.response()
         if response is not None:
-            self._send(connection, response, out)
+            self._send(connection, response.to_bytes(), out)
         connection.malformed += 1
         if connection.malformed >= self._limits.max_malformed:
             self._drop(connection, "too many malformed chunks", out)
@@ -402,7 +405,8 @@ class MsrpRelay:
 
         Either it comes from the client that has the session, and goes anywhere we know; or it
         comes from elsewhere and goes to that client. Each hop can only speak for itself: the first
-        URI of From-Path is the one we know it by.
+        URI of From-Path is the one we know it by. Paths that we know go on as we know them: what
+        does not count in their comparison is not the sender's to choose.
         """
         path = request.to_path[1:]
         session = self._sessions.find(request.to_path[0], now)
@@ -417,16 +421,19 @@ class MsrpRelay:
             if other is not None:
                 if path[1:] != other.path:
                     return _Route(403)
-                return _Route(200, other.connection, other.path, (other.uri, session.uri))
+                passed = (other.uri, session.uri)
+                return _Route(200, other.connection, other.path, session.path, passed)
             if path[0].authority in self._own:
                 return _Route(481)
             peer = self._peers_by_authority.get(path[0].authority)
-            return _Route(403) if peer is None else _Route(200, peer, path, (session.uri,))
+            if peer is None:
+                return _Route(403)
+            return _Route(200, peer, path, session.path, (session.uri,))
         if connection.peer is None:
             return _Route(506)
         if request.from_path[0].authority != connection.peer.authority or path != session.path:
             return _Route(403)
-        return _Route(200, session.connection, path, (session.uri,))
+        return _Route(200, session.connection, session.path, request.from_path, (session.uri,))
 
     @staticmethod
     def _for_us(request: MsrpRequest) -> int:
@@ -439,7 +446,13 @@ class MsrpRelay:
         return 501
 
     def _forward(
-        self, connection: Connection, request: MsrpRequest, now: float, out: list[RelayAction]
+        self,
+        connection: Connection,
+        request: MsrpRequest,
+        fields: dict[bytes, bytes],
+        rest: bytes,
+        now: float,
+        out: list[RelayAction],
     ) -> int | None:
         """Send a request on, if it may go on.
 
@@ -450,36 +463,44 @@ class MsrpRelay:
         if route.hop is None:
             return route.status
         send = request.method == b"SEND"
-        if send and request.message_id is None:
+        if send and b"message-id" not in fields:
             return 400
-        tid = new_transaction_id(request.body, entropy=self._entropy)
-        if request.method != b"REPORT" and not (
-            send and request.failure_report is FailureReport.NO
-        ):
-            if (
-                connection.transactions >= self._limits.max_transactions_per_connection
-                or len(self._transactions) >= self._limits.max_transactions
-            ):
+        tid = new_transaction_id(rest, entropy=self._entropy)
+        data = forward_chunk(request, rest, tid, route.to_path, route.passed + route.from_path)
+        # Our transaction id may be longer than theirs.
+        if len(data) > self._limits.max_chunk_size:
+            return 413
+        wanted = FailureReport.of(fields.get(b"failure-report"))
+        if request.method != b"REPORT" and not (send and wanted is FailureReport.NO):
+            if connection.transactions >= self._limits.max_transactions_per_connection:
                 return 413
+            if len(self._transactions) >= self._limits.max_transactions:
+                self._time_out(next(iter(self._transactions)), out)
             deadline = now + self._config.transaction_timeout
             transaction = Transaction.of(
-                request, tid, route.hop, deadline, connection, route.passed
+                request,
+                fields,
+                tid=tid,
+                hop=route.hop,
+                deadline=deadline,
+                origin=connection,
+                from_path=route.from_path,
+                passed=route.passed,
+                failure_report=wanted,
             )
             self._transactions[transaction] = None
             route.hop.pending[tid] = transaction
             connection.transactions += 1
-        forwarded = MsrpRequest(
-            tid,
-            request.method,
-            route.to_path,
-            route.passed + request.from_path,
-            request.headers,
-            request.body,
-            request.continuation,
-        )
-        self._send(route.hop, forwarded, out)
+        self._send(route.hop, data, out)
         # RFC 4976 §6.3.1: the previous hop does not wait for the next one.
         return 200 if send else None
+
+    def _time_out(self, transaction: Transaction, out: list[RelayAction]) -> None:
+        """Wait no longer for a response."""
+        self._finish(transaction)
+        # Who asked for failures only in part has no use for a time-out (RFC 4975 §7.1.1).
+        if transaction.failure_report is FailureReport.YES:
+            self._report(transaction, 408, None, out)
 
     def _finish(self, transaction: Transaction) -> None:
         del self._transactions[transaction]
@@ -507,17 +528,15 @@ class MsrpRelay:
                 response.headers,
                 response.comment,
             )
-            self._send_back(transaction, answer, out)
+            self._send_back(transaction, answer.to_bytes(), out)
         elif response.code != 200:
             self._report(transaction, response.code, response.comment, out)
 
-    def _send_back(
-        self, transaction: Transaction, chunk: MsrpChunk, out: list[RelayAction]
-    ) -> None:
+    def _send_back(self, transaction: Transaction, data: bytes, out: list[RelayAction]) -> None:
         """Send something to where a request came from."""
         origin = transaction.origin
         # A peer may have another connection by now, a client may not.
-        self._send(origin if origin.alive else origin.hop, chunk, out)
+        self._send(origin if origin.alive else origin.hop, data, out)
 
     def _report(
         self,
@@ -541,4 +560,4 @@ class MsrpRelay:
                 (b"Status", format_status(status, comment)),
             ],
         )
-        self._send_back(transaction, report, out)
+        self._send_back(transaction, report.to_bytes(), out)

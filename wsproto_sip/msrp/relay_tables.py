@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..typing import Entropy
-from .message import Continuation, FailureReport, MsrpRequest
+from .fields import FailureReport
+from .message import Continuation, MsrpRequest
 from .uri import MsrpPath, MsrpUri
 
 __all__ = ["Connection", "Hop", "Peer", "Session", "SessionTable", "Transaction"]
@@ -82,9 +83,10 @@ class Transaction:
     hop: Hop
     deadline: float
     origin: Connection
-    #: Of the request as it came in: its id, method and From-Path.
+    #: Of the request as it came in: its id and method.
     origin_tid: bytes
     method: bytes
+    #: The path back behind the origin.
     from_path: MsrpPath
     #: Our URIs it has passed, the latest first.
     passed: MsrpPath
@@ -99,13 +101,29 @@ class Transaction:
     def of(
         cls,
         request: MsrpRequest,
+        fields: dict[bytes, bytes],
+        *,
         tid: bytes,
         hop: Hop,
         deadline: float,
         origin: Connection,
+        from_path: MsrpPath,
         passed: MsrpPath,
+        failure_report: FailureReport,
     ) -> Transaction:
-        """Remember what responses and reports need, and not the body."""
+        """Remember what responses and reports need, and not the body.
+
+        Args:
+            request: The request as it came in.
+            fields: Its header fields, by name in lower case.
+            tid: Its transaction id from here on.
+            hop: Where it goes.
+            deadline: When there has been no response.
+            origin: Where it came from.
+            from_path: The path back from there.
+            passed: Our URIs on the way, the latest first.
+            failure_report: Which failures its sender wants to hear of.
+        """
         return cls(
             tid,
             hop,
@@ -113,11 +131,11 @@ class Transaction:
             origin,
             request.transaction_id,
             request.method,
-            request.from_path,
+            from_path,
             passed,
-            request.failure_report,
-            request.message_id,
-            request.header(b"byte-range"),
+            failure_report,
+            fields.get(b"message-id"),
+            fields.get(b"byte-range"),
             len(request.body or b""),
             request.continuation is Continuation.COMPLETE,
         )

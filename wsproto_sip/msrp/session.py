@@ -14,26 +14,23 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ..typing import Entropy
 from ..utilities import LocalProtocolError
 from .authentication import AuthenticationError, Ha1
 from .chunking import DEFAULT_CHUNK_SIZE, MessageSplitter, Piece, Reassembler, ReassemblyError
+from .fields import ByteRange, FailureReport, format_status, parse_status
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .login import Granted, RelayLogin
 from .message import (
-    ByteRange,
     Continuation,
-    FailureReport,
     MsrpParseError,
     MsrpRequest,
     MsrpResponse,
-    format_status,
     new_transaction_id,
     parse_chunk,
-    parse_status,
 )
 from .session_events import (
     Authenticated,
@@ -53,6 +50,9 @@ __all__ = ["MsrpSession", "MsrpSessionState"]
 
 #: The part of a session's time after which it is prolonged.
 _PROLONG_AT = 0.75
+
+#: Separate parts of one message that success reports may have confirmed.
+_MAX_CONFIRMED = 256
 
 
 class MsrpSessionState(Enum):
@@ -79,9 +79,21 @@ class _Outgoing:
     failure_report: bool
     total: int
     acknowledged: int = 0
-    #: Octets from the first one on that success reports have confirmed.
-    confirmed: int = 0
+    #: What success reports have confirmed: first and last octets, in order and apart.
+    confirmed: list[tuple[int, int]] = field(default_factory=list)
     over: bool = False
+
+    def confirm(self, start: int, end: int) -> bool:
+        """Note a success report, in whatever order they come; whether all is confirmed now."""
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted([*self.confirmed, (start, min(end, self.total))]):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        # There are no more reports than chunks, unless somebody makes them up.
+        self.confirmed = merged[:_MAX_CONFIRMED]
+        return merged[0][0] == 1 and merged[0][1] >= self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,15 +427,17 @@ class MsrpSession:
         status = report.header(b"status")
         if message is None or status is None or report.to_path != (self.local,):
             return
-        code, comment = parse_status(status)
+        try:
+            code, comment = parse_status(status)
+        except ValueError:
+            # Of a namespace that nobody has defined yet.
+            return
         if code != 200:
             self._fail(message, code, comment, events)
             return
         held = report.byte_range or ByteRange(1, message.total, message.total)
-        end = message.total if held.end is None else min(held.end, message.total)
-        if held.start <= message.confirmed + 1:
-            message.confirmed = max(message.confirmed, end)
-        if message.confirmed == message.total and message.splitter.finished:
+        end = message.total if held.end is None else held.end
+        if message.confirm(held.start, end) and message.splitter.finished:
             del self._messages[message.message_id]
             events.append(MessageDelivered(message.message_id))
 

@@ -8,11 +8,11 @@ and given out anew with each part of the body.
 
 from __future__ import annotations
 
+from .fields import ByteRange
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .message import (
     END_LINE,
     FIRST_LINE,
-    ByteRange,
     Continuation,
     MsrpParseError,
     MsrpRequest,
@@ -24,6 +24,10 @@ __all__ = ["ChunkPart", "MsrpStreamParser"]
 
 #: Octets that the Byte-Range of a part may need.
 _RANGE_SIZE = len(b"Byte-Range: -/\r\n") + 3 * 19
+
+#: Octets by which a part may grow when it is forwarded: our transaction ids have 20 octets, in two
+#: places, and others may have 4.
+_GROWTH = 2 * (20 - 4)
 
 
 class ChunkPart(bytes):
@@ -46,7 +50,8 @@ class MsrpStreamParser:
     Args:
         limits: ``max_first_line`` and ``max_chunk_size`` count here.
         cut: Whether a SEND above ``max_chunk_size`` comes out in parts instead of ending the
-            stream; all but the last are :class:`ChunkPart`.
+            stream; all but the last are :class:`ChunkPart`. Each of them can be forwarded and is
+            then not larger than that either.
 
     Attributes:
         error: Why the stream can no longer be framed, or ``None``. Then nothing more comes out,
@@ -129,7 +134,7 @@ class MsrpStreamParser:
         assert self._tid is not None  # noqa: S101  # for the type checker
         buffer = self._buffer
         head_size = buffer.find(b"\r\n\r\n") + 4
-        room = self._limits.max_chunk_size - head_size - _RANGE_SIZE
+        room = self._limits.max_chunk_size - head_size - _RANGE_SIZE - _GROWTH
         room -= len(END_LINE) + len(self._tid) + 3
         if head_size < 4 or room < 1:
             return False
