@@ -189,21 +189,6 @@ def test_a_line_is_safe_to_print(address: str, protocol: str) -> None:
     assert line.isprintable()
 
 
-@pytest.mark.parametrize(
-    ("chosen", "expected"),
-    [
-        (DumpFilter(), True),
-        (DumpFilter("sip", "127.0.0.1", None, DisplayState.OPEN), True),
-        (DumpFilter(sub_protocol="msrp"), False),
-        (DumpFilter(address="127.0.0.2"), False),
-        (DumpFilter(identity="alice"), False),
-        (DumpFilter(state=DisplayState.CLOSED), False),
-    ],
-)
-def test_filters(chosen: DumpFilter, expected: bool) -> None:
-    assert chosen.matches(INFO) is expected
-
-
 def test_results() -> None:
     line = format_connection(INFO)
     last = DumpResult((INFO,))

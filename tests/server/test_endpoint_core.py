@@ -123,6 +123,53 @@ class TestAdmission:
         assert client.received[0].status_code == 503
         assert asked == []
 
+    @pytest.mark.parametrize(
+        "octets",
+        [
+            REQUEST.replace(b"Version: 13", b"Version: 8"),
+            REQUEST.replace(b"Sec-WebSocket-Key", b"No-Key"),
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET / HT",
+            b"\x16\x03\x01",
+        ],
+    )
+    def test_disabled_comes_before_what_is_wrong_with_a_request(self, octets: bytes) -> None:
+        server = endpoint()
+        server.enabled = False
+        client = Client(server, shake_hands=False)
+        assert server.receive(client.cid, b"", 0.0) == []
+        assert server.take_output() == []
+        assert server.receive(client.cid, octets, 0.0) == []
+        assert server.receive(client.cid, octets, 0.0) == []
+        [output] = server.take_output()
+        assert output.data.startswith(b"HTTP/1.1 503 ")
+        assert output.action is TransportAction.CLOSE
+        client.hang_up(0.0)
+        ended = only(client.given, Closed)
+        assert isinstance(ended, Closed)
+        assert ended.closed.cause is Cause.REJECTION
+        assert server.statistics.failed_handshakes == 1
+
+    def test_disabled_while_it_is_asked_for(self) -> None:
+        server = endpoint(lambda context: Deferred("?", lambda answer: Continue()))
+        client = Client(server)
+        server.enabled = False
+        assert server.receive(client.cid, b"\x81", 1.0) == []
+        [output] = server.take_output()
+        assert output.data.startswith(b"HTTP/1.1 503 ")
+        server.enabled = True
+        assert server.decide(client.cid, "yes", 1.0) == []
+        assert server.errors == 0
+
+    def test_our_own_connections_open_while_disabled(self) -> None:
+        server = endpoint()
+        server.enabled = False
+        cid = server.connect("ws://a.example/", 0.0)
+        server.connected(cid, 0.0)
+        given = server.receive(cid, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 0.0)
+        assert isinstance(given[0], RejectConnection)
+
     def test_identity_and_user_data_stay_with_the_connection(self) -> None:
         server = endpoint(lambda context: Continue(identity=Identity("alice")))
         client = Client(server)

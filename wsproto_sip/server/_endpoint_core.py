@@ -266,6 +266,8 @@ class EndpointCore:
         if entry is None:
             return []
         session = entry.session
+        if entry.handshaking and data and not self._lets_in:
+            self._turn_away(entry, now)
         events = session.receive(data, now)
         self.registry.touch(entry, now)
         if session.touched or not session.config.whole_messages:
@@ -456,12 +458,25 @@ class EndpointCore:
         )
         self._conclude(entry, self._ask(self.config.policies.decide, context), request, now, given)
 
+    def _turn_away(self, entry: Entry, now: float) -> None:
+        """Answers 503 to a client, before anything that it says is looked at."""
+        session = entry.session
+        if session.role is ConnectionType.SERVER and session.state is ConnectionState.CONNECTING:
+            session.send(RejectConnection(status_code=503), now)
+            self._refused(entry)
+
+    def _refused(self, entry: Entry) -> None:
+        entry.pending = None
+        entry.refused = True
+        self.statistics.handshake_failed()
+        self._note(entry)
+
     @property
     def _lets_in(self) -> bool:
         return self.enabled and not self.draining
 
     def _ask(self, ask: Callable[..., Outcome], *args: object) -> Outcome:
-        """Asks the policies, unless nobody is let in: then there is nothing to ask, or to go on."""
+        """Asks the policies, unless nobody is let in any more: then there is nothing to go on."""
         if not self._lets_in:
             return Reject(503, "disabled")
         try:
@@ -517,11 +532,10 @@ class EndpointCore:
             # A policy decided what was not offered or cannot be sent, or a hook raised something.
             self.errors += 1
             session.send(RejectConnection(status_code=500), now)
-        self._note(entry)
         if accepted is None:
-            entry.refused = True
-            self.statistics.handshake_failed()
+            self._refused(entry)
             return
+        self._note(entry)
         context = accepted.context
         peer = (context.peer_address, context.peer_port)
         if peer != entry.peer:

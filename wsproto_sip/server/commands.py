@@ -141,15 +141,6 @@ class DumpFilter:
     identity: str | None = None
     state: DisplayState | None = None
 
-    def matches(self, info: ConnectionInfo) -> bool:
-        """Whether a connection is to be shown."""
-        return (
-            self.sub_protocol in (None, info.sub_protocol)
-            and self.address in (None, info.peer_address)
-            and self.identity in (None, info.identity)
-            and self.state in (None, info.state)
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class DumpCommand:
@@ -221,7 +212,7 @@ class ConnectCommand:
 
     Args:
         target: A ``ws`` or ``wss`` URI.
-        sub_protocol: The sub-protocol to propose; ``None`` for the configured ones.
+        sub_protocol: The sub-protocol to propose; ``None`` for none.
     """
 
     target: str

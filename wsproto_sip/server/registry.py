@@ -128,6 +128,20 @@ class Entry:
             identity=self.identity.name if self.identity is not None else None,
         )
 
+    def matches(self, wanted: DumpFilter) -> bool:
+        """Whether a dump is to show it.
+
+        Args:
+            wanted: What is to be shown.
+        """
+        identity = self.identity.name if self.identity is not None else None
+        return (
+            wanted.address in (None, self.peer[0])
+            and wanted.identity in (None, identity)
+            and wanted.sub_protocol in (None, self.session.subprotocol)
+            and wanted.state in (None, _DISPLAY[self.session.state])
+        )
+
 
 class Registry:
     """The connections of one endpoint."""
@@ -136,6 +150,8 @@ class Registry:
         self._entries: dict[int, Entry] = {}
         self._last = 0
         self._by_peer: dict[Address, int] = {}
+        # Older connections of the same address and port: what a proxy tells may leave out the port.
+        self._older_of_peer: dict[Address, dict[int, None]] = {}
         self._by_address: Counter[str] = Counter()
         self._handshaking_by_address: Counter[str] = Counter()
         self._by_identity: dict[str, set[int]] = {}
@@ -179,7 +195,7 @@ class Registry:
         self._entries[entry.cid] = entry
         self._by_address[peer[0]] += 1
         self._handshaking_by_address[peer[0]] += 1
-        self._by_peer[peer] = entry.cid
+        self._note_peer(entry)
         self.handshaking += 1
         self._link(entry)
         return entry
@@ -239,12 +255,28 @@ class Registry:
             self._handshaking_by_address[peer[0]] += 1
         entry.peer = peer
         self._by_address[peer[0]] += 1
+        self._note_peer(entry)
+
+    def _note_peer(self, entry: Entry) -> None:
+        peer = entry.peer
+        older = self._by_peer.get(peer)
+        if older is not None:
+            self._older_of_peer.setdefault(peer, {})[older] = None
         self._by_peer[peer] = entry.cid
 
     def _forget_peer(self, entry: Entry) -> None:
-        _less(self._by_address, entry.peer[0])
-        if self._by_peer.get(entry.peer) == entry.cid:
-            del self._by_peer[entry.peer]
+        peer, cid = entry.peer, entry.cid
+        _less(self._by_address, peer[0])
+        older = self._older_of_peer.get(peer)
+        if older is None:
+            del self._by_peer[peer]
+            return
+        if self._by_peer[peer] == cid:
+            self._by_peer[peer], _ = older.popitem()
+        else:
+            del older[cid]
+        if not older:
+            del self._older_of_peer[peer]
 
     def remove(self, entry: Entry) -> None:
         """Takes a connection out.
@@ -271,7 +303,10 @@ class Registry:
 
         Args:
             address: The address as text.
-            port: The port.
+            port: The port; None where a proxy did not tell it.
+
+        Returns:
+            The latest of several.
         """
         cid = self._by_peer.get((address, port))
         return None if cid is None else self._entries[cid]
@@ -314,16 +349,20 @@ class Registry:
         Returns:
             They, and whether there are more behind them.
         """
-        entries: Iterator[Entry] = iter(self._entries.values())
+        entries = self._candidates(order, wanted)
+        if wanted != DumpFilter():
+            entries = (entry for entry in entries if entry.matches(wanted))
+        # Passing over must not cost a description each.
+        found = list(islice(entries, offset, offset + limit + 1))
+        return [entry.info(now) for entry in found[:limit]], len(found) > limit
+
+    def _candidates(self, order: DumpOrder, wanted: DumpFilter) -> Iterator[Entry]:
+        """In order, at least those that are wanted; the few that an index knows, where it does."""
         if order is not DumpOrder.ID_HASH:
-            entries = self._by_use(order is DumpOrder.USED_ASC)
-        infos = (entry.info(now) for entry in entries)
-        if wanted == DumpFilter():
-            # Passing over must not cost a description each.
-            infos = (entry.info(now) for entry in islice(entries, offset, None))
-            offset = 0
-        found = list(islice(filter(wanted.matches, infos), offset, offset + limit + 1))
-        return found[:limit], len(found) > limit
+            return self._by_use(order is DumpOrder.USED_ASC)
+        if wanted.identity is not None:
+            return iter(self.by_identity(wanted.identity))
+        return iter(self._entries.values())
 
     def _by_use(self, latest_first: bool) -> Iterator[Entry]:
         ring = self._ring
