@@ -2,7 +2,11 @@
 
 Theory of operation: the interpreter costs more than the octets do, so the payload is handled whole.
 Up to ``INTEGER_LIMIT`` octets it becomes one big integer, and so does the key, by a multiplication
-with ``0x00000001_00000001_…``. Above, every fourth octet is exchanged through a translation table
+with ``0x00000001_00000001_…``. That gives whole keys; of a size that is no multiple of four the
+octets too many are cut off: from the product where that is short, else from the result, because a
+shift copies a number octet by octet and a slice does not. In the result they have to stand behind
+the payload, which they do where numbers are little-endian.
+Above that size, every fourth octet is exchanged through a translation table
 of 256 octets, four times with the four octets of the key: linear, and faster than any arithmetic on
 long integers. ``bytearray`` is what makes strided slices cheap; ``bytes`` would be copied per item.
 
@@ -38,29 +42,31 @@ __all__ = [
     "singles",
 ]
 
-#: Payloads shorter than this are masked as one integer (measured crossover on CPython 3.11-3.13).
-INTEGER_LIMIT: Final = 512
+#: Payloads shorter than this are masked as one integer (crossover measured on CPython 3.11, where
+#: it lies between 800 and 1000 octets, depending on the machine).
+INTEGER_LIMIT: Final = 900
 
-# ``_REPUNIT[n] * key``: the key repeated over at least n octets, n < INTEGER_LIMIT; and how far
-# that product is shifted right so that exactly n octets are left.
-_REPUNIT: Final = [
-    ((1 << 32 * ((size + 3) // 4)) - 1) // 0xFFFFFFFF for size in range(INTEGER_LIMIT)
-]
-_SHIFT: Final = [8 * (-size % 4) for size in range(INTEGER_LIMIT)]
+# ``_REPUNIT[n] * key``: the key repeated over n octets or up to three more, n < INTEGER_LIMIT.
+_WORDS: Final = [((1 << 32 * words) - 1) // 0xFFFFFFFF for words in range(INTEGER_LIMIT // 4 + 1)]
+_REPUNIT: Final = [_WORDS[(size + 3) // 4] for size in range(INTEGER_LIMIT)]
 
-#: For each size of a short payload: what takes key and payload out of a frame in one call, and the
-#: two numbers that make a mask of the key, ``key * repunit >> shift``.
+#: For each size of a short payload: what takes key and payload out of a frame in one call; what
+#: makes a mask of the key, ``key * repunit``; and of how many octets that is, 0 for the payload's
+#: size. In that case both are big-endian numbers, otherwise they are little-endian.
 SHORT: Final = [
-    (Struct(f">I{size}s").unpack_from, _REPUNIT[size], _SHIFT[size])
+    (Struct(f"<I{size}s").unpack_from, _REPUNIT[size], (size + 3) // 4 * 4)
+    if size % 4
+    else (Struct(f">I{size}s").unpack_from, _REPUNIT[size], 0)
     for size in range(INTEGER_LIMIT)
 ]
 
 _Masked = tuple[int, Any, int, int, int]
 
-#: The same by the second octet of a masked frame, where that is all there is of a length: the
-#: size of the frame, what takes key and payload out of it, the two numbers, the payload's size.
+#: By the second octet of a masked frame, where that is all there is of a length: the size of the
+#: frame, what takes key and payload out of it, the two numbers that make a mask of the key,
+#: ``key * repunit >> shift``, and the payload's size.
 MASKED: Final[list[_Masked | None]] = [
-    (6 + size, Struct(f">2xI{size}s").unpack_from, _REPUNIT[size], _SHIFT[size], size)
+    (6 + size, Struct(f">2xI{size}s").unpack_from, _REPUNIT[size], 8 * (-size % 4), size)
     if 0 <= size < 126
     else None
     for size in range(-128, 128)
@@ -96,8 +102,8 @@ def apply_mask(payload: bytes | bytearray, key: bytes) -> bytes | bytearray:
     """
     size = len(payload)
     if size < INTEGER_LIMIT:
-        pad = int.from_bytes(key) * _REPUNIT[size] >> _SHIFT[size]
-        return (int.from_bytes(payload) ^ pad).to_bytes(size)
+        mask = int.from_bytes(key, "little") * _REPUNIT[size]
+        return (int.from_bytes(payload, "little") ^ mask).to_bytes(size + 3, "little")[:size]
     # A sum is cheaper than to call bytearray.
     octets = _NO_OCTETS + payload
     octets[FROM_0] = octets[FROM_0].translate(TABLES[key[0]])

@@ -235,25 +235,26 @@ class FrameParser:
                         if stop <= end and size <= fast_limit:
                             if masked is not None:
                                 key, payload = unpack(data, pos)
-                                payload = (
-                                    _from_bytes(payload) ^ (key * repunit >> shift)
-                                ).to_bytes(size)
+                                key = key * repunit >> shift if shift else key * repunit
+                                payload = (_from_bytes(payload) ^ key).to_bytes(size)
                             elif not mask_bit:
                                 payload = data[start:stop]
                             elif size < INTEGER_LIMIT:
-                                unpack, repunit, shift = SHORT[size]
+                                unpack, repunit, whole = SHORT[size]
                                 key, payload = unpack(data, start - 4)
-                                payload = (
-                                    _from_bytes(payload) ^ (key * repunit >> shift)
-                                ).to_bytes(size)
+                                key *= repunit
+                                if whole:
+                                    key ^= _from_bytes(payload, "little")
+                                    payload = key.to_bytes(whole, "little")[:size]
+                                else:
+                                    payload = (_from_bytes(payload) ^ key).to_bytes(size)
                             else:
                                 # apply_mask, without calling it.
-                                mixed = _NO_OCTETS + data[start:stop]
-                                mixed[FROM_0] = mixed[FROM_0].translate(TABLES[data[start - 4]])
-                                mixed[FROM_1] = mixed[FROM_1].translate(TABLES[data[start - 3]])
-                                mixed[FROM_2] = mixed[FROM_2].translate(TABLES[data[start - 2]])
-                                mixed[FROM_3] = mixed[FROM_3].translate(TABLES[data[start - 1]])
-                                payload = mixed
+                                payload = _NO_OCTETS + data[start:stop]
+                                payload[FROM_0] = payload[FROM_0].translate(TABLES[data[start - 4]])
+                                payload[FROM_1] = payload[FROM_1].translate(TABLES[data[start - 3]])
+                                payload[FROM_2] = payload[FROM_2].translate(TABLES[data[start - 2]])
+                                payload[FROM_3] = payload[FROM_3].translate(TABLES[data[start - 1]])
                             pos = stop
                             # Without __init__ an event costs half.
                             if kind == KIND_TEXT:
