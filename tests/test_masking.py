@@ -23,9 +23,9 @@ from wsproto_sip._masking import (
     MASKED,
     SHORT,
     TABLES,
-    UNMASKED,
     KeySource,
     apply_mask,
+    fast_frames,
     rotate_key,
     short_header,
     singles,
@@ -106,6 +106,14 @@ def test_the_table_by_size_unmasks(key: bytes, data: st.DataObject) -> None:
     assert mixed.to_bytes(whole or size, order)[:size] == payload
 
 
+@pytest.mark.parametrize("limit", [0, 124, 125, 126, 1 << 64])
+def test_what_parsers_share(limit: int) -> None:
+    nothing = [None] * 256
+    assert fast_frames(True, limit) == (nothing, 0, 2, 4, limit)
+    assert fast_frames(False, limit) == (MASKED if limit >= 125 else nothing, 0x80, 6, 6, limit)
+    assert fast_frames(False, limit) is fast_frames(False, limit)
+
+
 @given(key=keys, data=st.data())
 def test_the_table_by_the_second_octet_unmasks(key: bytes, data: st.DataObject) -> None:
     payload = data.draw(st.binary(max_size=125))
@@ -122,7 +130,6 @@ def test_the_table_by_the_second_octet_unmasks(key: bytes, data: st.DataObject) 
 def test_what_has_no_entry() -> None:
     # Without a mask, and with a length that has further octets.
     assert [second for second in range(256) if MASKED[second] is None] == [*range(128), 254, 255]
-    assert UNMASKED == [None] * 256
     assert len(SHORT) == INTEGER_LIMIT
     assert len(MASKED) == 256
 

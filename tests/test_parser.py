@@ -298,6 +298,24 @@ WRONG = {
         1007,
         "text is not UTF-8: invalid continuation byte",
     ),
+    "text with the last surrogate": (
+        "8184 00000000 edbf",
+        8,
+        1007,
+        "text is not UTF-8: invalid continuation byte",
+    ),
+    "text with an overlong character": (
+        "8184 00000000 e09f",
+        8,
+        1007,
+        "text is not UTF-8: invalid continuation byte",
+    ),
+    "text above the last character": (
+        "8184 00000000 f490",
+        8,
+        1007,
+        "text is not UTF-8: invalid continuation byte",
+    ),
     "text cut inside a character": (
         "8181 00000000 c3",
         7,
@@ -323,7 +341,8 @@ def test_failure_comes_with_the_earliest_octet(name: str, whole: bool) -> None:
     parser = FrameParser(False, OPEN, whole_messages=whole)
     before = parse(parser, octets(data[:-1]))
     assert not parser.closed
-    assert parser.receive(data[-1:] + frame(TEXT, b"more")) == [failure]
+    # Nothing else is needed to see it.
+    assert parser.receive(data[-1:]) == [failure]
     assert parser.closed
     assert parser.failed
     in_one = FrameParser(False, OPEN, whole_messages=whole)

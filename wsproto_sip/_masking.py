@@ -16,6 +16,7 @@ This module is small and typed so that it can also be compiled as it stands.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from itertools import chain, cycle, islice, product, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
@@ -34,9 +35,9 @@ __all__ = [
     "MASKED",
     "SHORT",
     "TABLES",
-    "UNMASKED",
     "KeySource",
     "apply_mask",
+    "fast_frames",
     "rotate_key",
     "short_header",
     "singles",
@@ -72,8 +73,8 @@ MASKED: Final[list[_Masked | None]] = [
     for size in range(-128, 128)
 ]
 
-#: What takes the place of ``MASKED`` where frames have no key.
-UNMASKED: Final[list[_Masked | None]] = [None] * 256
+# What takes the place of ``MASKED`` where frames have no key.
+_UNMASKED: Final[list[_Masked | None]] = [None] * 256
 
 _ALL: Final = int.from_bytes(range(256))
 _ONES: Final = int.from_bytes(b"\x01" * 256)
@@ -111,6 +112,24 @@ def apply_mask(payload: bytes | bytearray, key: bytes) -> bytes | bytearray:
     octets[FROM_2] = octets[FROM_2].translate(TABLES[key[2]])
     octets[FROM_3] = octets[FROM_3].translate(TABLES[key[3]])
     return octets
+
+
+@lru_cache
+def fast_frames(client: bool, limit: int) -> tuple[list[_Masked | None], int, int, int, int]:
+    """What a parser goes by for frames that need no closer look; parsers share it.
+
+    Args:
+        client: Whether it receives unmasked frames.
+        limit: Octets that a payload may have.
+
+    Returns:
+        ``MASKED``, or as many ``None`` if what is in there is not for this parser; the mask bit;
+        the octets in front of a payload of fewer than 126; the fewest octets to look at, which
+        are those and at least four for a longer payload's length; and the limit.
+    """
+    if client:
+        return _UNMASKED, 0, 2, 4, limit
+    return MASKED if limit >= 125 else _UNMASKED, 0x80, 6, 6, limit
 
 
 def rotate_key(key: bytes, count: int) -> bytes:

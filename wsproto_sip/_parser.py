@@ -31,8 +31,8 @@ from ._masking import (
     MASKED,
     SHORT,
     TABLES,
-    UNMASKED,
     apply_mask,
+    fast_frames,
     rotate_key,
     short_header,
     singles,
@@ -74,7 +74,6 @@ _new: Any = object.__new__
 _NO_KEY: Final = bytes(4)
 _NO_OCTETS: Final = bytearray()  # nobody adds to this one
 _NONE: Final = singles(0)
-_ENDLESS: Final[Iterable[object]] = repeat(None)
 _NEVER: Final = 1 << 64  # a size no frame has
 _FEW: Final = 16  # a read of fewer octets is a sign that they come one by one
 
@@ -106,9 +105,9 @@ class FrameParser:
 
     # fmt: off
     __slots__ = (
-        "_between", "_carry", "_chain", "_compressed", "_deflate", "_fast_limit", "_fin",
-        "_fragments", "_harmless", "_held", "_inflated", "_key", "_kinds", "_max_fragments",
-        "_max_frame", "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_size",
+        "_between", "_carry", "_chain", "_compressed", "_deflate", "_fast", "_fin", "_fragments",
+        "_harmless", "_held", "_inflated", "_key", "_kinds", "_max_fragments", "_max_frame",
+        "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_size",
         "_text_as_bytes", "_turns", "_unfinished", "_whole", "_wire", "client", "closed",
         "failed", "halted", "paused"
     )
@@ -141,7 +140,7 @@ class FrameParser:
             _NEVER if limits.max_inflated_per_read is None else limits.max_inflated_per_read
         )
         # What a payload may have that nobody needs to take a closer look at.
-        self._fast_limit = min(self._max_message, self._max_frame)
+        self._fast = fast_frames(client, min(self._max_message, self._max_frame))
         # What the loop may take between messages, and now. Extensions see every frame.
         between = KINDS_BETWEEN if deflate is None else KINDS_BETWEEN_DEFLATE
         self._between = KINDS_NONE if extensions or not self._max_fragments else between
@@ -163,7 +162,7 @@ class FrameParser:
         # Octets inflated in this call; whether an earlier one left anything over, or was the last.
         self._inflated = 0
         self._unfinished = False
-        self._turns = _ENDLESS if max_frames is None else range(max_frames)
+        self._turns: Iterable[object] = repeat(0) if max_frames is None else range(max_frames)
 
     def receive(self, data: BytesLike) -> list[Event]:
         """Takes what the peer sent next.
@@ -202,13 +201,8 @@ class FrameParser:
                 if self._remaining:
                     pos = self._continue(data, events)
             end = len(data)
-            if self.client:
-                table, mask_bit = UNMASKED, 0
-                header, last = 2, end - 4
-            else:
-                table, mask_bit = MASKED, 0x80
-                header, last = 6, end - 6
-            fast_limit = self._fast_limit
+            table, mask_bit, header, least, fast_limit = self._fast
+            last = end - least
             kinds = self._kinds
             payload: bytes | bytearray
             for _ in self._turns:
@@ -223,6 +217,7 @@ class FrameParser:
                         if masked is not None:
                             total, unpack, repunit, shift, size = masked
                             stop = pos + total
+                            fits = stop <= end
                         else:
                             size = octet ^ mask_bit
                             start = pos + header
@@ -232,7 +227,8 @@ class FrameParser:
                                 if size < 126:
                                     size = _NEVER
                             stop = start + size
-                        if stop <= end and size <= fast_limit:
+                            fits = stop <= end and size <= fast_limit
+                        if fits:
                             if masked is not None:
                                 key, payload = unpack(data, pos)
                                 key = key * repunit >> shift if shift else key * repunit
@@ -320,10 +316,10 @@ class FrameParser:
             return False
         size = len(data) - pos
         if size == 1:
-            self._keep(data, pos, short_header() if self._fast_limit > 125 else _NONE)
+            self._keep(data, pos, short_header() if self._fast[-1] > 125 else _NONE)
             return True
         entry = MASKED[data[pos + 1]]
-        if entry is None or entry[-1] > self._fast_limit:
+        if entry is None or entry[-1] > self._fast[-1]:
             return False
         if size < 6:
             self._keep(data, pos, singles(5 - size))
