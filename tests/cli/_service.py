@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shlex
 import signal
 import socket
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
 from websockets.http11 import Response
+from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 from wsproto_sip.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import ssl
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from websockets.sync.client import ClientConnection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = [sys.executable, "-m", "wsproto_sip"]
@@ -35,16 +40,21 @@ class Service:
 
     Args:
         process: Its process.
+        tls: How clients trust it, where it serves wss.
 
     Attributes:
         process: As above.
+        tls: As above.
         announced: What it said at the start.
         url: Where it listens.
         places: How to give it commands, by the option of ``ctl``.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.process = process
+        self.tls = tls
         self.announced: list[str] = []
         self.places: dict[str, str] = {}
         assert process.stdout is not None
@@ -63,6 +73,11 @@ class Service:
         """Host and port."""
         host, _, port = self.url.partition("//")[2].rstrip("/").rpartition(":")
         return host, int(port)
+
+    def dial(self, **options: Any) -> ClientConnection:
+        """A client of the websockets library."""
+        connection: ClientConnection = connect(self.url, ssl=self.tls, **options)
+        return connection
 
     def ctl(self, *arguments: str, place: str = "--socket") -> tuple[int, str, str]:
         """Runs ``wsproto-sip ctl``, in this process: exit code, standard output and error."""
@@ -99,17 +114,26 @@ class Service:
 
 
 @contextlib.contextmanager
-def launched(*arguments: str) -> Iterator[Service]:
-    """A server on a free port, unless the arguments name one; killed at the end."""
+def launched(
+    *arguments: str, tls: ssl.SSLContext | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """A server on a free port, unless the arguments name one; killed at the end.
+
+    Args:
+        arguments: How it is started.
+        tls: How clients trust it, where it serves wss.
+        environment: Variables that it gets besides ours.
+    """
     with subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", *arguments],
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            yield Service(process)
+            yield Service(process, tls=tls)
         finally:
             process.kill()
 
@@ -127,6 +151,8 @@ class FrameClient:
             parse_uri(service.url), subprotocols=list(subprotocols) or None
         )
         self.socket = socket.create_connection(service.address, HANGS)
+        if service.tls is not None:
+            self.socket = service.tls.wrap_socket(self.socket, server_hostname=service.address[0])
         self._events: list[Any] = []
         self.protocol.send_request(self.protocol.connect())
         self._write()

@@ -54,3 +54,20 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "odd": str(object),
     }
     assert json.loads(second)["exception"].endswith("RuntimeError: out\nof order")
+
+
+def test_lines_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    target = "/" + "x" * 8000
+    set_up("text")
+    log_event("opened", connection=1, target=target, reason="\x1b" * 5000)
+    logging.getLogger("wsproto_sip.server").warning("%s", target)
+    for line in capsys.readouterr().err.splitlines():
+        assert len(line) == 200
+        assert line.endswith("…")
+    set_up("json")
+    log_event("opened", connection=1 << 40, secure=True, target=target, peer="p" * 100)
+    logging.getLogger("wsproto_sip.server").warning("%s", target)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["connection"], first["secure"], first["peer"]) == (1 << 40, True, "p" * 100)
+    assert first["target"] == target[:99] + "…"
+    assert second["event"] == target[:199] + "…"

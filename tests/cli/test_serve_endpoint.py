@@ -69,15 +69,39 @@ def status_of(url: str, **options: Any) -> int:
         return refused.response.status_code
 
 
-@pytest.fixture(scope="module")
-def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def issued(cert: Path, key: Path, ca: Path | None = None) -> ssl.SSLContext:
+    """Makes a certificate for 127.0.0.1: how to trust it."""
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    cert.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    server.private_key_pem.write_to_path(str(key))
+    if ca is not None:
+        authority.cert_pem.write_to_path(str(ca))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="module", params=["ws", "wss"])
+def guide(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """A server with the guide's values, and all ways to give it commands."""
     path = tmp_path_factory.mktemp("guide")
     (path / "kamailio.cfg").write_text(GUIDE)
+    options: list[str] = []
+    context = None
+    if request.param == "wss":
+        context = issued(path / "cert.pem", path / "key.pem", path / "ca.pem")
+        options = ["--tls-cert", str(path / "cert.pem"), "--tls-key", str(path / "key.pem")]
     with launched(
-        *("--kamailio-cfg", str(path / "kamailio.cfg"), "--log-format", "json"),
+        *("--kamailio-cfg", str(path / "kamailio.cfg"), "--log-format", "json", *options),
         *("--fifo", str(path / "fifo"), "--ctl-socket", str(path / "socket"), "--ctl-http", "0"),
+        tls=context,
+        # What it connects to itself it trusts as others do.
+        environment={"SSL_CERT_FILE": str(path / "ca.pem")} if context else None,
     ) as service:
+        assert service.url.startswith(f"{request.param}://")
         yield service
 
 
@@ -89,7 +113,7 @@ def id_of(websocket: Any, service: Service) -> int:
     """The id of a connection, which the dump tells."""
     host, port = websocket.local_address
     for line in lines_of(service.call("ws.dump")):
-        if f" ws:{host}:{port} -> " in line:
+        if f":{host}:{port} -> " in line:
             return int(line.partition(":")[0])
     raise AssertionError("no such connection")
 
@@ -103,14 +127,14 @@ def test_it_says_how_to_give_commands(guide: Service) -> None:
 
 
 def test_sub_protocols(guide: Service) -> None:
-    with dial(guide.url, subprotocols=["sip", "msrp"]) as websocket:  # type: ignore[list-item]
+    with guide.dial(subprotocols=["sip", "msrp"]) as websocket:
         assert websocket.subprotocol == "msrp"
         websocket.send("MSRP in name only")
         assert websocket.recv() == "MSRP in name only"
         websocket.send(b"\x00")
         assert websocket.recv() == b"\x00"
     for offered in (SIP, None):
-        with pytest.raises(InvalidStatus) as caught, dial(guide.url, subprotocols=offered):
+        with pytest.raises(InvalidStatus) as caught, guide.dial(subprotocols=offered):
             pass
         response = caught.value.response
         assert response.status_code == 400
@@ -120,10 +144,10 @@ def test_sub_protocols(guide: Service) -> None:
 
 def test_cors_mode(guide: Service) -> None:
     name = "Access-Control-Allow-Origin"
-    with dial(guide.url, subprotocols=MSRP, origin=ORIGIN) as websocket:
+    with guide.dial(subprotocols=MSRP, origin=ORIGIN) as websocket:
         assert websocket.response is not None
         assert websocket.response.headers[name] == ORIGIN
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         assert websocket.response is not None
         assert name not in websocket.response.headers
 
@@ -207,11 +231,40 @@ def test_keepalive_processes(tmp_path: Path) -> None:
     assert [endpoint.shard_of(cid) for cid in (1, 2, 3, 4)] == [1, 0, 1, 0]
 
 
-def test_a_keep_alive_of_a_process() -> None:
+def test_keepalive_through_sockets(tmp_path: Path) -> None:
+    config = tmp_path / "kamailio.cfg"
+    text = GUIDE.replace('"keepalive_timeout", 30', '"keepalive_timeout", 1')
+    text = text.replace('"keepalive_interval", 2', '"keepalive_interval", 1')
+    config.write_text(text)
+
+    def use(mechanism: int) -> None:
+        config.write_text(text.replace('_mechanism", 0', f'_mechanism", {mechanism}'))
+        assert service.reload() == "Settings reloaded"
+
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(
+            launched("--kamailio-cfg", str(config), "--idle-timeout", "4")
+        )
+        silent = stack.enter_context(FrameClient(service, MSRP))
+        use(3)
+        checked = stack.enter_context(FrameClient(service, MSRP))
+        for mechanism, opcode in ((1, Opcode.PING), (2, Opcode.PONG)):
+            use(mechanism)
+            # Neighbours: both processes have one of them.
+            clients = [stack.enter_context(FrameClient(service, MSRP)) for _ in range(2)]
+            for client in clients:
+                frame = client.frame()
+                assert (frame.opcode, bytes(frame.data)) == (opcode, b"WebSockets rock")
+        for client in (silent, checked):
+            # Nothing comes but the end for having said nothing.
+            assert client.frame().opcode is Opcode.CLOSE
+
+
+def test_keepalive_from_flags() -> None:
     with (
         launched(
             *("--keepalive-timeout", "1", "--keepalive-interval", "0"),
-            *("--keepalive-data", "still there?", "--log-format", "json"),
+            *("--keepalive-data", "still there?"),
         ) as service,
         FrameClient(service) as client,
     ):
@@ -225,8 +278,8 @@ def test_a_keep_alive_of_a_process() -> None:
 @pytest.mark.parametrize("place", ["--socket", "--url", "--fifo"])
 def test_dump(guide: Service, place: str) -> None:
     with (
-        dial(guide.url, subprotocols=MSRP) as one,
-        dial(guide.url, subprotocols=MSRP) as two,
+        guide.dial(subprotocols=MSRP) as one,
+        guide.dial(subprotocols=MSRP) as two,
     ):
         first, second = id_of(one, guide), id_of(two, guide)
         one.send("used last")
@@ -247,8 +300,9 @@ def test_dump(guide: Service, place: str) -> None:
         info = {"wscounter": 1, "truncated": "yes", "next": 1}
         assert (code, result["info"]) == (0, info)
         host, port = guide.address
+        scheme = guide.url.partition(":")[0]
         assert re.fullmatch(
-            rf"{first}: ws:127\.0\.0\.1:\d+ -> ws:{re.escape(host)}:{port} "
+            rf"{first}: {scheme}:127\.0\.0\.1:\d+ -> {scheme}:{re.escape(host)}:{port} "
             r"\(state: OPEN,  last used \ds ago, sub-protocol: msrp\)",
             result["connections"][0],
         )
@@ -270,7 +324,7 @@ def test_dump_shows_what_waits_for_a_pong(guide: Service) -> None:
 
 @pytest.mark.parametrize("place", ["--socket", "--url", "--fifo"])
 def test_close(guide: Service, place: str) -> None:
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         cid = id_of(websocket, guide)
         assert guide.ctl("ws.close", str(cid), place=place) == (0, "", "")
         with pytest.raises(ConnectionClosed):
@@ -281,7 +335,7 @@ def test_close(guide: Service, place: str) -> None:
 
 
 def test_close_with_a_code_and_a_reason(guide: Service) -> None:
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         assert guide.call("ws.close", id_of(websocket, guide), 4000, "Because I say so") == {}
         with pytest.raises(ConnectionClosed):
             websocket.recv()
@@ -289,7 +343,7 @@ def test_close_with_a_code_and_a_reason(guide: Service) -> None:
 
 
 def test_ping_and_pong(guide: Service) -> None:
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         cid = id_of(websocket, guide)
         before = guide.call("ws.statistics", "ws_round_trips")["ws_round_trips"]
         assert guide.ctl("ws.pong", str(cid)) == (0, "", "")
@@ -305,15 +359,15 @@ def test_ping_and_pong(guide: Service) -> None:
 
 @pytest.mark.parametrize("place", ["--socket", "--url", "--fifo"])
 def test_disable_and_enable(guide: Service, place: str) -> None:
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         assert guide.ctl("ws.disable", place=place) == (0, "", "")
         try:
-            assert status_of(guide.url, subprotocols=MSRP) == 503
+            assert status_of(guide.url, ssl=guide.tls, subprotocols=MSRP) == 503
             websocket.send("open ones stay")
             assert websocket.recv() == "open ones stay"
         finally:
             assert guide.ctl("ws.enable", place=place) == (0, "", "")
-        assert status_of(guide.url, subprotocols=MSRP) == 101
+        assert status_of(guide.url, ssl=guide.tls, subprotocols=MSRP) == 101
 
 
 def test_connect(guide: Service) -> None:
@@ -341,7 +395,7 @@ def test_unknown_commands(guide: Service) -> None:
 def test_statistics_and_metrics(guide: Service) -> None:
     values = guide.call("ws.statistics")
     assert set(MODULE_STATISTICS) <= set(values)
-    with dial(guide.url, subprotocols=MSRP) as websocket:
+    with guide.dial(subprotocols=MSRP) as websocket:
         websocket.send("counted")
         websocket.recv()
         url = f"{guide.places['--url']}metrics"
@@ -516,17 +570,7 @@ def test_reload(strict: tuple[Service, Path]) -> None:
 def test_wss_and_a_new_certificate(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
 
-    def issue() -> ssl.SSLContext:
-        authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1")
-        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        cert.write_bytes(chain)
-        issued.private_key_pem.write_to_path(str(key))
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
-        return context
-
-    first = issue()
+    first = issued(cert, key)
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--ctl-socket", str(tmp_path / "s")]
     with launched(*options) as service:
         assert service.url.startswith("wss://127.0.0.1:")
@@ -535,7 +579,7 @@ def test_wss_and_a_new_certificate(tmp_path: Path) -> None:
             assert websocket.recv() == "sealed"
             [line] = lines_of(service.call("ws.dump"))
             assert re.match(r"1: wss:127\.0\.0\.1:\d+ -> wss:127\.0\.0\.1:\d+ ", line)
-        second = issue()
+        second = issued(cert, key)
         assert service.reload() == "Settings reloaded"
         with dial(service.url, ssl=second) as websocket:
             websocket.send("anew")

@@ -14,6 +14,12 @@ __all__ = ["JsonLines", "TextLines", "log_event", "set_up"]
 
 _LOGGER: Final = logging.getLogger("wsproto_sip")
 
+#: Characters of one value: peers choose what is in many of them.
+_MAX_VALUE: Final = 100
+
+#: Characters of a line for people. Tracebacks, which come of our own faults, stand whole behind it.
+_MAX_LINE: Final = 200
+
 
 def log_event(name: str, **values: object) -> None:
     """Logs that something has happened.
@@ -31,12 +37,20 @@ def _parts(record: logging.LogRecord) -> dict[str, object]:
     parts: dict[str, object] = {
         "time": time.isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
-        "event": record.getMessage(),
-        **getattr(record, "values", {}),
+        "event": _elided(record.getMessage(), _MAX_LINE),
+        **{name: _bounded(value) for name, value in getattr(record, "values", {}).items()},
     }
     if record.exc_info:
         parts["exception"] = logging.Formatter().formatException(record.exc_info)
     return parts
+
+
+def _bounded(value: object) -> object:
+    return value if isinstance(value, bool | int | float) else _elided(str(value), _MAX_VALUE)
+
+
+def _elided(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class JsonLines(logging.Formatter):
@@ -44,7 +58,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Writes a line."""
-        return json.dumps(_parts(record), default=str)
+        return json.dumps(_parts(record))
 
 
 class TextLines(logging.Formatter):
@@ -54,11 +68,16 @@ class TextLines(logging.Formatter):
         """Writes a line."""
         time, level, event, *_ = parts = _parts(record)
         words = [str(parts.pop(name)) for name in (time, level, event)]
-        for name, value in parts.items():
-            text = str(value)
-            plain = text.isprintable() and not set(text) & set(' "=') and text != ""
-            words.append(f"{name}={text if plain else json.dumps(text, ensure_ascii=False)}")
-        return escape(" ".join(words))
+        exception = parts.pop("exception", None)
+        words += [_pair(name, value) for name, value in parts.items()]
+        line = _elided(escape(" ".join(words)), _MAX_LINE)
+        return line if exception is None else f"{line} {escape(_pair('exception', exception))}"
+
+
+def _pair(name: str, value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and not set(text) & set(' "=') and text != ""
+    return f"{name}={text if plain else json.dumps(text, ensure_ascii=False)}"
 
 
 def set_up(log_format: str | None) -> None:
