@@ -114,8 +114,10 @@ async def serving(
 class SocketPhone(Speaker):
     """A browser on a WebSocket."""
 
-    def __init__(self, websocket: ClientConnection, user: str, **options: Any) -> None:
-        super().__init__(user, next(_numbers), **options)
+    def __init__(
+        self, websocket: ClientConnection, user: str, *, number: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(user, next(_numbers) if number is None else number, **options)
         self._websocket = websocket
         self._heard: asyncio.Queue[SipRequest | SipResponse | str] = asyncio.Queue()
         self._said: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -222,17 +224,17 @@ async def phone(
 
 
 async def call(
-    caller: SocketPhone, callee: SocketPhone
+    caller: SocketPhone, callee: SocketPhone, *, body: bytes = SDP
 ) -> tuple[Dialog[SocketPhone], Dialog[SocketPhone]]:
     """Set a call up; returns both sides."""
-    invite = caller.send("INVITE", callee.aor, ("Content-Type", "application/sdp"), body=SDP)
+    invite = caller.send("INVITE", callee.aor, ("Content-Type", "application/sdp"), body=body)
     incoming = await callee.request("INVITE")
-    assert incoming.body == SDP
+    assert incoming.body == body
     callee.answer(incoming, 180)
-    accepted = callee.answer(incoming, 200, ("Content-Type", "application/sdp"), body=SDP)
+    accepted = callee.answer(incoming, 200, ("Content-Type", "application/sdp"), body=body)
     assert (await caller.response(180)).to.tag == f"t{callee.cid}"
     ok = await caller.response(200)
-    assert ok.body == SDP
+    assert ok.body == body
     here = Dialog(caller, invite, ok, caller=True)
     there = Dialog(callee, incoming, accepted, caller=False)
     here.send("ACK")

@@ -205,6 +205,20 @@ class Speaker:
         self.say(request)
         return request
 
+    def follow(self, method: str, invite: SipRequest, *, to: str | None = None) -> SipRequest:
+        """Send the CANCEL of an INVITE, or the ACK of its refusal; returns it."""
+        fields = [
+            ("Via", str(invite.via)),
+            ("Max-Forwards", "70"),
+            ("From", str(invite.from_)),
+            ("To", to or str(invite.to)),
+            ("Call-ID", invite.call_id),
+            ("CSeq", f"{invite.cseq.number} {method}"),
+        ]
+        request = SipRequest(method, invite.uri, fields)
+        self.say(request)
+        return request
+
     def credentials(self, response: SipResponse, method: str, uri: str) -> tuple[str, str]:
         """The field that answers a challenge."""
         proxy = response.status == 407
