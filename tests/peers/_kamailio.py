@@ -34,7 +34,10 @@ PROGRAM = shutil.which("kamailio")
 #: How often it is asked whether it is there, 20 times a second.
 _ATTEMPTS = 400
 
-needs_kamailio = pytest.mark.skipif(PROGRAM is None, reason="needs kamailio (Debian's package)")
+needs_kamailio = pytest.mark.skipif(
+    PROGRAM is None or not list(Path("/usr/lib").glob("*/kamailio/modules/outbound.so")),
+    reason="needs kamailio and its outbound module (Debian: kamailio, kamailio-outbound-modules)",
+)
 
 
 def password(user: str) -> str:
