@@ -19,7 +19,6 @@ from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.asyncio import (
     Connection,
     ConnectionClosedError,
-    HandshakeRejected,
     Server,
     connect,
     open_connection,
@@ -30,10 +29,10 @@ from wsproto_sip.events import AcceptConnection
 from wsproto_sip.lifecycle import Cause
 from wsproto_sip.session import Session
 from wsproto_sip.states import ConnectionState, ConnectionType
-from wsproto_sip.utilities import LocalProtocolError
 
 from .._sessions import REQUEST, frame
-from ._suite import BOUND, HOST, Behaviour, echo, nothing_left_behind, peer, reset, turns
+from ._strain import Strain
+from ._suite import BOUND, HOST, echo, nothing_left_behind, peer, reset, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from ._suite import End
 
 
-class OnAsyncio(Behaviour):
+class OnAsyncio(Strain):
     """The suite, with a check that nothing is left behind."""
 
     @asynccontextmanager
@@ -111,33 +110,6 @@ async def pair(
 class TestBackPressure:
     """Neither side takes in or gives out more than its bounds."""
 
-    def test_nobody_receives(self) -> None:
-        """The sender is stopped; every message is received later, in order."""
-        size, count = 10_000, 3000
-
-        async def scenario() -> None:
-            async with pair() as (server, client):
-
-                async def send() -> None:
-                    for number in range(count):
-                        await client.send(number.to_bytes(4, "big") + bytes(size))
-
-                sending = asyncio.create_task(send())
-                await turns(lambda: not client.writable and not server.transport.is_reading())
-                # A queue's worth of messages, that of the call which filled it, and one read.
-                limits = server.session.config.limits
-                assert len(server._messages) < 2 * limits.max_queued_messages
-                assert sum(map(len, server._messages)) <= limits.max_queued_bytes + 65536
-                assert len(server.session._input) <= 65536
-                assert client.transport.get_write_buffer_size() <= 65536 + size + 20
-                assert not sending.done()
-                for number in range(count):
-                    message = await server.recv()
-                    assert message == number.to_bytes(4, "big") + bytes(size)
-                await sending
-
-        run(scenario())
-
     def test_pings_are_answered_at_last(self) -> None:
         async def scenario() -> None:
             async with pair() as (server, client):
@@ -148,43 +120,6 @@ class TestBackPressure:
                 assert not ping.done()
                 assert [await server.recv() for _ in range(17)] == list(map(str, range(17)))
                 await ping
-
-        run(scenario())
-
-    def test_a_transport_that_takes_nothing(self) -> None:
-        """Who sends waits, and the send timeout ends the connection."""
-
-        async def scenario() -> None:
-            async with pair(config=SessionConfig(send_timeout=0.05)) as (server, client):
-                client.transport.pause_reading()
-                while server.writable:
-                    await server.send(bytes(100_000))
-                with pytest.raises(ConnectionClosedError) as caught:
-                    await server.send(b"")
-                assert caught.value.event.cause is Cause.SEND_TIMEOUT
-                assert caught.value.event.reason == "the transport took no octets for too long"
-                client.transport.resume_reading()
-
-        run(scenario())
-
-    def test_closing_while_nobody_receives(self) -> None:
-        """The peer's answer stands behind messages that are read, and dropped."""
-
-        async def scenario() -> None:
-            async with pair() as (server, client):
-                for number in range(200):
-                    await client.send(bytes([number]) * 1000)
-                await turns(lambda: server.session.paused)
-                closing = asyncio.create_task(server.close(4000, "enough"))
-                with pytest.raises(ConnectionClosedError) as caught:
-                    await client.recv()
-                assert caught.value.code == 4000
-                await closing
-                assert server.closed
-                assert (server.closed.code, server.closed.cause) == (4000, Cause.LOCAL)
-                kept = [message async for message in _until_the_end(server)]
-                assert 16 <= len(kept) < 32
-                assert kept == [bytes([number]) * 1000 for number in range(len(kept))]
 
         run(scenario())
 
@@ -336,120 +271,7 @@ class TestCancelling:
         assert cancelled == [True]
 
 
-class TestMisuse:
-    def test_two_receivers(self) -> None:
-        async def scenario() -> None:
-            async with pair() as (server, client):
-                receiving = asyncio.create_task(server.recv())
-                await asyncio.sleep(0)
-                with pytest.raises(RuntimeError, match="another task receives"):
-                    await server.recv()
-                await client.send("x")
-                assert await receiving == "x"
-
-        run(scenario())
-
-    def test_what_cannot_be_sent(self) -> None:
-        async def scenario() -> None:
-            async with pair() as (server, client):
-                with pytest.raises(LocalProtocolError):
-                    await client.send("\ud800")
-                with pytest.raises(LocalProtocolError):
-                    await client.ping(bytes(126))
-                with pytest.raises(LocalProtocolError):
-                    await client.close(1006)
-                with pytest.raises(TypeError):
-                    await client.send(1)  # type: ignore[arg-type]
-                server.transport.pause_reading()
-                ping = asyncio.create_task(client.ping(b"1"))
-                await asyncio.sleep(0)
-                with pytest.raises(ValueError, match="waits"):
-                    await client.ping(b"1")
-                server.transport.resume_reading()
-                assert await ping >= 0
-                uri = "ws://{}:{}".format(*client.transport.get_extra_info("peername"))
-                with pytest.raises(LocalProtocolError):
-                    await open_connection(uri, headers=[(b"Host", b"x")])
-
-        run(scenario())
-
-
-class TestPings:
-    def test_a_later_answer_counts_for_earlier_pings(self) -> None:
-        async def scenario() -> None:
-            async with pair() as (server, client):
-                server.transport.pause_reading()
-                pings = [asyncio.create_task(client.ping()) for _ in range(3)]
-                await asyncio.sleep(0)
-                server.transport.resume_reading()
-                assert len(await asyncio.gather(*pings)) == 3
-
-        run(scenario())
-
-    def test_the_connection_ends(self) -> None:
-        async def scenario() -> None:
-            async with pair() as (server, client):
-                server.transport.pause_reading()
-                ping = asyncio.create_task(client.ping())
-                await asyncio.sleep(0)
-                server.abort()
-                with pytest.raises(ConnectionClosedError):
-                    await ping
-                with pytest.raises(ConnectionClosedError):
-                    await client.ping()
-
-        run(scenario())
-
-
-class TestDeadlines:
-    def test_slow_handshake(self) -> None:
-        async def scenario() -> None:
-            config = SessionConfig(open_timeout=0.02)
-            async with serve(echo, HOST, 0, config=config) as server:
-                reader, writer = await asyncio.open_connection(HOST, server.addresses[0][1])
-                writer.write(b"GET / HTTP/1.1\r\n")
-                assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
-                writer.close()
-                assert not server._tasks
-
-        run(scenario())
-
-    def test_idle_connection(self) -> None:
-        async def scenario() -> None:
-            async with pair(config=SessionConfig(idle_timeout=0.02)) as (server, client):
-                assert (await server.wait_closed()).cause in {Cause.IDLE, Cause.REMOTE}
-                assert (await client.wait_closed()).close_rcvd is not None
-
-        run(scenario())
-
-    @pytest.mark.parametrize("error", [None, HandshakeRejected(403), ZeroDivisionError()])
-    def test_request_that_is_answered_too_late(self, error: Exception | None) -> None:
-        async def slow(connection: Connection) -> None:
-            await connection.wait_closed()
-            if error is not None:
-                raise error
-
-        async def scenario() -> None:
-            config = SessionConfig(open_timeout=0.02)
-            async with serve(echo, HOST, 0, config=config, process_request=slow) as server:
-                with pytest.raises(Exception, match="408"):
-                    await open_connection(f"ws://{HOST}:{server.addresses[0][1]}")
-
-        run(scenario())
-
-
 class TestServer:
-    def test_an_answer_of_the_programs(self) -> None:
-        async def answer(connection: Connection) -> AcceptConnection:
-            return AcceptConnection(extra_headers=[(b"x-answer", b"42")])
-
-        async def scenario() -> None:
-            async with pair(process_request=answer) as (_, client):
-                assert client.response
-                assert (b"x-answer", b"42") in client.response.extra_headers
-
-        run(scenario())
-
     def test_two_places(self) -> None:
         async def scenario() -> None:
             async with serve(echo, HOST, 0) as server:

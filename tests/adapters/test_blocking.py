@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsproto_sip.adapters.blocking import Connection, connect, serve
 
-from ._suite import HOST, Behaviour
+from ._strain import Strain
+from ._suite import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -48,8 +49,8 @@ class Ended:
         message: str | bytes = await self._run(self.connection.recv)
         return message
 
-    async def ping(self) -> float:
-        seconds: float = await self._run(self.connection.ping)
+    async def ping(self, payload: bytes | None = None) -> float:
+        seconds: float = await self._run(self.connection.ping, payload)
         return seconds
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -87,7 +88,7 @@ def nothing_left_behind() -> Iterator[None]:
     assert left == []
 
 
-class TestBlocking(Behaviour):
+class TestBlocking(Strain):
     """The suite, with a check that nothing is left behind."""
 
     @asynccontextmanager

@@ -16,7 +16,8 @@ import trio
 
 from wsproto_sip.adapters.trio import Connection, connect, serve
 
-from ._suite import HOST, Behaviour
+from ._strain import Strain
+from ._suite import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -102,8 +103,8 @@ class Ended:
         message: str | bytes = await self._call(self.connection.recv)
         return message
 
-    async def ping(self) -> float:
-        seconds: float = await self._call(self.connection.ping)
+    async def ping(self, payload: bytes | None = None) -> float:
+        seconds: float = await self._call(self.connection.ping, payload)
         return seconds
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -124,7 +125,7 @@ class Ended:
         return message
 
 
-class TestTrio(Behaviour):
+class TestTrio(Strain):
     """The suite; programs of servers run on trio."""
 
     trio: TrioThread

@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ..frame_protocol import CloseReason
-from ..lifecycle import Cause, ConnectionClosed, TransportAction
+from ..lifecycle import Cause, ConnectionClosed
 from ._common import ConnectionClosedError, HandshakeRejected, message_event
 from ._driver import Driver
 
@@ -371,6 +371,11 @@ class Connection(Driver[_Waiter]):
         with self._lock:
             super().reject(rejection)
 
+    def answer(self, answer: AcceptConnection | HandshakeRejected) -> bool:
+        """Answers the request, on a server, unless it is too late for that."""
+        with self._lock:
+            return super().answer(answer)
+
     def wait_opened(self, timeout: float | None = None) -> None:
         """Waits for the answer to a client's request.
 
@@ -450,12 +455,7 @@ class Connection(Driver[_Waiter]):
         if self._shaking:
             return self._shaking_for
         mask = _WRITE if self._out else 0
-        session = self.session
-        if self._input_over or (
-            session.paused and session.transport_action is TransportAction.NONE
-        ):
-            return mask
-        return mask | _READ
+        return mask if self._input_over or self._held_up else mask | _READ
 
     def _watch(self, mask: int) -> None:
         if mask == self._watched:

@@ -45,10 +45,11 @@ __all__ = ["Driver"]
 #: Seconds that whoever reads has, behind the peer's close frame, to answer what came before it.
 _GRACE: Final = 1.0
 
+_CONNECTING = ConnectionState.CONNECTING
 _OPEN = ConnectionState.OPEN
 _LOCAL_CLOSING = ConnectionState.LOCAL_CLOSING
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
-_NONE = TransportAction.NONE
+_CLOSED = ConnectionState.CLOSED
 
 #: What waits for a Pong.
 W = TypeVar("W")
@@ -204,6 +205,26 @@ class Driver(Generic[W]):
         self.session.send(RejectData(rejection.body), now)
         self._settle()
 
+    def answer(self, answer: AcceptConnection | HandshakeRejected) -> bool:
+        """Answers the request, on a server, unless it is too late for that.
+
+        Args:
+            answer: The answer.
+
+        Returns:
+            Whether the connection is open now.
+
+        Raises:
+            LocalProtocolError: The answer does not suit the request, or cannot be sent.
+        """
+        if self.session.state is not _CONNECTING:
+            return False
+        if isinstance(answer, HandshakeRejected):
+            self.reject(answer)
+            return False
+        self.accept(answer)
+        return True
+
     # -- for the adapter ---------------------------------------------------------------------------
 
     def _closed_error(self) -> ConnectionClosedError:
@@ -355,7 +376,7 @@ class Driver(Generic[W]):
         action = session.transport_action
         if action is TransportAction.ABORT:
             self._drop_transport()
-        elif not self._reading and (action is not _NONE or not session.paused):
+        elif not self._reading and not self._held_up:
             self._reading = True
             self._resume_reading()
         if action is TransportAction.CLOSE:
@@ -364,6 +385,12 @@ class Driver(Generic[W]):
         self._schedule(inf if deadline is None else deadline, now)
         session.touched = False
         self._wake()
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether nothing is read, because nobody receives; behind the end it is of no matter."""
+        session = self.session
+        return session.paused and session.state is not _CLOSED
 
     def _is_full(self) -> bool:
         """Whether a queue's worth of messages waits to be received."""

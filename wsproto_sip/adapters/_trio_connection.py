@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from ..frame_protocol import CloseReason
-from ..lifecycle import ConnectionClosed, TransportAction
+from ..lifecycle import ConnectionClosed
 from ._common import message_event
 from ._driver import Driver
 
@@ -301,7 +301,7 @@ class Connection(Driver[_Waiter]):
                 self._shaking = False
                 self._writer.unpark_all()
             while not self._input_over:
-                while session.paused and session.transport_action is TransportAction.NONE:
+                while self._held_up:
                     self._reading = False
                     await self._reader.park()
                 data = await stream.receive_some(_READ_SIZE)

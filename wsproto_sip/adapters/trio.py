@@ -21,7 +21,7 @@ from ..config import SessionConfig
 from ..frame_protocol import CloseReason
 from ..lifecycle import Cause
 from ..session import Session
-from ..states import ConnectionState, ConnectionType
+from ..states import ConnectionType
 from ._common import (
     ConnectionClosedError,
     HandshakeRejected,
@@ -54,7 +54,6 @@ __all__ = [
 
 _logger = logging.getLogger("wsproto_sip.trio")
 
-_CONNECTING = ConnectionState.CONNECTING
 _DEFAULT: Final = SessionConfig()
 
 
@@ -180,25 +179,19 @@ class Server:
             connection.begin_close(code)
 
     async def _answer(self, connection: Connection, request: Request) -> bool:
-        """Answers the request; whether it was accepted."""
-        session = connection.session
+        """Answers the request; whether the connection is open."""
+        answer: AcceptConnection | HandshakeRejected | None = None
         try:
-            answer = None
             if self._process_request is not None:
                 answer = await self._process_request(connection)
             if answer is None:
                 answer = default_answer(request, self._subprotocols, self._extensions())
-            if session.state is _CONNECTING:
-                connection.accept(answer)
-                return True
+            return connection.answer(answer)
         except HandshakeRejected as rejection:
-            if session.state is _CONNECTING:
-                connection.reject(rejection)
+            return connection.answer(rejection)
         except Exception:
             _logger.exception("a handshake could not be answered")
-            if session.state is _CONNECTING:
-                connection.reject(HandshakeRejected(500))
-        return False
+            return connection.answer(HandshakeRejected(500))
 
     def stop_listening(self) -> None:
         """Accepts no more connections; those that are open stay."""
