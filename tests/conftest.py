@@ -11,4 +11,6 @@ from hypothesis import settings
 settings.register_profile(
     "wsproto_sip", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
 )
+# For a long look at what was changed: pytest --hypothesis-profile=thorough tests/test_parser.py
+settings.register_profile("thorough", deadline=None, database=None, max_examples=2000)
 settings.load_profile("wsproto_sip")
