@@ -8,10 +8,11 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import connect as dial
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.peers._support import HOST, Endpoint, connected, request, run
 from wsproto_sip.config import SessionConfig
@@ -27,14 +28,18 @@ from wsproto_sip.events import (
 from wsproto_sip.keepalive import KeepaliveConfig
 from wsproto_sip.lifecycle import Cause
 from wsproto_sip.limits import Limits
+from wsproto_sip.policy.decision import LATER, Identity, PolicyChain
 from wsproto_sip.policy.forwarded import TrustedNetworks
+from wsproto_sip.policy.token import Source, TokenPolicy, TokenQuestion, TokenSource
 from wsproto_sip.server.endpoint_config import EndpointConfig
-from wsproto_sip.server.endpoint_events import Writable
+from wsproto_sip.server.endpoint_events import AdmissionPending, Closed, Opened, Writable
 
 from ._endpoint import CLIENT_TLS, SERVER_TLS, Running, open_files, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from wsproto_sip.adapters.endpoint_server import EndpointServer
 
 PROXIES = TrustedNetworks(["127.0.0.0/8"])
 V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n"
@@ -202,7 +207,64 @@ def test_a_handler_may_fail_at_the_end(caplog: pytest.LogCaptureFixture) -> None
             await running.closed()
 
     run(scenario())
-    assert set(caplog.messages) == {"connection 1: the handler failed"}
+    assert caplog.messages == ["connection 1: the handler failed"] * 2
+
+
+def test_a_peer_that_makes_the_handler_fail_cannot_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def handler(cid: int, event: Event) -> None:
+        if isinstance(event, TextMessage):
+            raise RuntimeError("out of order")
+
+    async def scenario() -> None:
+        async with serving(handler=handler) as running:
+            async with joined(running) as client:
+                await client.send(*[TextMessage("fail")] * 100)
+                assert await client.expect(CloseConnection) == CloseConnection(
+                    1011, "internal error"
+                )
+            await running.closed()
+            assert [type(event) for _, event in running.events] == [Opened, TextMessage, Closed]
+
+    run(scenario())
+    assert caplog.messages == ["connection 1: the handler failed"]
+
+
+# -- admission ------------------------------------------------------------------------------------
+
+
+def test_who_somebody_is_may_take_time_to_find_out() -> None:
+    policy = TokenPolicy([TokenSource(Source.QUERY, "token")], lambda question: LATER)
+    config = EndpointConfig(policies=PolicyChain([policy]))
+
+    async def scenario() -> None:
+        asked: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
+
+        def handler(cid: int, event: Event) -> None:
+            if isinstance(event, AdmissionPending):
+                asked.put_nowait((cid, event.question))
+
+        async def find_out(server: EndpointServer) -> None:
+            for _ in range(3):
+                cid, question = await asked.get()
+                assert isinstance(question, TokenQuestion)
+                answer = Identity("alice") if question.token == "hers" else None
+                server.dispatch(cid, server.endpoint.decide(cid, answer, server.now()))
+
+        async with serving(config, handler=handler) as running:
+            running.server.spawn(find_out(running.server))
+            async with dial(f"{url(running)}?token=hers") as websocket:
+                [opened] = await running.opened()
+                assert opened.identity == Identity("alice")
+                await websocket.send("hello")
+                assert await websocket.recv() == "hello"
+            for token, status in (("his", 403), ("her s", 403)):
+                with pytest.raises(InvalidStatus) as refused:
+                    await dial(f"{url(running)}?token={quote(token)}")
+                assert refused.value.response.status_code == status
+
+    run(scenario())
 
 
 # -- endings --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ..frame_protocol import CloseReason
 from ..lifecycle import TransportAction
 from ..policy.proxy_protocol import ProxyHeaderParser
-from ..server.endpoint_events import CapacityError, UnknownConnectionError
+from ..server.endpoint_events import CapacityError, Closed, UnknownConnectionError
 from ..utilities import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class EndpointServer:
     Args:
         endpoint: The endpoint; nobody else may feed it meanwhile.
         handler: Called with every event and the id of its connection. What it sends goes out when
-            it returns; an exception that it raises is logged and closes that connection with 1011.
+            it returns; an exception that it raises is logged and closes that connection with 1011,
+            and of what happens on it then, only the end is given.
         proxies: Networks whose connections begin with a header of the PROXY protocol, in front of
             TLS too.
         clock: The time in seconds; the loop's if not given. Whoever moves another one has to call
@@ -88,6 +89,8 @@ class EndpointServer:
         self._handler = handler
         self._transports: set[_Peer] = set()
         self._peers: dict[int, _Peer] = {}
+        # Connections that the handler has failed on, so that no peer can fill the log.
+        self._failed: set[int] = set()
         # Those that are not read from because their sessions have enough to do.
         self._stalled: set[_Peer] = set()
         self._listeners: list[asyncio.Server] = []
@@ -183,6 +186,10 @@ class EndpointServer:
         self.pump()
 
     def _handle(self, cid: int, event: Event) -> None:
+        if cid in self._failed:
+            if not isinstance(event, Closed):
+                return
+            self._failed.discard(cid)
         try:
             self._handler(cid, event)
         except Exception:
@@ -192,6 +199,7 @@ class EndpointServer:
                 self.endpoint.close(
                     cid, CloseReason.INTERNAL_ERROR, "internal error", now=self.now()
                 )
+                self._failed.add(cid)
 
     def pump(self) -> None:
         """Does what the endpoint wants; whoever called the endpoint from outside calls this."""
