@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -173,7 +173,16 @@ class Results:
             path: The file; it is replaced.
             goals: The goals to state the verdict on.
         """
-        report = {
+        report = self.report(goals)
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def report(self, goals: Iterable[Goal]) -> dict[str, object]:
+        """Everything, every round included, as it can be written down.
+
+        Args:
+            goals: The goals to state the verdict on.
+        """
+        return {
             "subject": self.subject,
             "environment": environment(),
             "candidates": self.candidates,
@@ -194,7 +203,6 @@ class Results:
                 for goal in goals
             ],
         }
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def render(self, goals: Sequence[Goal], *, markdown: bool) -> str:
         """The whole report as text.
@@ -215,6 +223,67 @@ class Results:
 
     def _measured(self, candidate: str) -> bool:
         return any(candidate in samples for samples in self.samples.values())
+
+
+@dataclass(slots=True)
+class Figure:
+    """One line of a report whose figures are not compared with each other.
+
+    Args:
+        what: What was measured.
+        unit: Its unit.
+        value: The middle one of the rounds' figures.
+        goal: The highest value that is good enough; None where there is none.
+        samples: The rounds' figures.
+    """
+
+    what: str
+    unit: str
+    value: float
+    goal: float | None = None
+    samples: Sequence[float] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is good enough."""
+        if self.goal is None:
+            return ""
+        return "reached" if self.value <= self.goal else "NOT REACHED"
+
+
+def middle(what: str, unit: str, samples: Sequence[float], goal: float | None = None) -> Figure:
+    """The figure that is the middle one of several rounds'."""
+    return Figure(what, unit, statistics.median(samples), goal, samples)
+
+
+def render_figures(title: str, figures: Iterable[Figure], *, markdown: bool) -> str:
+    """Figures as a table.
+
+    Args:
+        title: The head of its first column.
+        figures: The lines.
+        markdown: Whether the table is Markdown's, else plain columns.
+    """
+    rows = [[title, "unit", "measured", "goal", ""]]
+    for figure in figures:
+        goal = "" if figure.goal is None else f"{figure.goal:,g}"
+        value = f"{figure.value:,.0f}" if figure.value >= 100 else f"{figure.value:.3g}"
+        rows.append([figure.what, figure.unit, value, goal, figure.verdict])
+    facts = ", ".join(f"{name} {value}" for name, value in environment().items())
+    return f"{facts}\n\n{(markdown_table if markdown else plain_table)(rows)}"
+
+
+def write_figures(path: Path, figures: Iterable[Figure], **more: object) -> None:
+    """Write figures down, every round included.
+
+    Args:
+        path: The file; it is replaced.
+        figures: The figures.
+        more: What else belongs into the report.
+    """
+    report = {"environment": environment(), "figures": [asdict(f) for f in figures], **more}
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def environment() -> Mapping[str, str]:

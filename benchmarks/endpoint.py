@@ -17,21 +17,19 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import statistics
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks._harness import (
     DeliveryError,
+    Figure,
     Turn,
-    environment,
-    markdown_table,
-    plain_table,
+    middle,
+    render_figures,
     take_turns,
+    write_figures,
 )
 from benchmarks._wire import masked
 from wsproto_sip.config import SessionConfig
@@ -52,32 +50,6 @@ KEY = b"\x11\x22\x33\x44"
 INTERVAL = 25.0
 PING = SessionConfig(keepalive=KeepaliveConfig(interval=INTERVAL))
 NONE = SessionConfig(keepalive=KeepaliveConfig(mechanism=Mechanism.NONE))
-
-
-@dataclass(slots=True)
-class Figure:
-    """One line of the report.
-
-    Args:
-        what: What was measured.
-        unit: Its unit.
-        value: The middle one of the rounds' figures.
-        goal: The highest value that is good enough; None where there is none.
-        samples: The rounds' figures.
-    """
-
-    what: str
-    unit: str
-    value: float
-    goal: float | None = None
-    samples: Sequence[float] = ()
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is good enough."""
-        if self.goal is None:
-            return ""
-        return "reached" if self.value <= self.goal else "NOT REACHED"
 
 
 def text_frame(size: int) -> bytes:
@@ -140,8 +112,8 @@ def received(size: int, count: int, rounds: int) -> list[Figure]:
     )
     ratios = [b / a for a, b in zip(samples["Session"], samples["Endpoint"], strict=True)]
     return [
-        *(_figure(f"{size} B received, {name}", "µs", samples[name]) for name in samples),
-        _figure(f"{size} B received, Endpoint / Session", "", ratios),
+        *(middle(f"{size} B received, {name}", "µs", samples[name]) for name in samples),
+        middle(f"{size} B received, Endpoint / Session", "", ratios),
     ]
 
 
@@ -179,8 +151,8 @@ def keepalive_of_traffic(connections: int, seconds: int, rounds: int) -> list[Fi
     )
     added = [a - b for a, b in zip(samples["with"], samples["without"], strict=True)]
     return [
-        _figure("a frame with keep-alive", "µs", samples["with"]),
-        _figure("what keep-alive adds to it", "µs", added, 0.3),
+        middle("a frame with keep-alive", "µs", samples["with"]),
+        middle("what keep-alive adds to it", "µs", added, 0.3),
     ]
 
 
@@ -230,10 +202,10 @@ def passes(endpoint: Endpoint, small: Endpoint, due: int, rounds: int) -> list[F
 
     empty = take_turns([Turn("", idle)], expected=0, operations=1000, rounds=rounds)[""]
     return [
-        _figure(f"a pass, for each of {due} due ({len(endpoint)})", "µs", samples["large"]),
-        _figure(f"a pass, for each of {due} due ({len(small)})", "µs", samples["small"]),
-        _figure("a pass, large / small table", "", ratios, 2.0),
-        _figure(f"a pass with nothing due ({len(endpoint)})", "µs", empty),
+        middle(f"a pass, for each of {due} due ({len(endpoint)})", "µs", samples["large"]),
+        middle(f"a pass, for each of {due} due ({len(small)})", "µs", samples["small"]),
+        middle("a pass, large / small table", "", ratios, 2.0),
+        middle(f"a pass with nothing due ({len(endpoint)})", "µs", empty),
     ]
 
 
@@ -260,7 +232,7 @@ def dumps(endpoint: Endpoint, rounds: int) -> list[Figure]:
                 [Turn("", prepare)], expected=50 * times, operations=times, rounds=rounds
             )[""]
             where = "" if offset == 0 else f" from {offset}"
-            figures.append(_figure(f"dump of 50{where}, {order.value}", "µs", samples, goal))
+            figures.append(middle(f"dump of 50{where}, {order.value}", "µs", samples, goal))
     return figures
 
 
@@ -279,7 +251,7 @@ def accepting(count: int, rounds: int) -> list[Figure]:
         samples = take_turns([Turn("", prepare)], expected=count, operations=count, rounds=rounds)[
             ""
         ]
-        figures.append(_figure(what, "µs", samples))
+        figures.append(middle(what, "µs", samples))
     return figures
 
 
@@ -295,10 +267,6 @@ def memory(count: int) -> Figure:
     finally:
         tracemalloc.stop()
     return Figure(f"memory of an idle connection ({count})", "B", size, 2048.0)
-
-
-def _figure(what: str, unit: str, samples: Sequence[float], goal: float | None = None) -> Figure:
-    return Figure(what, unit, statistics.median(samples), goal, samples)
 
 
 def measure(connections: int, scale: float, rounds: int) -> list[Figure]:
@@ -323,18 +291,6 @@ def measure(connections: int, scale: float, rounds: int) -> list[Figure]:
     endpoint, small = crowd(connections), crowd(max(connections // 25, 20))
     due = max(connections // 250, 10)
     return [*figures, *passes(endpoint, small, due, rounds), *dumps(endpoint, rounds)]
-
-
-def render(figures: Sequence[Figure], *, markdown: bool) -> str:
-    """The report as a table."""
-    rows = [["many connections", "unit", "measured", "goal", ""]]
-    for figure in figures:
-        goal = "" if figure.goal is None else f"{figure.goal:g}"
-        rows.append([figure.what, figure.unit, f"{figure.value:.3g}", goal, figure.verdict])
-        if figure.value >= 100:
-            rows[-1][2] = f"{figure.value:.0f}"
-    facts = ", ".join(f"{name} {value}" for name, value in environment().items())
-    return f"{facts}\n\n{(markdown_table if markdown else plain_table)(rows)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -365,13 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if smoke:
         for figure in figures:
             figure.goal = None
-    print(render(figures, markdown=options.markdown))
+    print(render_figures("many connections", figures, markdown=options.markdown))
     if smoke:
         print("\nsmoke run: everything was done; the figures mean nothing")
     if options.json:
-        report = {"environment": dict(environment()), "figures": [asdict(f) for f in figures]}
-        text = json.dumps(report, indent=2, ensure_ascii=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        write_figures(options.json, figures)
     return 0
 
 
