@@ -6,7 +6,7 @@ import os
 import ssl
 import sys
 
-__all__ = ["authority", "escape", "notice", "reason_of"]
+__all__ = ["authority", "escape", "in_uri", "notice", "reason_of"]
 
 
 def escape(text: str) -> str:
@@ -43,6 +43,15 @@ def authority(host: str, port: int, default_port: int | None = None) -> str:
     """
     shown = f"[{host}]" if ":" in host else host
     return shown if port == default_port else f"{shown}:{port}"
+
+
+def in_uri(host: str) -> str:
+    """A host as it stands in a SIP or MSRP URI.
+
+    Args:
+        host: A name or an address; one of IPv6 with or without brackets.
+    """
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def reason_of(error: OSError) -> str:

@@ -18,9 +18,10 @@ from ..msrp import (
 )
 from ..policy.digest import Algorithm
 from ..subprotocols import MSRP
-from ._text import reason_of
+from ._text import in_uri, reason_of
 from .accounts import parse_accounts
 from .settings import SettingsError
+from .setup import WILDCARDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["msrp_application", "msrp_peers", "msrp_users", "relay_uri"]
 
 _PEER = re.compile(r"([0-9A-Za-z_\-]{1,64})=(\[[0-9A-Fa-f:.]+\]|[^\[\]:=]+):([0-9]{1,5})")
-
-#: Addresses that are all of a machine's.
-_WILDCARDS = frozenset(["0.0.0.0", "::"])  # noqa: S104  # compared with, not bound to
 
 
 def msrp_users(settings: Settings) -> dict[str, str | Ha1] | None:
@@ -58,7 +56,7 @@ def msrp_users(settings: Settings) -> dict[str, str | Ha1] | None:
             "--msrp-users: MSRP needs wss, so --tls-cert or a --trusted-proxy, or "
             "--allow-insecure-msrp on a network for tests"
         )
-    if settings.msrp_name is None and settings.host in _WILDCARDS:
+    if settings.msrp_name is None and settings.host in WILDCARDS:
         raise SettingsError("--msrp-name: under which name do clients reach this server?")
     msrp_peers(settings)
     realm = settings.auth_realm
@@ -123,8 +121,8 @@ def msrp_application(
     Raises:
         SettingsError: The name is none.
     """
-    own = [(_in_uri(host), port) for host, port in addresses]
-    name = own[0][0] if settings.msrp_name is None else _in_uri(settings.msrp_name)
+    own = [(in_uri(host), port) for host, port in addresses]
+    name = own[0][0] if settings.msrp_name is None else in_uri(settings.msrp_name)
     peers = msrp_peers(settings)
     try:
         config = MsrpRelayConfig(
@@ -155,14 +153,9 @@ def relay_uri(settings: Settings, addresses: Sequence[tuple[str, int]]) -> str:
     host, port = addresses[0]
     return str(
         MsrpUri.build(
-            _in_uri(settings.msrp_name or host),
+            in_uri(settings.msrp_name or host),
             port,
             secure=not settings.allow_insecure_msrp,
             transport="ws",
         )
     )
-
-
-def _in_uri(host: str) -> str:
-    """A host as it stands in a URI."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host

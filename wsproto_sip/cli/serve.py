@@ -1,9 +1,10 @@
-"""``wsproto-sip serve``: a WebSocket server that sends every message back.
+"""``wsproto-sip serve``: a SIP server for WebSocket clients, an MSRP relay, and an echo.
 
 Theory of operation: an :class:`~wsproto_sip.server.endpoint.Endpoint` does what a server has to do,
 an :class:`~wsproto_sip.adapters.endpoint_server.EndpointServer` moves its octets, and channels
-bring commands for it. What is left for :class:`Service` is to start these from the settings, to
-echo, to log, and to do as signals say.
+bring commands for it. Beside it stand a SIP server and an MSRP relay for the connections that speak
+these. What is left for :class:`Service` is to start all of them from the settings, to echo what the
+other connections bring, to log, and to do as signals say.
 """
 
 from __future__ import annotations
@@ -24,19 +25,22 @@ from ..adapters.management_http import HttpChannel
 from ..events import BytesMessage, TextMessage
 from ..server.endpoint import Endpoint
 from ..server.endpoint_events import Closed, Opened, UnknownConnectionError
+from ..subprotocols import MSRP
 from ..utilities import LocalProtocolError
 from ._text import authority, reason_of
 from .logs import log_event, set_up
 from .msrp import msrp_application, msrp_users, relay_uri
 from .settings import Settings, SettingsError, add_options, load, restart_needed
 from .setup import endpoint_config, load_certificate, proxies, server_tls
+from .sip import sip_files, sip_lines, sip_reload, sip_service
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..adapters.management import Channel
     from ..adapters.msrp_tcp import MsrpService
+    from ..adapters.sip_edge import SipService
     from ..events import Event
 
 __all__ = ["Service", "add_command"]
@@ -46,13 +50,14 @@ _SOON = 1.0
 
 _GUIDE = """\
 Sub-protocols {subprotocols}; messages of at most {size} octets.
-Every message comes back as it was sent{behind}.
-Try it from another terminal:
-  {program} connect {url}
-  {program} connect --subprotocol sip {url}
+{echo}{commands}Ctrl-C stops the server.
+"""
+
+_ECHO = """\
+{where}, every message comes back as it was sent. Try it from another terminal:
+  {command}
 or in a browser's console:
-  ws = new WebSocket("{url}"); ws.onmessage = (e) => console.log(e.data); ws.onopen = () => ws.send("hello")
-{commands}Ctrl-C stops the server.
+  ws = new WebSocket({arguments}); ws.onmessage = (e) => console.log(e.data); ws.onopen = () => ws.send("hello")
 """  # noqa: E501  # one line to copy
 
 
@@ -78,8 +83,10 @@ class Service:
         self._own: set[int] = set()
         self._msrp_users = msrp_users(settings)
         self._msrp: MsrpService | None = None
-        #: What there is to say of it, in lines.
-        self.relay: list[str] = []
+        self._sip_files = sip_files(settings)
+        self._sip: SipService | None = None
+        #: What it offers besides an echo, in lines.
+        self.offers: list[str] = []
         self._channels: list[Channel] = []
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -88,9 +95,10 @@ class Service:
     # -- connections -------------------------------------------------------------------------------
 
     def _handle(self, cid: int, event: Event) -> None:
-        relayed = self._msrp is not None and self._msrp.handle(cid, event)
+        taken = self._sip is not None and self._sip.handle(cid, event)
+        taken = taken or (self._msrp is not None and self._msrp.handle(cid, event))
         if isinstance(event, TextMessage | BytesMessage):
-            if not relayed and cid not in self._own:
+            if not taken and cid not in self._own:
                 # It may be closing already, or have ended.
                 with suppress(LocalProtocolError, UnknownConnectionError):
                     self._endpoint.send(cid, event, self._server.now())
@@ -148,6 +156,7 @@ class Service:
             addresses = await _listening(
                 where, self._server.listen(settings.host, settings.port, tls=self._tls)
             )
+            await self._open_sip(addresses)
             await self._open_relay(addresses)
             places = await self._open_channels()
             self._obey_signals()
@@ -163,19 +172,30 @@ class Service:
             if self._msrp is not None:
                 await self._msrp.close()
             await self._server.close()
+            if self._sip is not None:
+                await self._sip.close()
+
+    async def _open_sip(self, addresses: list[tuple[str, int]]) -> None:
+        settings, files = self._settings, self._sip_files
+        if files is None:
+            return
+        # There before anything is waited for: from now on clients come.
+        self._sip = sip = sip_service(settings, self._server, files, addresses)
+        await sip.open()
+        self.offers += sip_lines(settings, sip)
 
     async def _open_relay(self, addresses: list[tuple[str, int]]) -> None:
         settings, users = self._settings, self._msrp_users
         if users is None:
             return
         self._msrp = relay = msrp_application(settings, self._server, users, addresses)
-        self.relay.append(f"MSRP relay {relay_uri(settings, addresses)}")
+        self.offers.append(f"MSRP relay {relay_uri(settings, addresses)}")
         port = settings.msrp_peer_port
         if port is not None:
             try:
                 where = authority(settings.host, port)
                 for address in await _listening(where, relay.listen(settings.host, port)):
-                    self.relay.append(f"MSRP peers on {authority(*address)}")
+                    self.offers.append(f"MSRP peers on {authority(*address)}")
             except SettingsError:
                 raise
             except ValueError as exc:
@@ -236,7 +256,7 @@ class Service:
         try:
             settings, notes = self._read()
             config, networks = endpoint_config(settings), proxies(settings)
-            users = msrp_users(settings)
+            users, files = msrp_users(settings), sip_files(settings)
             if self._tls is not None:
                 # Into one that nobody uses first: half a certificate must not be in force.
                 server_tls(settings)
@@ -256,6 +276,8 @@ class Service:
         if self._msrp_users is not None and users is not None:
             self._msrp_users.clear()
             self._msrp_users.update(users)
+        if self._sip is not None and files is not None:
+            sip_reload(self._sip, files)
         self._settings = settings
         print("Settings reloaded", flush=True)
         log_event("reloaded")
@@ -274,8 +296,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds ``serve`` to the command line."""
     parser = commands.add_parser(
         "serve",
-        help="a WebSocket server that sends every message back",
-        description="Serves WebSocket connections and sends every message back as it came. "
+        help="a SIP server for WebSocket clients, an MSRP relay, and an echo",
+        description="Serves WebSocket connections: registers, connects and relays what speaks sip, "
+        "relays msrp where it has users, and sends every other message back as it came. "
         "A flag goes before the same option in the file of --config, that before kamailio.cfg, "
         "and that before the default.",
     )
@@ -320,23 +343,39 @@ async def _serve(settings: Settings, read: Callable[[], tuple[Settings, list[str
         program = _program()
         for url in urls:
             print("Listening on", url)
-        for line in service.relay:
+        for line in service.offers:
             print(line)
-        *others, last = settings.subprotocol
         commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in places)
         guide = _GUIDE.format(
-            subprotocols=f"{', '.join(others)} and {last}" if others else last,
+            subprotocols=_listed(settings.subprotocol),
             size=settings.max_message_size,
-            behind=", except on msrp: there is a relay behind it"
-            if service.relay
-            else "; there is no SIP or MSRP behind the names yet",
-            program=program,
-            url=urls[0],
+            echo=_echo(settings, program, urls[0]),
             commands=f"Give commands with\n{commands}" if commands else "",
         )
         print(guide, end="", flush=True)
 
     await service.run(announce)
+
+
+def _echo(settings: Settings, program: str, url: str) -> str:
+    """How to try the echo; nothing where there is none."""
+    places = []
+    if "none" in settings.subprotocol:
+        places.append("Without a sub-protocol")
+    if MSRP in settings.subprotocol and settings.msrp_users is None:
+        places.append(f"{'on' if places else 'On'} msrp")
+    if not places:
+        return ""
+    if "none" not in settings.subprotocol:
+        program, url = f"{program} connect --subprotocol msrp {url}", f'"{url}", "msrp"'
+    else:
+        program, url = f"{program} connect {url}", f'"{url}"'
+    return _ECHO.format(where=" and ".join(places), command=program, arguments=url)
+
+
+def _listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _program() -> str:

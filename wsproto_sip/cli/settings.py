@@ -198,6 +198,51 @@ class Settings:
         "how they give it",
     )
 
+    sip_domain: tuple[str, ...] = _option(
+        (),
+        _text("domain", "DOMAIN", many=True),
+        "the part behind @ of the users here; any where --host is this machine, else --sip-name",
+        group="SIP",
+        restart=True,
+    )
+    sip_users: str | None = _option(
+        None,
+        _path(),
+        "users who may register, in lines as for --auth-file; without it nobody is asked for a "
+        "password, see --sip-anyone",
+        restart=True,
+    )
+    sip_anyone: bool | None = _option(
+        None,
+        _SWITCH,
+        "lets anybody register under any name; on where --host is this machine, off elsewhere",
+        restart=True,
+    )
+    sip_challenge: bool = _option(
+        False, _SWITCH, "asks for a password before calls and messages too", restart=True
+    )
+    sip_identity: bool = _option(
+        True, _SWITCH, "holds those of --auth-file to their own names in From", restart=True
+    )
+    sip_name: str | None = _option(
+        None,
+        _text("host", "HOST"),
+        "what the server is called in routes; --host if not given",
+        restart=True,
+    )
+    sip_mode: str = _option(
+        "outbound",
+        _word("outbound", "alias"),
+        "how requests within a call find a client: flow tokens, or aliases in Contact",
+        restart=True,
+    )
+    sip_flow_keys: str | None = _option(
+        None,
+        _path(),
+        "secrets that seal flow tokens, a line each, the newest first; random if not given",
+        restart=True,
+    )
+
     msrp_users: str | None = _option(
         None,
         _path(),
@@ -241,8 +286,10 @@ class Settings:
     keepalive_mechanism: str = _option(
         "ping", _word("none", "ping", "pong", "check"), "what is sent", group="keep-alive"
     )
-    keepalive_timeout: float = _option(
-        25.0, _seconds(1, _HOUR), "without a sign of life before it is sent"
+    keepalive_timeout: float | None = _option(
+        None,
+        _seconds(1, _HOUR),
+        "without a sign of life before it is sent; if not given 25, and 180 on sip",
     )
     keepalive_answer: float = _option(
         20.0, _seconds(0.1, _HOUR), "that a client has to answer a ping"

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..config import SessionConfig
 from ..extensions import Extension, PerMessageDeflate
@@ -24,6 +24,7 @@ from ..policy.origin import ANY_ORIGIN, AnyOrigin, OriginPolicy
 from ..policy.subprotocol import SubprotocolPolicy
 from ..policy.target import TargetPolicy
 from ..server.endpoint_config import EndpointConfig, subprotocol_profiles
+from ..subprotocols import SIP
 from ._text import reason_of
 from .accounts import basic_verifier, digest_lookup, parse_accounts
 from .settings import SettingsError
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 __all__ = [
+    "WILDCARDS",
     "endpoint_config",
+    "is_local",
     "is_loopback",
     "load_certificate",
     "policies",
@@ -43,6 +46,13 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Seconds without a sign of life before a ping; on sip as Kamailio's module has it.
+_KEEPALIVE_TIMEOUT: Final = 25.0
+_KEEPALIVE_TIMEOUT_SIP: Final = 180.0
+
+#: Addresses that are all of a machine's.
+WILDCARDS: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104  # compared with, not bound to
 
 
 def is_loopback(host: str) -> bool:
@@ -53,6 +63,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def is_local(settings: Settings) -> bool:
+    """Whether programs on this machine alone can connect, and no proxy does so for others."""
+    return is_loopback(settings.host) and not settings.trusted_proxy
 
 
 def _made(option: str, make: Callable[[], T]) -> T:
@@ -150,7 +165,7 @@ def _session(settings: Settings) -> SessionConfig:
         "keepalive-data",
         lambda: KeepaliveConfig(
             mechanism=Mechanism[settings.keepalive_mechanism.upper()],
-            interval=float(settings.keepalive_timeout),
+            interval=float(settings.keepalive_timeout or _KEEPALIVE_TIMEOUT),
             answer_timeout=float(settings.keepalive_answer),
             application_data=None if data is None else data.encode("utf-8"),
         ),
@@ -164,7 +179,11 @@ def _session(settings: Settings) -> SessionConfig:
         idle_timeout=float(settings.idle_timeout) or None,
         keepalive=keepalive,
     )
-    return replace(session, profiles=subprotocol_profiles(session))
+    profiles = subprotocol_profiles(session)
+    if settings.keepalive_timeout is None:
+        sip = replace(keepalive, interval=_KEEPALIVE_TIMEOUT_SIP)
+        profiles[SIP] = replace(profiles[SIP], keepalive=sip)
+    return replace(session, profiles=profiles)
 
 
 def endpoint_config(settings: Settings) -> EndpointConfig:
@@ -179,7 +198,9 @@ def endpoint_config(settings: Settings) -> EndpointConfig:
     deflate = settings.deflate
 
     def extensions(subprotocol: str | None) -> Sequence[Extension]:
-        return [PerMessageDeflate()] if deflate else []
+        # SIP and MSRP carry what others wrote beside secrets, and compressing both together tells
+        # of one by the other.
+        return [PerMessageDeflate()] if deflate and subprotocol is None else []
 
     handshakes = settings.max_handshakes
     each = settings.max_handshakes_per_address

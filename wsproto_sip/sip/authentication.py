@@ -32,6 +32,10 @@ class DigestAuthenticator:
         nonces: Where nonces come from; by default they last 300 s.
         entropy: Source of random octets.
 
+    Attributes:
+        realm: The realm.
+        users: As above; may be exchanged.
+
     Raises:
         SipValueError: An algorithm is unknown, or there is none.
     """
@@ -53,6 +57,10 @@ class DigestAuthenticator:
         self._nonces = Nonces(entropy=entropy) if nonces is None else nonces
         # What an unknown user's credentials are compared with, so that they take as long.
         self._nobody = entropy(16).hex()
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a user of that name."""
+        return name in self.users
 
     def check(self, request: SipRequest, now: float, *, proxy: bool = False) -> str | Rejection:
         """Whose request it is.

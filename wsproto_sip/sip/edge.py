@@ -96,18 +96,17 @@ class SipEdge:
             outbound = config.mode is EdgeMode.OUTBOUND
             registrar = Registrar(
                 RegistrarConfig(config.own_domains, outbound=outbound),
-                is_known=None if authenticator is None else authenticator.users.__contains__,
+                is_known=None if authenticator is None else authenticator.knows,
                 entropy=entropy,
             )
         self.config = config
         self.registrar = registrar
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._domains: Domains = config.own_domains
         self._connections = Connections(int.from_bytes(entropy(4), "big"))
         self._outbox = Outbox(config, self._connections)
-        self._router = EdgeRouter(
-            config, self._connections, registrar, FlowTokens(flow_keys or [entropy(32)])
-        )
+        self._tokens = FlowTokens(flow_keys or [entropy(32)])
+        self._router = EdgeRouter(config, self._connections, registrar, self._tokens)
         self._key = entropy(32)
         self._forwarder = Forwarder(config, self._router, self._outbox, self._key)
         #: What has come on the connections with the upstream, by their links.
@@ -117,6 +116,17 @@ class SipEdge:
         #: Messages that were dropped without an answer: responses to nothing, ACKs that lead
         #: nowhere, and what is no SIP.
         self.dropped = 0
+
+    def use_flow_keys(self, keys: Sequence[bytes]) -> None:
+        """Seal flow tokens with another key from now on.
+
+        Args:
+            keys: Secrets of at least 16 octets, the newest first; tokens of others are refused.
+
+        Raises:
+            SipValueError: There is none, or one is too short.
+        """
+        self._tokens.replace(keys)
 
     @property
     def connections(self) -> int:
@@ -425,8 +435,8 @@ class SipEdge:
         self, registrar: Registrar, request: SipRequest, connection: Connection, now: float
     ) -> Rejection | None:
         user = self._user_of(connection)
-        if user is None and self._authenticator is not None:
-            outcome = self._authenticator.check(request, now)
+        if user is None and self.authenticator is not None:
+            outcome = self.authenticator.check(request, now)
             if isinstance(outcome, Rejection):
                 return outcome
             user = outcome
@@ -441,7 +451,7 @@ class SipEdge:
         self, request: SipRequest, connection: Connection, now: float, *, in_dialog: bool
     ) -> Rejection | None:
         """Ask for a password, where that is wanted and nobody has given one yet (§22.3)."""
-        authenticator = self._authenticator
+        authenticator = self.authenticator
         if authenticator is None or not self.config.challenge_requests:
             return None
         if connection.peer.user is not None:

@@ -70,6 +70,17 @@ class FlowTokens:
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[bytes]) -> None:
+        """Use other keys from now on.
+
+        Args:
+            keys: As at the beginning.
+
+        Raises:
+            SipValueError: There is none, or one is too short.
+        """
         if not keys:
             raise SipValueError("flow tokens need a key")
         self._keys = [self._derived(key) for key in keys]
