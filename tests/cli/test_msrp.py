@@ -205,9 +205,10 @@ def test_serve_is_a_relay_for_clients_and_a_peer(tmp_path: Path) -> None:
         )
         assert process.stdout is not None
         url = lines[0].removeprefix("Listening on ")
-        relay = MsrpUri.parse(lines[1].removeprefix("MSRP relay ").encode())
-        host, _, port = lines[2].removeprefix("MSRP peers on ").partition(":")
-        assert b"except on msrp" in await process.stdout.readline()
+        offer, peers = lines[-2:]
+        relay = MsrpUri.parse(offer.removeprefix("MSRP relay ").encode())
+        host, _, port = peers.removeprefix("MSRP peers on ").partition(":")
+        assert (await process.stdout.readline()).startswith(b"Without a sub-protocol, every")
         bob = PeerNode(HOST, 2855)
         bob.attach(*await asyncio.open_connection(host, int(port)))
         async with client(url, "alice", relay=relay) as alice:

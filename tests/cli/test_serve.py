@@ -38,7 +38,8 @@ def test_it_says_what_it_offers_and_how_to_try_it(serve: Server) -> None:
     text = out.decode()
     assert "sip, msrp and none" in text
     assert f"-m wsproto_sip connect {url}\n" in text
-    assert f"-m wsproto_sip connect --subprotocol sip {url}\n" in text
+    assert "SIP for any domain; anybody may register\n" in text
+    assert "\nWithout a sub-protocol and on msrp, every message comes back" in text
     assert f'new WebSocket("{url}")' in text
     assert (err, process.returncode) == (b"", 0)
     assert "ctl" not in text
@@ -88,7 +89,9 @@ def test_a_port_in_use_is_an_error(
 
 
 def test_an_unknown_host_is_an_error(start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    process = start("serve", "--host", "300.0.0.1", "--port", "0", "--origin", "any")
+    process = start(
+        *("serve", "--host", "300.0.0.1", "--port", "0", "--origin", "any", "--sip-anyone")
+    )
     out, err = process.communicate()
     assert (process.returncode, out) == (2, b"")
     assert err.decode().startswith("wsproto-sip: cannot listen on 300.0.0.1:0: ")
@@ -155,8 +158,10 @@ def test_a_message_above_the_limit_closes_with_1009(shared: Server) -> None:
 def test_subprotocols(shared: Server, offered: list[str], chosen: str | None) -> None:
     with dial(shared[0], subprotocols=offered or None) as websocket:  # type: ignore[arg-type]
         assert websocket.subprotocol == chosen
-        websocket.send("still an echo")
-        assert websocket.recv() == "still an echo"
+        # SIP answers the keep-alive of RFC 5626 §4.4.1, and what is no SIP not at all.
+        websocket.send("no echo" if chosen == "sip" else "an echo")
+        websocket.send("\r\n\r\n")
+        assert websocket.recv() == ("\r\n" if chosen == "sip" else "an echo")
 
 
 def test_pings_are_answered(shared: Server) -> None:

@@ -574,7 +574,7 @@ def test_wss_and_a_new_certificate(tmp_path: Path) -> None:
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--ctl-socket", str(tmp_path / "s")]
     with launched(*options) as service:
         assert service.url.startswith("wss://127.0.0.1:")
-        with dial(service.url, ssl=first, subprotocols=SIP) as websocket:
+        with dial(service.url, ssl=first, subprotocols=MSRP) as websocket:
             websocket.send("sealed")
             assert websocket.recv() == "sealed"
             [line] = lines_of(service.call("ws.dump"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from websockets.asyncio.client import connect as dial
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from wsproto_sip.cli import main
 from wsproto_sip.cli.logs import set_up
@@ -138,7 +138,7 @@ def test_trusted_proxies(
     option: str, headers: dict[str, str], proxy: bytes, shown: tuple[str, int | None]
 ) -> None:
     async def scenario() -> None:
-        flags = ["--trusted-proxy", "127.0.0.1", "--proxy-header", option]
+        flags = ["--trusted-proxy", "127.0.0.1", "--proxy-header", option, "--sip-anyone"]
         async with serving(*flags) as service:
             sock = socket.create_connection(service.address)
             sock.sendall(proxy)
@@ -171,19 +171,24 @@ def test_without_deflate() -> None:
     run(scenario())
 
 
-def test_messages_on_sip_are_bounded_by_the_smaller_limit() -> None:
+@pytest.mark.parametrize(("flags", "bound"), [([], 65536), (["--max-message-size", "100"], 100)])
+@pytest.mark.parametrize("name", ["sip", "msrp"])
+def test_messages_on_sip_and_msrp_are_bounded_by_the_smaller_limit(
+    name: str, flags: list[str], bound: int
+) -> None:
     async def scenario() -> None:
-        for flags, bound in (([], 65536), (["--max-message-size", "100"], 100)):
-            async with (
-                serving(*flags) as service,
-                dial(service.url, subprotocols=SIP, compression=None) as client,
-            ):
-                await client.send("x" * bound)
-                assert await client.recv() == "x" * bound
-                await client.send("x" * (bound + 1))
-                with pytest.raises(ConnectionClosed):
-                    await client.recv()
-                assert client.close_code == 1009
+        async with (
+            serving(*flags) as service,
+            dial(service.url, subprotocols=[name]) as client,  # type: ignore[list-item]
+        ):
+            # Nor are they compressed, which would tell of a secret by what stands beside it.
+            assert client.protocol.extensions == []
+            await client.send("x" * bound)
+            await client.send("\r\n\r\n")
+            assert await client.recv() == ("\r\n" if name == "sip" else "x" * bound)
+            await client.send("x" * (bound + 1))
+            await client.wait_closed()
+            assert client.close_code == 1009
 
     run(scenario())
 
@@ -325,7 +330,11 @@ def test_what_cannot_be_listened_on(tmp_path: Path) -> None:
                 (["--ctl-http", port], f"cannot listen on http://127.0.0.1:{port}/: "),
                 (["--fifo", path], f"cannot listen on {path}: "),
                 (["--ctl-socket", path], f"cannot listen on {path}: {path} is no socket"),
-                (["--host", "300.0.0.1", "--origin", "any"], "cannot listen on 300.0.0.1:0: "),
+                (
+                    ["--host", "300.0.0.1", "--origin", "any", "--sip-anyone"],
+                    "cannot listen on 300.0.0.1:0: ",
+                ),
+                (["--host", "300.0.0.1", "--origin", "any"], "--sip-users: state who may "),
             ):
                 with pytest.raises(SettingsError) as caught:
                     async with serving(*flags):

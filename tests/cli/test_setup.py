@@ -191,9 +191,14 @@ def test_times_and_sizes() -> None:
     assert config.timer_interval == 6
     assert session.limits.max_message_size == 100_000
     assert session.profiles["sip"].limits.max_message_size == 65536
+    assert session.profiles["sip"].limits.max_fragments == 64
+    assert session.profiles["sip"].keepalive.interval == 4
     small = endpoint_config(settings(max_message_size=10)).session
     assert small.profiles["msrp"].limits.max_message_size == 10
     assert small.idle_timeout is None
+    assert small.keepalive.interval == 25
+    assert small.profiles["sip"].keepalive.interval == 180
+    assert small.profiles["msrp"].keepalive.interval == 25
     with pytest.raises(SettingsError, match=r"--keepalive-data: .* 1 to 125 octets, not 126"):
         endpoint_config(settings(keepalive_data="x" * 126))
 

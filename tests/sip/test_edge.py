@@ -69,10 +69,10 @@ def test_a_whole_call(mode: EdgeMode, digest: bool) -> None:
         bob.request("ACK")
         alice.response(486)
         # From here on, as if nobody asked for passwords.
-        world.edge._authenticator = None
+        world.edge.authenticator = None
     here, there = call(alice, bob)
     if digest:
-        world.edge._authenticator = authenticator()
+        world.edge.authenticator = authenticator()
     # Hold and resume, from both sides.
     for one, other in ((here, bob), (there, alice), (here, bob)):
         one.send("INVITE", body=SDP)
@@ -455,9 +455,9 @@ def test_digest_for_everything() -> None:
 
 def test_within_a_dialog_the_connection_is_known() -> None:
     world, alice, bob = pair(ALIAS, digest=True)
-    world.edge._authenticator = None
+    world.edge.authenticator = None
     here, _ = call(alice, bob)
-    world.edge._authenticator = authenticator()
+    world.edge.authenticator = authenticator()
     here.send("INFO")
     bob.request("INFO")
     mallory = world.phone("mallory", registers=False)
@@ -862,3 +862,27 @@ def test_odd_responses(
 
 def test_digest_helper_agrees() -> None:
     assert USERS.ha1("alice", "sip.test", "MD5") == digest_ha1("alice", "sip.test", "wonderland")
+
+
+def test_other_keys_while_it_runs() -> None:
+    old, new = b"the first of keys", b"the second of keys"
+    world, alice, bob = pair(flow_keys=[old])
+    here, _ = call(alice, bob)
+    world.edge.use_flow_keys([new, old])
+    here.send("INFO")
+    bob.answer(bob.request("INFO"), 200)
+    alice.response(200)
+    world.edge.use_flow_keys([new])
+    here.send("INFO")
+    alice.response(403)
+    assert world.quiet()
+
+
+def test_other_users_while_it_runs() -> None:
+    keys = authenticator()
+    world = World(authenticator=keys)
+    alice = world.phone("alice", password="wonderland")
+    keys.users = Users({"bob": "builder"})
+    assert [keys.knows(name) for name in ("alice", "bob")] == [False, True]
+    assert alice.register().status == 401
+    assert world.phone("bob", password="builder").register().status == 200

@@ -82,6 +82,11 @@ def test_rotation() -> None:
     with pytest.raises(SipValueError):
         tokens.rotate(KEY, keep=-1)
     assert FlowTokens([b"third key has 16", KEY]).open(first) == FLOW
+    tokens.replace([b"fourth key has 16", KEY])
+    assert tokens.open(first) == FLOW
+    assert tokens.make(FLOW) == FlowTokens([b"fourth key has 16"]).make(FLOW)
+    with pytest.raises(SipValueError):
+        tokens.replace([])
 
 
 def test_bad_keys() -> None:

@@ -281,7 +281,9 @@ class Settings:
     open_timeout: float = _option(10.0, _seconds(0.1, _HOUR), "for the opening handshake")
     close_timeout: float = _option(5.0, _seconds(0.1, _HOUR), "for the closing handshake")
     idle_timeout: float = _option(0.0, _seconds(0, _DAY), "without any octet; 0 for ever")
-    deflate: bool = _option(True, _SWITCH, "permessage-deflate, where the client offers it")
+    deflate: bool = _option(
+        True, _SWITCH, "permessage-deflate, where the client offers it; never on sip and msrp"
+    )
 
     keepalive_mechanism: str = _option(
         "ping", _word("none", "ping", "pong", "check"), "what is sent", group="keep-alive"
