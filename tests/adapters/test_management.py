@@ -80,8 +80,9 @@ def write(path: Path, octets: bytes) -> None:
     os.close(fd)
 
 
-async def ask(path: Path, octets: bytes, reply: str = "reply") -> str:
+async def ask(path: Path, octets: bytes, end: bytes = b"\n\n") -> str:
     """Asks, and reads the answer to its end."""
+    reply = "reply"
     own = path.with_name(reply)
     os.mkfifo(own, 0o600)
     loop = asyncio.get_running_loop()
@@ -90,7 +91,7 @@ async def ask(path: Path, octets: bytes, reply: str = "reply") -> str:
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
     try:
         write(path, octets)
-        return (await reader.readuntil(b"\n\n")).decode()
+        return (await reader.readuntil(end)).decode()
     finally:
         transport.close()
         own.unlink()
@@ -110,6 +111,35 @@ def test_the_guide_s_form(tmp_path: Path) -> None:
             answer = await ask(path, b":ws.nothing:reply\n\n")
             assert answer == "500 Unknown command\n\n"
         assert executed == [DisableCommand()] * 3 + [EnableCommand()]
+
+    run(scenario())
+
+
+def test_json_in_lines(tmp_path: Path) -> None:
+    def call(method: str, **members: object) -> str:
+        return json.dumps({"jsonrpc": "2.0", "method": method, "id": 7} | members)
+
+    async def scenario() -> None:
+        path, executed = tmp_path / "fifo", Executed()
+        async with fifo(path, executed):
+            # No answer is asked for, or there is nowhere to write it to.
+            write(path, f"{call('ws.disable')}\n{{\n[]\n".encode())
+            write(path, b'{"jsonrpc":"2.0","method":"ws.disable","reply_name":"reply"}\n')
+            # With the end of the line or without.
+            answer = await ask(path, call("ws.disable", reply_name="reply").encode(), b"7}")
+            assert json.loads(answer) == {"jsonrpc": "2.0", "result": {}, "id": 7}
+            answer = await ask(path, call("ws.enable", reply_name="reply").encode() + b"\n", b"7}")
+            assert json.loads(answer)["error"]["message"] == "Error sending frame"
+            batch = f"[{call('ws.disable')}, {call('ws.enable', reply_name='reply')}]\n"
+            answer = await ask(path, batch.encode(), b"]")
+            assert [set(reply) - {"jsonrpc", "id"} for reply in json.loads(answer)] == [
+                {"result"},
+                {"error"},
+            ]
+        assert executed == [DisableCommand()] * 3 + [EnableCommand()] + [
+            DisableCommand(),
+            EnableCommand(),
+        ]
 
     run(scenario())
 

@@ -20,7 +20,7 @@ def rows() -> list[list[str]]:
     """The cells of all tables, without headings."""
     found = []
     for line in TEXT.split("\n"):
-        if line.startswith(("| `", "| MI")):
+        if line.startswith(("| `", "| MI", "| JSON")):
             found.append([cell.strip(" ") for cell in line.strip("|").split(" | ")])
     return found
 

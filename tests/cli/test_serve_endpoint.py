@@ -10,10 +10,14 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import re
+import shutil
 import signal
 import ssl
+import subprocess
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,11 +36,10 @@ from wsproto_sip.server.statistics import MODULE_STATISTICS
 from wsproto_sip.session import Session
 from wsproto_sip.states import ConnectionType
 
-from ._service import FrameClient, Service, launched
+from ._service import HANGS, FrameClient, Service, launched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no Unix here")
 
@@ -88,6 +91,7 @@ def guide(
 ) -> Iterator[Service]:
     """A server with the guide's values, and all ways to give it commands."""
     path = tmp_path_factory.mktemp("guide")
+    (path / "tmp").mkdir()
     (path / "kamailio.cfg").write_text(GUIDE)
     options: list[str] = []
     context = None
@@ -96,7 +100,8 @@ def guide(
         options = ["--tls-cert", str(path / "cert.pem"), "--tls-key", str(path / "key.pem")]
     with launched(
         *("--kamailio-cfg", str(path / "kamailio.cfg"), "--log-format", "json", *options),
-        *("--fifo", str(path / "fifo"), "--ctl-socket", str(path / "socket"), "--ctl-http", "0"),
+        *("--fifo", str(path / "tmp" / "fifo"), "--ctl-socket", str(path / "socket")),
+        *("--ctl-http", "0"),
         tls=context,
         # What it connects to itself it trusts as others do.
         environment={"SSL_CERT_FILE": str(path / "ca.pem")} if context else None,
@@ -309,6 +314,35 @@ def test_dump(guide: Service, place: str) -> None:
         code, out, err = guide.ctl("ws.dump", "sideways", place=place)
         assert (code, out) == (1, "")
         assert err == "wsproto-sip: 400 Bad display order parameter\n"
+
+
+@pytest.mark.skipif(not shutil.which("kamctl"), reason="needs kamctl, of Debian's kamailio")
+def test_kamailio_s_own_tool(guide: Service) -> None:
+    fifo = Path(guide.places["--fifo"])
+
+    def kamctl(*arguments: str) -> Any:
+        done = subprocess.run(
+            ["kamctl", "rpc", *arguments],
+            env={**os.environ, "CHROOT_DIR": str(fifo.parent.parent), "RPCFIFOPATH": str(fifo)},
+            capture_output=True,
+            check=True,
+            timeout=HANGS,
+        )
+        return json.loads(done.stdout)
+
+    with guide.dial(subprotocols=MSRP) as websocket:
+        cid = id_of(websocket, guide)
+        reply = kamctl("ws.dump", "used_desc")
+        assert reply["result"]["info"] == guide.call("ws.dump")["info"]
+        assert [line for line in lines_of(reply["result"]) if line.startswith(f"{cid}: ws")]
+        assert kamctl("ws.close", str(cid))["result"] == {}
+        with pytest.raises(ConnectionClosed):
+            websocket.recv()
+        assert websocket.close_code == 1000
+    assert kamctl("ws.ping", str(cid))["error"] == {
+        "code": 500,
+        "message": "Unknown connection ID",
+    }
 
 
 def test_dump_shows_what_waits_for_a_pong(guide: Service) -> None:

@@ -19,14 +19,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..server.codecs.jsonrpc import answer, decode_calls
-from ..server.codecs.mi_fifo import FifoError, FifoParser, FifoRequest, encode_reply, make_reply
+from ..server.codecs.jsonrpc import RpcCall, answer, decode_calls
+from ..server.codecs.mi_fifo import (
+    FifoError,
+    FifoMessage,
+    FifoParser,
+    encode_reply,
+    make_reply,
+)
 from ..server.commands import CommandError, parse_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..server.codecs.mi_fifo import FifoReply
+    from ..server.codecs.mi_fifo import FifoItem, FifoReply, FifoRequest
     from ..server.commands import Command, Result
     from .endpoint_server import EndpointServer
 
@@ -89,7 +95,7 @@ def _check_directory(path: Path) -> None:
 
 
 class FifoChannel:
-    """Commands through a FIFO, in the text form of the module's guide (§6).
+    """Commands through a FIFO: the text form of the module's guide (§6), and JSON-RPC 2.0 in lines.
 
     Answers go to the FIFO that a request names, in the same directory and nowhere else; nothing
     is created or followed there.
@@ -164,35 +170,43 @@ class FifoChannel:
                 _logger.error("the FIFO %s is gone: %s", self._path, exc)
             os.close(ended)
 
-    def _take(self, item: FifoRequest | FifoError) -> None:
-        if isinstance(item, FifoError):
-            reply = make_reply(item)
+    def _take(self, item: FifoItem) -> None:
+        if isinstance(item, FifoMessage):
+            calls = decode_calls(item.data)
+            octets = answer(calls, self._execute)
+            names = [call.reply_name for call in calls.items if isinstance(call, RpcCall)]
+            name = next(filter(None, names), None)
         else:
-            try:
-                reply = make_reply(self._execute(parse_command(item.name, item.params)))
-            except CommandError as exc:
-                reply = make_reply(exc)
-        if item.reply is None:
+            octets, name = encode_reply(self._reply_to(item)), item.reply
+        if name is None or not octets:
             return
-        if item.reply == self._path.name or len(self._replies) >= MAX_CLIENTS:
-            _logger.warning("no answer to the FIFO %s", item.reply)
+        if name == self._path.name or len(self._replies) >= MAX_CLIENTS:
+            _logger.warning("no answer to the FIFO %s", name)
             return
-        task = asyncio.get_running_loop().create_task(self._answer(item.reply, reply))
+        task = asyncio.get_running_loop().create_task(self._answer(name, octets))
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
 
-    async def _answer(self, name: str, reply: FifoReply) -> None:
+    def _reply_to(self, item: FifoRequest | FifoError) -> FifoReply:
+        if isinstance(item, FifoError):
+            return make_reply(item)
+        try:
+            return make_reply(self._execute(parse_command(item.name, item.params)))
+        except CommandError as exc:
+            return make_reply(exc)
+
+    async def _answer(self, name: str, octets: bytes) -> None:
         fd = -1
+        left = memoryview(octets)
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 while fd < 0:
                     fd = self._open_reply(name)
                     if fd < 0:
                         await asyncio.sleep(0.02)
-                octets = memoryview(encode_reply(reply))
-                while octets:
+                while left:
                     try:
-                        octets = octets[os.write(fd, octets) :]
+                        left = left[os.write(fd, left) :]
                     except BlockingIOError:
                         await asyncio.sleep(0.02)
         except (OSError, TimeoutError) as exc:

@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 
 from wsproto_sip.server.codecs.mi_fifo import (
     FifoError,
+    FifoMessage,
     FifoParser,
     FifoReply,
     FifoRequest,
@@ -105,6 +106,31 @@ def test_the_end_in_a_request(data: bytes, reply: str | None) -> None:
     assert parser.close() == [FifoError("end of input in a request", reply)]
     assert parser.feed(b":ws.enable:\n\n") == [FifoRequest("ws.enable")]
     assert parser.close() == []
+
+
+def test_lines_of_json() -> None:
+    parser = FifoParser(max_line=100)
+    line = b'{"jsonrpc": "2.0", "method": "ws.dump"}'
+    assert parser.feed(line + b"\r\n[]\n:ws.close:r\n{7}\n\n" + line + b"\n") == [
+        FifoMessage(line),
+        FifoMessage(b"[]"),
+        # In a request a line is a parameter, whatever it holds.
+        FifoRequest("ws.close", "r", ("{7}",)),
+        FifoMessage(line),
+    ]
+    assert parser.feed(b"bad\n" + line + b"\n\n") == [
+        FifoError("no command and name of a reply FIFO")
+    ]
+    assert parser.feed(b"{" + b" " * 100 + b"}\n\n") == [FifoError("line too long")]
+
+
+def test_a_line_of_json_may_end_with_its_writer() -> None:
+    parser = FifoParser()
+    assert parser.feed(b"{\xff") == []
+    assert parser.close() == [FifoMessage(b"{\xff")]
+    assert parser.close() == []
+    parser.feed(b":ws.close:r\n{7}")
+    assert parser.close() == [FifoError("end of input in a request", "r")]
 
 
 def test_the_end_while_dropping_says_nothing_more() -> None:

@@ -4,6 +4,9 @@ A request is a line ``:ws.dump:fifo_reply``, then the parameters a line each, th
 The reply goes to the FIFO of that name: a line with code and text, then what there is to tell a
 line each, then an empty line. Anybody who may write to the FIFO chooses that name, so it can only
 be a plain one, which the adapter looks up in a directory of its own.
+
+Where a request could begin, a line of JSON is a message for
+:mod:`~wsproto_sip.server.codecs.jsonrpc`: that is what Kamailio's own ``kamctl`` writes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from ..commands import CommandError, Result
 
 __all__ = [
     "FifoError",
+    "FifoItem",
+    "FifoMessage",
     "FifoParser",
     "FifoReply",
     "FifoRequest",
@@ -72,6 +77,21 @@ class FifoError:
     reply: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FifoMessage:
+    """A line of JSON; who answers it knows where to.
+
+    Args:
+        data: The line.
+    """
+
+    data: bytes
+
+
+FifoItem = FifoRequest | FifoMessage | FifoError
+"""What stands in a FIFO."""
+
+
 class FifoParser:
     """Takes what is written to a FIFO, cut anywhere.
 
@@ -90,16 +110,16 @@ class FifoParser:
         self._dropping = False
         self._overlong = False
 
-    def feed(self, data: bytes) -> list[FifoRequest | FifoError]:
+    def feed(self, data: bytes) -> list[FifoItem]:
         """Take octets in.
 
         Args:
             data: Octets in UTF-8. A line may end in CR LF too.
 
         Returns:
-            The requests that are complete now, and errors in place of those that are none.
+            The requests and messages that are complete now, and errors in place of what is none.
         """
-        found: list[FifoRequest | FifoError] = []
+        found: list[FifoItem] = []
         self._buffer += data
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = rest
@@ -115,33 +135,39 @@ class FifoParser:
             rest.clear()
         return found
 
-    def close(self) -> list[FifoRequest | FifoError]:
+    def close(self) -> list[FifoItem]:
         """Take the end of the input; the parser can be used for new input then.
 
         Returns:
-            An error if a request was begun and not ended.
+            A message, which needs no end of its line; an error if a request was begun and not
+            ended.
         """
         begun = self._name is not None or bool(self._buffer)
-        found: list[FifoRequest | FifoError] = []
-        if begun:
+        found: list[FifoItem] = []
+        if begun and not self._is_message(self._buffer):
             self._fail("end of input in a request", found)
+        elif begun:
+            found.append(FifoMessage(bytes(self._buffer)))
         self._reset()
         self._buffer.clear()
         self._overlong = False
         return found
+
+    def _is_message(self, line: bytes | bytearray) -> bool:
+        return line.startswith((b"{", b"[")) and self._name is None and not self._dropping
 
     def _reset(self) -> None:
         self._name = self._reply = None
         self._params = []
         self._dropping = False
 
-    def _fail(self, reason: str, found: list[FifoRequest | FifoError]) -> None:
+    def _fail(self, reason: str, found: list[FifoItem]) -> None:
         if not self._dropping:
             found.append(FifoError(reason, self._reply))
         self._reset()
         self._dropping = True
 
-    def _take(self, octets: bytes, found: list[FifoRequest | FifoError]) -> None:
+    def _take(self, octets: bytes, found: list[FifoItem]) -> None:
         if len(octets) > self._max_line:
             self._fail("line too long", found)
             return
@@ -152,6 +178,9 @@ class FifoParser:
             self._reset()
             return
         if self._dropping:
+            return
+        if self._is_message(octets):
+            found.append(FifoMessage(octets))
             return
         try:
             line = octets.decode("utf-8")
