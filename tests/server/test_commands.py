@@ -42,6 +42,7 @@ Params = list[object] | dict[str, object]
         ("ws.dump", ["USED_desc"], DumpCommand(DumpOrder.USED_DESC)),
         ("ws.dump", ["used_asc", 50, "10"], DumpCommand(DumpOrder.USED_ASC, 50, 10)),
         ("ws.dump", ["offset=50"], DumpCommand(offset=50)),
+        ("ws.dump", ["after=7"], DumpCommand(filter=DumpFilter(after=7))),
         ("ws.dump", ["limit=100", "used_asc"], DumpCommand(DumpOrder.USED_ASC, limit=100)),
         (
             "ws.dump",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from wsproto_sip.policy.decision import Identity
@@ -106,14 +106,41 @@ def test_filters() -> None:
     assert registry.page(DumpOrder.ID_HASH, 0, 9, DumpFilter(sub_protocol="msrp"), 0.0)[0] == []
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=20), st.integers(1, 5))
+def test_going_through_all_pages_shows_everybody_who_stays_once(
+    changes: list[tuple[bool, int]], limit: int
+) -> None:
+    registry = Registry()
+    entries = [add(registry) for _ in range(12)]
+    stay = {entry.cid for entry in entries}
+    shown: list[int] = []
+    more, after = True, 0
+    while more:
+        page, more = registry.page(DumpOrder.ID_HASH, 0, limit, DumpFilter(after=after), 0.0)
+        shown += [info.id for info in page]
+        after = shown[-1]
+        # In between some come, and some go.
+        for comes, number in changes[:3]:
+            if comes:
+                add(registry)
+            elif (gone := registry.get(number)) is not None:
+                registry.remove(gone)
+                stay.discard(number)
+        changes = changes[3:]
+    assert shown == sorted(set(shown))
+    assert stay <= set(shown)
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (DumpFilter("sip", "192.0.2.1", "alice", DisplayState.OPEN), True),
+        (DumpFilter("sip", "192.0.2.1", "alice", DisplayState.OPEN, 1), True),
         (DumpFilter(sub_protocol="msrp"), False),
         (DumpFilter(address="192.0.2.2"), False),
         (DumpFilter(identity="bob"), False),
         (DumpFilter(state=DisplayState.CLOSED), False),
+        (DumpFilter(sub_protocol="sip", after=1), True),
+        (DumpFilter(after=2), False),
     ],
 )
 def test_every_filter_in_every_order(wanted: DumpFilter, expected: bool) -> None:

@@ -260,7 +260,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Gives a running server a command and shows the answer. Exit code 1 tells "
         "that it was refused, 2 that there is no server or no such command.",
         epilog="ws.dump [id_hash|used_desc|used_asc] takes name=value too: offset, limit, "
-        "sub_protocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
+        "after, sub_protocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
         "ws.close a code and a reason behind it.",
     )
     where = parser.add_mutually_exclusive_group(required=True)

@@ -134,12 +134,15 @@ class DumpFilter:
         address: The peer's address.
         identity: The name of the identity.
         state: The state.
+        after: An id; those above it. Whoever goes through all pages in the order of ids, from the
+            last id of one to the next, sees everybody who stays once, whoever comes and goes.
     """
 
     sub_protocol: str | None = None
     address: str | None = None
     identity: str | None = None
     state: DisplayState | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +441,7 @@ def _dump(parameters: _Parameters) -> Command:
             address=parameters.text("address"),
             identity=parameters.text("identity"),
             state=None if state is None else DisplayState[state],
+            after=parameters.number("after"),
         ),
     )
 
@@ -479,7 +483,10 @@ class _Form:
     options: tuple[str, ...] = ()
 
 
-_DUMP_OPTIONS = ("order", "offset", "limit", "sub_protocol", "address", "identity", "state")
+_DUMP_OPTIONS = (
+    *("order", "offset", "limit", "after"),
+    *("sub_protocol", "address", "identity", "state"),
+)
 _FORMS = {
     "ws.dump": _Form(_dump, ("order", "offset", "limit"), _DUMP_OPTIONS),
     "ws.close": _Form(_close, ("id", "code", "reason")),

@@ -136,7 +136,8 @@ class Entry:
         """
         identity = self.identity.name if self.identity is not None else None
         return (
-            wanted.address in (None, self.peer[0])
+            (wanted.after is None or self.cid > wanted.after)
+            and wanted.address in (None, self.peer[0])
             and wanted.identity in (None, identity)
             and wanted.sub_protocol in (None, self.session.subprotocol)
             and wanted.state in (None, _DISPLAY[self.session.state])
