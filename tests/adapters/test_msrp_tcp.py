@@ -302,6 +302,30 @@ def test_a_slow_peer_holds_clients_back() -> None:
     run(scenario())
 
 
+def test_a_peer_that_reads_no_answers_is_not_read_from() -> None:
+    """Requests of its own that nobody takes: what they cost is bounded, and nothing is lost."""
+
+    async def scenario() -> None:
+        async with serving(config(2855)) as relay:
+            address = (await relay.service.listen(HOST, 0))[0]
+            reader, writer = await asyncio.open_connection(*address, limit=4096)
+            request = b"MSRP abcd SEND\r\nTo-Path: msrp://r;tcp\r\nFrom-Path: msrp://b;tcp\r\n"
+            request += b"-------abcd$\r\n"
+            answer = b"MSRP abcd 481 Session-does-not-exist\r\n"
+            answer += b"To-Path: msrp://b;tcp\r\nFrom-Path: msrp://r;tcp\r\n-------abcd$\r\n"
+            count = 200_000
+            writer.write(request * count)
+            await until(lambda: relay.relay.connections and not relay.application.wanted(-1))
+            (link,) = relay.service._transports
+            assert link.transport.get_write_buffer_size() < 512 * 1024
+            assert await reader.readexactly(len(answer) * count) == answer * count
+            assert relay.application.wanted(-1)
+            writer.close()
+            await writer.wait_closed()
+
+    run(scenario())
+
+
 def test_time_passes() -> None:
     """What waits for a response that never comes is reported, by the service's own timer."""
 

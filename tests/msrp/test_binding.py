@@ -484,6 +484,30 @@ def test_others_are_served_meanwhile() -> None:
     assert alice.bodies() == [b"hello alice"]
 
 
+def test_nobody_is_held_back_by_a_sender_that_does_not_read_how_it_fares() -> None:
+    world = World()
+    alice, carol = world.member("alice"), world.member("carol")
+    alice.say(*[alice.message(carol.path) for _ in range(50)])
+    refused = carol.requests
+    # Whatever fills it, her transport takes nothing any more.
+    carol.say(*[carol.message(alice.path, LARGE) for _ in range(3)])
+    alice.reads = False
+    carol.say(*[carol.message(alice.path, LARGE) for _ in range(2)])
+    carol.say(*[request.response(413) for request in refused])
+    entry = world.endpoint.registry.get(carol.cid)
+    assert entry is not None
+    assert not entry.session.paused
+    eve = world.member("eve")
+    carol.say(carol.message(eve.path, b"for eve"))
+    assert eve.bodies() == [b"for eve"]
+    alice.reads = True
+    world.run()
+    reports = [request for request in alice.requests if request.method == b"REPORT"]
+    assert [report.header(b"status") for report in reports] == [
+        b"000 413 Stop-sending-message"
+    ] * 50
+
+
 def test_two_that_wait_for_each_other() -> None:
     world = World()
     alice, carol = world.member("alice"), world.member("carol")
@@ -757,6 +781,29 @@ def test_clients_wait_for_a_slow_link() -> None:
     world.application.link_backlog(link, 60_000, world.now)
     world.run()
     assert [request.body for request in world.link_heard(link)] == [b"one"]
+
+
+def test_a_peer_that_does_not_read_is_not_read_from() -> None:
+    """Its own answers would pile up else."""
+    world = World()
+    alice = world.member("alice")
+    link = world.link()
+    wanted = []
+    for _ in range(1000):
+        octets = from_bob(alice, b"hello").to_bytes()
+        world.application.link_received(link, octets, world.now)
+        for output in world.application.take_output():
+            # None of it is taken.
+            world.links[link] += output.data
+        world.application.link_backlog(link, len(world.links[link]), world.now)
+        world.run()
+        wanted.append(world.application.wanted(link))
+        if not wanted[-1]:
+            break
+    assert wanted == [True] * (len(wanted) - 1) + [False]
+    assert 64 * 1024 <= len(world.links[link]) < 66 * 1024
+    world.application.link_backlog(link, 0, world.now)
+    assert world.application.wanted(link)
 
 
 def test_what_was_handed_out_counts_until_the_transport_is_heard_of() -> None:

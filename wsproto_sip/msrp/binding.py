@@ -11,7 +11,9 @@ Nothing queues up for a receiver that reads slowly. What a sender's chunk asks f
 after the other, and where the next step would write to a receiver that has enough already, the
 sender is held back with all that came from it and not read any further, until there is room. A
 receiver for which somebody has waited too long is dropped. So a receiver costs its high-water mark
-and one chunk, whoever sends to it, and a sender one read.
+and one chunk, whoever sends to it, and a sender one read. What a response leads to holds back
+nobody: it is for the sender of the request, who could else stop a receiver by not reading, and who
+has itself sent as many requests as there can be of them.
 """
 
 from __future__ import annotations
@@ -289,9 +291,9 @@ class MsrpApplication:
             self._forget_link(known, now)
 
     def wanted(self, link: int) -> bool:
-        """Whether a link may be read from."""
+        """Whether a link may be read from: it waits for nobody, and takes its own answers."""
         known = self._links.get(link)
-        return known is not None and known.waits_for is None
+        return known is not None and known.waits_for is None and self._writable(link)
 
     def take_output(self) -> list[LinkOutput]:
         """Takes what is to be done with the links; call it after every other call."""
@@ -350,7 +352,10 @@ class MsrpApplication:
         """Does what the relay asks for, or tells for whom the source has to wait with it.
 
         What goes back to the source itself does not wait: its transport stops reading from it.
+        Nor does what tells somebody else the outcome of his own request.
         """
+        if isinstance(action, SendChunk | ForwardToPeer) and action.outcome:
+            source = None
         if isinstance(action, SendChunk):
             number = action.connection_id
             if source is not None and source.id != number and not self._writable(number):

@@ -286,11 +286,11 @@ class MsrpRelay:
         return out
 
     @staticmethod
-    def _send(hop: Hop, data: bytes, out: list[RelayAction]) -> None:
+    def _send(hop: Hop, data: bytes, out: list[RelayAction], *, outcome: bool = False) -> None:
         if isinstance(hop, Peer):
-            out.append(ForwardToPeer(hop.name, data))
+            out.append(ForwardToPeer(hop.name, data, outcome))
         elif isinstance(hop, Connection) and hop.alive:
-            out.append(SendChunk(hop.id, data))
+            out.append(SendChunk(hop.id, data, outcome))
 
     def _answer(
         self,
@@ -536,7 +536,7 @@ class MsrpRelay:
         """Send something to where a request came from."""
         origin = transaction.origin
         # A peer may have another connection by now, a client may not.
-        self._send(origin if origin.alive else origin.hop, data, out)
+        self._send(origin if origin.alive else origin.hop, data, out, outcome=True)
 
     def _report(
         self,

@@ -18,10 +18,13 @@ class SendChunk:
     Args:
         connection_id: The connection.
         data: The chunk; text or binary is the same to MSRP (RFC 7977 §4.2).
+        outcome: Whether it tells what has become of an earlier request. Who has caused it has
+            no choice in that, and should not have to wait until it can be sent.
     """
 
     connection_id: int
     data: bytes
+    outcome: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,12 @@ class ForwardToPeer:
     Args:
         peer: The name of the peer in the configuration.
         data: The chunk.
+        outcome: As for :class:`SendChunk`.
     """
 
     peer: str
     data: bytes
+    outcome: bool = False
 
 
 @dataclass(frozen=True, slots=True)
