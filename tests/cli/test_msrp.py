@@ -81,6 +81,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ({"allow_insecure_msrp": True, "subprotocol": ("sip",)}, "msrp is not among"),
         ({"allow_insecure_msrp": True, "host": "0.0.0.0"}, "--msrp-name: under which"),
         ({"allow_insecure_msrp": True, "msrp_peer": ("bob",)}, "'bob' is no NAME=HOST:PORT"),
+        (
+            {"allow_insecure_msrp": True, "msrp_min_expires": 61, "msrp_max_expires": 60},
+            "--msrp-min-expires: 61 is above 60",
+        ),
     ],
 )
 def test_what_does_not_fit(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
@@ -137,6 +141,31 @@ def test_a_name_that_is_none() -> None:
         )
         with pytest.raises(SettingsError, match="'a b' is no host"):
             msrp_application(replace(INSECURE, msrp_name="a b"), server, {}, [(HOST, 1)])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "default"),
+    [(60, 3600, 900), (1, 30, 30), (1800, 3600, 1800), (900, 900, 900)],
+)
+def test_how_long_sessions_may_last(shortest: int, longest: int, default: int) -> None:
+    settings = replace(INSECURE, msrp_min_expires=shortest, msrp_max_expires=longest)
+
+    async def scenario() -> None:
+        endpoint = Endpoint(endpoint_config(settings), now=asyncio.get_running_loop().time())
+        server = EndpointServer(endpoint, lambda *event: service.handle(*event))  # noqa: PLW0108  # not there yet
+        ((_, port),) = addresses = await server.listen(HOST, 0)
+        service = msrp_application(settings, server, USERS, addresses)
+        relay = MsrpUri.parse(relay_uri(settings, addresses).encode())
+        url = f"ws://{HOST}:{port}/"
+        granted = []
+        for asked in (None, 0, 100_000):
+            async with client(url, "alice", relay=relay, expires=asked) as alice:
+                granted.append((await alice.until(Authenticated)).expires)
+        assert granted == [default, shortest, longest]
+        await service.close()
+        await server.close()
 
     run(scenario())
 

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from websockets.asyncio.client import connect as dial
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from wsproto_sip.cli import main
 from wsproto_sip.cli.logs import set_up
@@ -117,6 +118,13 @@ def test_cors_modes(mode: int, expected: str | None) -> None:
             assert client.response is not None
             name = "Access-Control-Allow-Origin"
             assert client.response.headers.get(name) == expected
+            msrp = [Subprotocol("msrp")]
+            # RFC 7977 §7: on MSRP it is told in any case, where there is an Origin.
+            for page in (origin, None):
+                async with dial(service.url, origin=page, subprotocols=msrp) as other:
+                    assert other.response is not None
+                    told = other.response.headers.get(name)
+                    assert told == ("*" if mode == 1 else page)
 
     run(scenario())
 

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ import pytest
 
 pytest.importorskip("websockets")
 
-from tests.adapters._msrp import CONFIG, RELAY, client, serving
+from tests.adapters._msrp import client
 from wsproto_sip.msrp import (
     Authenticated,
     AuthenticationFailed,
@@ -287,16 +286,13 @@ def test_a_wrong_password(users: Path) -> None:
     run(scenario())
 
 
-def test_an_expired_session() -> None:
-    """On a server in this process, which grants a second."""
-
+def test_an_expired_session(users: Path) -> None:
     async def scenario() -> None:
-        config = replace(CONFIG, min_expires=1)
-        async with (
-            serving(config) as server,
-            node(server.url, str(RELAY)) as alice,
-            node(server.url, str(RELAY)) as carol,
-        ):
+        options = ("--allow-insecure-msrp", "--msrp-min-expires", "1")
+        async with AsyncExitStack() as stack:
+            url, uri = await stack.enter_async_context(relay(users, *options))
+            alice = await stack.enter_async_context(node(url, uri))
+            carol = await stack.enter_async_context(node(url, uri))
             alice.do("authenticate", user="alice", password=USERS["alice"], expires=0)
             assert await alice.until("refused") == {
                 "event": "refused",
@@ -316,7 +312,15 @@ def test_an_expired_session() -> None:
                 answers.append(told["status"])
             assert answers[:-1] == [200] * (len(answers) - 1)
             assert len(answers) > 1
-            assert server.relay.sessions == 1
+            # Hers goes on, and he can have another one.
+            before = carol.path
+            await carol.authenticate("carol")
+            assert carol.path[0] != before[0]
+            alice.do("connect", path=carol.path)
+            carol.do("connect", path=alice.path)
+            alice.do("send", name="again", text="there you are")
+            while (await carol.until("received"))["text"] != "there you are":
+                pass
 
     run(scenario())
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -30,6 +32,20 @@ def test_mode_2_echoes_the_origin() -> None:
     refused = Reject(400, "malformed or repeated Origin")
     assert decide(policy, b"https://a", b"https://a") == refused
     assert decide(policy, b"") == refused
+
+
+@pytest.mark.parametrize("subprotocol", ["msrp", "sip", None])
+def test_a_sub_protocol_can_want_it_always(subprotocol: str | None) -> None:
+    policy = CorsPolicy(always=("msrp",))
+    request = Request("example.com", "/", extra_headers=[(b"origin", b"https://a")])
+    context = RequestContext(request, subprotocol=subprotocol)
+    echoed = Continue(headers=((NAME, b"https://a"),))
+    assert policy(context) == (echoed if subprotocol == "msrp" else Continue())
+    assert policy(replace(context, request=Request("example.com", "/"))) == Continue()
+    star = CorsPolicy(1, always=("msrp",))
+    assert star(context) == Continue(headers=((NAME, b"*"),))
+    with pytest.raises(TypeError, match="not one string"):
+        CorsPolicy(always="msrp")
 
 
 @given(st.binary(min_size=1))

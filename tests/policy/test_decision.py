@@ -56,7 +56,7 @@ def test_contributions_are_merged_in_order() -> None:
         ]
     )
     assert chain.decide(CONTEXT) == Accept(
-        replace(CONTEXT, identity=ALICE),
+        replace(CONTEXT, identity=ALICE, subprotocol="sip"),
         "sip",
         ((b"a", b"1"), (b"b", b"2"), (b"a", b"3")),
         ALICE,
@@ -70,7 +70,8 @@ def test_a_later_identity_and_subprotocol_replace_earlier_ones() -> None:
             lambda _: Continue(identity=BOB, subprotocol="msrp"),
         ]
     )
-    assert chain.decide(CONTEXT) == Accept(replace(CONTEXT, identity=BOB), "msrp", (), BOB)
+    context = replace(CONTEXT, identity=BOB, subprotocol="msrp")
+    assert chain.decide(CONTEXT) == Accept(context, "msrp", (), BOB)
 
 
 def test_a_corrected_context_is_what_the_next_policy_sees() -> None:

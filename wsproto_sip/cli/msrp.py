@@ -58,6 +58,9 @@ def msrp_users(settings: Settings) -> dict[str, str | Ha1] | None:
         )
     if settings.msrp_name is None and settings.host in WILDCARDS:
         raise SettingsError("--msrp-name: under which name do clients reach this server?")
+    shortest, longest = settings.msrp_min_expires, settings.msrp_max_expires
+    if shortest > longest:
+        raise SettingsError(f"--msrp-min-expires: {shortest} is above {longest}, the longest time")
     msrp_peers(settings)
     realm = settings.auth_realm
     users: dict[str, str | Ha1] = {}
@@ -124,6 +127,7 @@ def msrp_application(
     own = [(in_uri(host), port) for host, port in addresses]
     name = own[0][0] if settings.msrp_name is None else in_uri(settings.msrp_name)
     peers = msrp_peers(settings)
+    shortest, longest = settings.msrp_min_expires, settings.msrp_max_expires
     try:
         config = MsrpRelayConfig(
             name,
@@ -132,6 +136,9 @@ def msrp_application(
             # Behind a proxy the port is another one, or not given at all.
             aliases=frozenset([*own, (name, 443), (name, None)]),
             peers=peers,
+            min_expires=shortest,
+            default_expires=min(max(900, shortest), longest),
+            max_expires=longest,
         )
     except MsrpUriError:
         raise SettingsError(f"--msrp-name: {settings.msrp_name!r} is no host") from None

@@ -187,7 +187,7 @@ class Settings:
     cors_mode: int = _option(
         0,
         _whole(0, 2),
-        "Access-Control-Allow-Origin: 0 none, 1 *, 2 the request's Origin",
+        "Access-Control-Allow-Origin: 0 none but for msrp, 1 *, 2 the request's Origin",
     )
     trusted_proxy: tuple[str, ...] = _option(
         (), _text("network", "NETWORK", many=True), "proxies whose word on the client is taken"
@@ -252,6 +252,12 @@ class Settings:
     )
     msrp_name: str | None = _option(
         None, _text("host", "HOST"), "what it is called in URIs; --host if not given", restart=True
+    )
+    msrp_min_expires: int = _option(
+        60, _whole(1, 86400, "SECONDS"), "that a session may be asked for at least", restart=True
+    )
+    msrp_max_expires: int = _option(
+        3600, _whole(1, 86400, "SECONDS"), "and at most; 900 without asking", restart=True
     )
     msrp_peer: tuple[str, ...] = _option(
         (),

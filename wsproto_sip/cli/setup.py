@@ -24,7 +24,7 @@ from ..policy.origin import ANY_ORIGIN, AnyOrigin, OriginPolicy
 from ..policy.subprotocol import SubprotocolPolicy
 from ..policy.target import TargetPolicy
 from ..server.endpoint_config import EndpointConfig, subprotocol_profiles
-from ..subprotocols import SIP
+from ..subprotocols import MSRP, SIP
 from ._text import reason_of
 from .accounts import basic_verifier, digest_lookup, parse_accounts
 from .settings import SettingsError
@@ -155,7 +155,7 @@ def policies(settings: Settings) -> list[Policy]:
             server_preference=settings.prefer == "server",
         )
     )
-    found.append(CorsPolicy(settings.cors_mode))
+    found.append(CorsPolicy(settings.cors_mode, always=(MSRP,)))
     return found
 
 

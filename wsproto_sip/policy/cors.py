@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from enum import IntEnum
 
 from .decision import Continue, Decision, RequestContext, header_values, refuse
@@ -30,17 +31,25 @@ class CorsPolicy:
     Args:
         mode: ``NONE`` adds nothing, ``ANY`` adds ``*``, ``ECHO`` the request's Origin, and nothing
             if there is none.
+        always: Sub-protocols for which ``NONE`` counts as ``ECHO``: ``msrp`` wants that
+            (RFC 7977 §7). Their choice has to stand before this policy in the chain.
 
     Raises:
         ValueError: The mode is none of these.
+        TypeError: ``always`` is one string.
     """
 
-    def __init__(self, mode: CorsMode | int = CorsMode.NONE) -> None:
+    def __init__(
+        self, mode: CorsMode | int = CorsMode.NONE, *, always: Collection[str] = ()
+    ) -> None:
+        if isinstance(always, str):
+            raise TypeError("always must be a collection of strings, not one string")
         self.mode = CorsMode(mode)
+        self._always = frozenset(always)
 
     def __call__(self, context: RequestContext, /) -> Decision:
         """Make the header field."""
-        if self.mode is CorsMode.NONE:
+        if self.mode is CorsMode.NONE and context.subprotocol not in self._always:
             return Continue()
         if self.mode is CorsMode.ANY:
             return Continue(headers=((b"access-control-allow-origin", b"*"),))

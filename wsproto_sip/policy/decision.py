@@ -74,6 +74,7 @@ class RequestContext:
         method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and 3.
         enabled: Whether new connections are wanted at all (``ws.disable``, draining).
         identity: Who the client is, where an earlier policy found out.
+        subprotocol: The sub-protocol to answer with, where an earlier policy has chosen one.
         connections: How many connections there are.
         connections_by_address: How many of them each client address has.
     """
@@ -87,6 +88,7 @@ class RequestContext:
     method: str = "GET"
     enabled: bool = True
     identity: Identity | None = None
+    subprotocol: str | None = None
     connections: int = 0
     connections_by_address: Mapping[str, int] = field(default_factory=dict)
 
@@ -310,6 +312,8 @@ class PolicyChain:
         context = decision.context or so_far.context
         if decision.identity is not None:
             context = replace(context, identity=decision.identity)
+        if decision.subprotocol:
+            context = replace(context, subprotocol=decision.subprotocol)
         return Accept(
             context=context,
             subprotocol=decision.subprotocol or so_far.subprotocol,
