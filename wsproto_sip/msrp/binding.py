@@ -377,12 +377,16 @@ class MsrpApplication:
 
     def _send(self, cid: int, data: bytes, now: float) -> None:
         """Sends a chunk as a message, text where it can be (RFC 7977 §4.2)."""
-        message: TextMessage | BytesMessage = BytesMessage(data)
-        with suppress(UnicodeDecodeError):
+        message: TextMessage | BytesMessage
+        try:
             message = TextMessage(data.decode())
-        # It may be closing, or have gone.
-        with suppress(LocalProtocolError, UnknownConnectionError):
+        except UnicodeDecodeError:
+            message = BytesMessage(data)
+        try:
             self._endpoint.send(cid, message, now)
+        except (LocalProtocolError, UnknownConnectionError):
+            # It is closing, or has gone.
+            return
 
     def _forward(self, name: str, data: bytes, now: float) -> None:
         peer = self._peers[name]

@@ -219,12 +219,17 @@ class MsrpRelay:
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` has something to do at the earliest; ``None`` for never."""
-        candidates = (
-            self._sessions.next_deadline(),
-            next(iter(self._transactions)).deadline if self._transactions else None,
-            next(iter(self._waiting.values())) if self._waiting else None,
-        )
-        return min((when for when in candidates if when is not None), default=None)
+        earliest = self._sessions.next_deadline()
+        # Asked for after each chunk.
+        for first in self._transactions:
+            if earliest is None or first.deadline < earliest:
+                earliest = first.deadline
+            break
+        for deadline in self._waiting.values():
+            if earliest is None or deadline < earliest:
+                earliest = deadline
+            break
+        return earliest
 
     def handle_timeout(self, now: float) -> list[RelayAction]:
         """Do what is due; an early or repeated call does nothing.

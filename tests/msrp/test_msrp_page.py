@@ -1,0 +1,88 @@
+"""docs/msrp.md shows what happens, and names what there is."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from tests.adapters._msrp import HOST, client
+from wsproto_sip.cli.settings import Settings, option_name
+from wsproto_sip.msrp import Authenticated, MsrpLimits, MsrpRelayConfig, MsrpUri
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "msrp.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_client_does_what_it_shows() -> None:
+    # The blocks build on each other.
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks("pycon")), {}, "page", PAGE.name, 0)
+    assert len(test.examples) > 10
+    report: list[str] = []
+    results = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    assert results.failed == 0, "".join(report)
+
+
+def test_the_relay_in_a_program() -> None:
+    [code] = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(code, PAGE.name, "exec"), names)
+    authority = trustme.CA()
+    serving, calling = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert(HOST).configure_cert(serving)
+    authority.configure_trust(calling)
+
+    async def scenario() -> None:
+        places: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        kind = names["EndpointServer"]
+
+        class Server(kind):  # type: ignore[misc, valid-type]
+            async def listen(self, *arguments: Any, **options: Any) -> Any:
+                found = await super().listen(*arguments, **options)
+                places.set_result(found[0][1])
+                return found
+
+        names["EndpointServer"] = Server
+        config = MsrpRelayConfig("chat.example.com", 443)
+        relay = asyncio.ensure_future(
+            names["relay"](config, {"alice": "her password"}, HOST, 0, serving)
+        )
+        url = f"wss://{HOST}:{await places}/"
+        uri = MsrpUri.parse(b"msrps://chat.example.com:443;ws")
+        async with client(url, "alice", "her password", relay=uri, tls=calling) as alice:
+            await alice.until(Authenticated)
+        relay.cancel()
+        await asyncio.gather(relay, return_exceptions=True)
+        assert relay.cancelled()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_the_options_exist() -> None:
+    named = set(re.findall(r"--([a-z][a-z\-]+)", TEXT))
+    assert len(named) > 10
+    assert named <= {option_name(name) for name in Settings.__dataclass_fields__}
+
+
+def test_the_numbers_are_those_of_the_defaults() -> None:
+    limits, config = MsrpLimits(), MsrpRelayConfig("a", 1)
+    assert config.authentication_timeout == config.transaction_timeout == 30.0
+    for words in (
+        f"{limits.max_chunk_size // 1024} KiB a chunk",
+        f"{limits.max_sessions_per_connection} sessions a\nconnection",
+        f"{limits.max_transactions_per_connection} unanswered chunks a connection",
+        f"{limits.max_authentication_failures} wrong passwords",
+        f"{limits.max_malformed} malformed chunks",
+        f"{limits.max_transactions:,} chunks are unanswered in all",
+        f"below {limits.max_message_size >> 20} MiB",
+    ):
+        assert words in TEXT, words
