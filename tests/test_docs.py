@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import doctest
 import importlib.util
 import re
 from dataclasses import fields
@@ -180,6 +181,22 @@ def test_the_page_names_what_there_is() -> None:
     for name in re.findall(r"\{(?:class|mod)\}`~?(wsproto_sip[\w.]+)`", SESSION):
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute)
+
+
+# -- the page for authors of frameworks ------------------------------------------------------------
+
+
+def test_the_page_on_integrating_does_what_it_shows() -> None:
+    text = (DOCS / "integrating.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    # One program from the first to the last.
+    test = doctest.DocTestParser().get_doctest(
+        "\n".join(examples), {}, "integrating", "integrating.md", 0
+    )
+    assert len(test.examples) > 80
+    report: list[str] = []
+    results = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    assert results.failed == 0, "".join(report)
 
 
 # -- tables and the drawing -----------------------------------------------------------------------

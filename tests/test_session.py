@@ -39,6 +39,7 @@ from wsproto_sip.lifecycle import Cause, CheckTransport, ConnectionClosed, Trans
 from wsproto_sip.limits import Limits
 from wsproto_sip.session import Session
 from wsproto_sip.states import ConnectionState, ConnectionType
+from wsproto_sip.utilities import LocalProtocolError
 
 NORMAL = frame(CLOSE, b"\x03\xe8bye")
 
@@ -910,6 +911,51 @@ class TestTheHandshake:
         assert session.receive(bytes(16 * 1024 + 1), 0.0) == []
         assert session.data_to_send().startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert closed(session.receive(None, 0.0)).cause is Cause.PROTOCOL_ERROR
+
+    def test_a_request_that_another_server_has_parsed(self) -> None:
+        headers = [
+            (b"Host", b"example.com"),
+            (b"Upgrade", b"websocket"),
+            (b"Connection", b"Upgrade"),
+            (b"Sec-WebSocket-Version", b"13"),
+            (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+            (b"Sec-WebSocket-Protocol", b"sip"),
+        ]
+        sip = SessionConfig(text_as_bytes=True)
+        config = SessionConfig(profiles={"sip": sip})
+        session = Session(ConnectionType.SERVER, now=0.0, config=config)
+        [request] = session.initiate_upgrade_connection(headers, "/chat?room=1", 1.0)
+        assert isinstance(request, Request)
+        assert (request.host, request.target) == ("example.com", "/chat?room=1")
+        assert request.subprotocols == ["sip"]
+        # What came behind it waits for the answer, as does the deadline.
+        assert session.receive(frame(TEXT, b"early"), 1.0) == []
+        assert session.next_deadline() == 10.0
+        for again in (session, pair()[0], pair()[1]):
+            with pytest.raises(LocalProtocolError):
+                again.initiate_upgrade_connection(headers, "/", 1.0)
+        session.send(AcceptConnection(subprotocol="sip"), 1.0)
+        assert session.data_to_send().startswith(b"HTTP/1.1 101 ")
+        assert session.config is sip
+        assert session.receive(frame(TEXT, b"late"), 1.0) == [
+            TextMessage(b"early"),  # type: ignore[arg-type]
+            TextMessage(b"late"),  # type: ignore[arg-type]
+        ]
+
+    def test_a_parsed_request_that_is_none(self) -> None:
+        session = Session(ConnectionType.SERVER, now=0.0)
+        assert session.initiate_upgrade_connection([(b"Host", b"example.com")], b"/", 1.0) == []
+        assert session.data_to_send().startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+        assert session.transport_action is TransportAction.CLOSE
+        assert session.next_deadline() == 6.0
+        end = closed(session.receive(None, 1.0))
+        assert (end.code, end.cause) == (1006, Cause.PROTOCOL_ERROR)
+        with pytest.raises(LocalProtocolError, match="in state CLOSED"):
+            session.initiate_upgrade_connection([], b"/", 1.0)
+        client = Session(ConnectionType.CLIENT, now=0.0)
+        with pytest.raises(LocalProtocolError, match="client"):
+            client.initiate_upgrade_connection([], b"/", 1.0)
+        assert client.state is ConnectionState.CONNECTING
 
 
 class TestTheEndOfInput:

@@ -30,14 +30,14 @@ from .keepalive import LATENESS, Keepalive, KeepaliveAction
 from .lifecycle import Cause, CheckTransport, Step, TransportAction
 from .states import ConnectionState, ConnectionType
 from .timers import Timer
-from .utilities import RemoteProtocolError
+from .utilities import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .extensions import Extension
     from .keepalive import KeepaliveConfig
-    from .typing import BytesLike
+    from .typing import BytesLike, Headers
 
 __all__ = ["Session"]
 
@@ -106,6 +106,35 @@ class Session(SessionCore):
 
     # -- input -------------------------------------------------------------------------------------
 
+    def initiate_upgrade_connection(
+        self, headers: Headers, path: bytes | str, now: float
+    ) -> list[Event]:
+        """Takes an upgrade request that an HTTP server of the caller's has parsed (servers only).
+
+        Octets which that server has read behind the request are for :meth:`receive`.
+
+        Args:
+            headers: The request's header fields, in order.
+            path: The request target, path and query.
+            now: The time.
+
+        Returns:
+            The ``Request``, or nothing where it is no proper opening handshake (RFC 6455 §4.2.1):
+            then the response that says so waits to be sent.
+
+        Raises:
+            LocalProtocolError: This is a client, or there is a request already.
+        """
+        self._tick(now)
+        handshake = self._handshake
+        if handshake is None:
+            raise LocalProtocolError(f"no request is taken in state {self._state.name}")
+        try:
+            handshake.initiate_upgrade_connection(headers, path)
+        except RemoteProtocolError as exc:
+            self._refuse_handshake(handshake, Cause.PROTOCOL_ERROR, exc)
+        return [*handshake.events()]
+
     def receive(self, data: BytesLike | None, now: float) -> list[Event]:
         """Takes what the peer sent.
 
@@ -170,13 +199,20 @@ class Session(SessionCore):
             handshake.receive_data(data or None)
         except RemoteProtocolError as exc:
             events += handshake.events()
-            self._set_cause(Cause.PROTOCOL_ERROR if data else Cause.END_OF_INPUT, str(exc))
-            if data and exc.event_hint is not None:
-                self._queue(handshake.send(exc.event_hint))
-            self._over(TransportAction.CLOSE)
+            cause = Cause.PROTOCOL_ERROR if data else Cause.END_OF_INPUT
+            self._refuse_handshake(handshake, cause, exc)
             return
         events += handshake.events()
         self._follow(handshake)
+
+    def _refuse_handshake(
+        self, handshake: H11Handshake, cause: Cause, exc: RemoteProtocolError
+    ) -> None:
+        """Ends a handshake that is none, with a response where somebody waits for it."""
+        self._set_cause(cause, str(exc))
+        if cause is not Cause.END_OF_INPUT and exc.event_hint is not None:
+            self._queue(handshake.send(exc.event_hint))
+        self._over(TransportAction.CLOSE)
 
     def _take(self, events: list[Event]) -> list[Event]:
         """Looks at what came out of the parser, and does what has to follow from it."""
