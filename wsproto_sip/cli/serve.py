@@ -32,7 +32,7 @@ from .logs import log_event, set_up
 from .msrp import msrp_application, msrp_users, relay_uri
 from .settings import Settings, SettingsError, add_options, load, restart_needed
 from .setup import endpoint_config, load_certificate, proxies, server_tls
-from .sip import sip_files, sip_lines, sip_reload, sip_service
+from .sip import sip_files, sip_line, sip_reload, sip_service
 
 if TYPE_CHECKING:
     import ssl
@@ -181,8 +181,8 @@ class Service:
             return
         # There before anything is waited for: from now on clients come.
         self._sip = sip = sip_service(settings, self._server, files, addresses)
-        await sip.open()
-        self.offers += sip_lines(settings, sip)
+        await _listening(f"{settings.upstream_local or 'an address'} for the upstream", sip.open())
+        self.offers.append(sip_line(settings, sip))
 
     async def _open_relay(self, addresses: list[tuple[str, int]]) -> None:
         settings, users = self._settings, self._msrp_users

@@ -243,6 +243,25 @@ class Settings:
         restart=True,
     )
 
+    upstream: str | None = _option(
+        None,
+        _text("upstream", "udp|tcp:HOST:PORT"),
+        "a SIP proxy and registrar to be the edge of, instead of being one",
+        restart=True,
+    )
+    upstream_local: str | None = _option(
+        None,
+        _text("address", "HOST[:PORT]"),
+        "where it reaches this side; the address that leads to it, and a free port",
+        restart=True,
+    )
+    upstream_datagram_limit: int = _option(
+        1300,
+        _whole(0, 65535, "OCTETS"),
+        "above which a request goes to it over TCP although it is udp; 65535 for never",
+        restart=True,
+    )
+
     msrp_users: str | None = _option(
         None,
         _path(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from ..sip.application import EdgeApplication
 from ..sip.authentication import DigestAuthenticator
 from ..sip.domains import Domains
 from ..sip.edge import SipEdge
-from ..sip.edge_config import EdgeConfig, EdgeMode
+from ..sip.edge_config import EdgeConfig, EdgeMode, Upstream
 from ..sip.errors import SipValueError
 from ..sip.uri import SipUri
 from ..sip.users import Users, UsersError
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 
     from ..adapters.endpoint_server import EndpointServer
 
-__all__ = ["SipFiles", "sip_files", "sip_lines", "sip_reload", "sip_service"]
+__all__ = ["SipFiles", "sip_files", "sip_line", "sip_reload", "sip_service"]
 
+_UPSTREAM = re.compile(r"(udp|tcp):(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})")
+_LOCAL = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::([1-9][0-9]{0,4}))?")
+#: What stands for datagrams of any size.
+_MAX_DATAGRAM = 65535
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 _DEFAULTS = Settings()
 #: Without effect where sip is not offered, so not to be given then.
-_OPTIONS = ("sip_domain", "sip_users", "sip_name", "sip_flow_keys")
+_OPTIONS = ("sip_domain", "sip_users", "sip_name", "sip_flow_keys", "upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +70,26 @@ def sip_files(settings: Settings) -> SipFiles | None:
             if getattr(settings, name) != getattr(_DEFAULTS, name):
                 raise SettingsError(f"--{option_name(name)}: sip is not among --subprotocol")
         return None
+    if settings.upstream is not None:
+        _upstream_of(settings.upstream)
+        if settings.sip_users is not None and not settings.sip_challenge:
+            raise SettingsError(
+                "--sip-users: the upstream registers; --sip-challenge has this side ask as well"
+            )
+    elif settings.upstream_local is not None:
+        raise SettingsError("--upstream-local: there is no --upstream")
+    if settings.upstream_local is not None:
+        _local_of(settings.upstream_local)
     anyone = is_local(settings) if settings.sip_anyone is None else settings.sip_anyone
-    if settings.sip_users is None and settings.auth_file is None and not anyone:
+    registers = settings.upstream is None and settings.sip_users is None
+    if registers and settings.auth_file is None and not anyone:
         raise SettingsError(
             f"--sip-users: state who may register at {settings.host}: a file of users, or "
             "anybody by --sip-anyone"
         )
     if settings.sip_challenge and settings.sip_users is None:
         raise SettingsError("--sip-challenge: there are no --sip-users")
-    _config(settings, [("127.0.0.1", 1)])
+    _config(settings, [("127.0.0.1", 1)], None)
     return SipFiles(_users(settings), _flow_keys(settings))
 
 
@@ -110,7 +127,94 @@ def _flow_keys(settings: Settings) -> tuple[bytes, ...]:
     return tuple(keys)
 
 
-def _config(settings: Settings, addresses: Sequence[tuple[str, int]]) -> EdgeConfig:
+def _upstream_of(word: str) -> tuple[str, str, int]:
+    """Transport, host and port of an upstream."""
+    match = _UPSTREAM.fullmatch(word)
+    try:
+        if match is None:
+            raise SipValueError("another form")
+        transport, host, port = match.groups()
+        SipUri.make(host, port=int(port))
+    except SipValueError:
+        raise SettingsError(f"--upstream: {word!r} is no udp:HOST:PORT or tcp:HOST:PORT") from None
+    return transport, host, int(port)
+
+
+def _local_of(word: str) -> tuple[str, int | None]:
+    """Host and port of this side."""
+    match = _LOCAL.fullmatch(word)
+    try:
+        if match is None or match[1].strip("[]") in WILDCARDS:
+            raise SipValueError("another form")
+        port = None if match[2] is None else int(match[2])
+        SipUri.make(match[1], port=port)
+    except SipValueError:
+        raise SettingsError(f"--upstream-local: {word!r} is no HOST or HOST:PORT") from None
+    return match[1], port
+
+
+def _upstream(settings: Settings) -> Upstream | None:
+    """The upstream, and where this side is for it.
+
+    Raises:
+        SettingsError: Its name is not known, or no address leads to it.
+    """
+    if settings.upstream is None:
+        return None
+    transport, host, port = _upstream_of(settings.upstream)
+    local, local_port = None, None
+    if settings.upstream_local is not None:
+        local, local_port = _local_of(settings.upstream_local)
+    try:
+        if local is None:
+            local = _address_towards(host.strip("[]"), port)
+        if local_port is None:
+            local_port = _free_port(local.strip("[]"))
+    except OSError as exc:
+        raise SettingsError(f"--upstream: {settings.upstream}: {reason_of(exc)}") from None
+    limit = settings.upstream_datagram_limit
+    return Upstream(
+        "upstream",
+        host,
+        port,
+        in_uri(local),
+        local_port,
+        transport,
+        datagram_limit=None if limit == _MAX_DATAGRAM else limit,
+    )
+
+
+def _address_towards(host: str, port: int) -> str:
+    """The address of this machine that packets to a host leave from."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as sock:
+        # Sends nothing: it only looks the route up.
+        sock.connect(address)
+        return str(sock.getsockname()[0])
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody has, for UDP and TCP."""
+    family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    while True:
+        with (
+            socket.socket(family, socket.SOCK_STREAM) as stream,
+            socket.socket(family, socket.SOCK_DGRAM) as datagrams,
+        ):
+            stream.bind(address)
+            port: int = stream.getsockname()[1]
+            try:
+                datagrams.bind((address[0], port, *address[2:]))
+            except OSError as exc:
+                if exc.errno == errno.EADDRINUSE:
+                    continue
+                raise
+            return port
+
+
+def _config(
+    settings: Settings, addresses: Sequence[tuple[str, int]], upstream: Upstream | None
+) -> EdgeConfig:
     host, port = addresses[0]
     name = settings.sip_name
     if name is None and settings.host in WILDCARDS:
@@ -128,9 +232,13 @@ def _config(settings: Settings, addresses: Sequence[tuple[str, int]]) -> EdgeCon
     names = tuple(map(in_uri, settings.sip_domain))
     return EdgeConfig(
         name,
-        Domains(names or (name,), any_host=not names and is_local(settings)),
+        Domains(
+            names or (name,),
+            any_host=not names and settings.upstream is None and is_local(settings),
+        ),
         port,
         EdgeMode(settings.sip_mode),
+        upstream,
         challenge_requests=settings.sip_challenge,
         check_identity=settings.sip_identity,
     )
@@ -152,13 +260,15 @@ def sip_service(
 
     Returns:
         The service, not opened yet.
+
+    Raises:
+        SettingsError: Nothing leads to the upstream.
     """
     authenticator = None
     if files.users is not None:
         authenticator = DigestAuthenticator(settings.auth_realm, files.users)
-    edge = SipEdge(
-        _config(settings, addresses), authenticator=authenticator, flow_keys=files.flow_keys
-    )
+    config = _config(settings, addresses, _upstream(settings))
+    edge = SipEdge(config, authenticator=authenticator, flow_keys=files.flow_keys)
     return SipService(server, EdgeApplication(server.endpoint, edge))
 
 
@@ -176,16 +286,24 @@ def sip_reload(service: SipService, files: SipFiles) -> None:
         edge.use_flow_keys(files.flow_keys)
 
 
-def sip_lines(settings: Settings, service: SipService) -> list[str]:
-    """What there is to say of a server, in lines.
+def sip_line(settings: Settings, service: SipService) -> str:
+    """What there is to say of a server, in a line.
 
     Args:
         settings: The settings.
         service: The server.
     """
-    domains = service.application.edge.config.own_domains
+    config = service.application.edge.config
+    if (upstream := config.upstream) is not None:
+        near = f"{upstream.local_host}:{upstream.local_port}"
+        far = f"{upstream.transport}:{upstream.host}:{upstream.port}"
+        return f"SIP edge of {far}, which reaches it at {near}"
+    domains = config.own_domains
     where = "any domain" if domains.any_host else ", ".join(domains.names)
-    who = "anybody may register" if settings.sip_users is None else "users register by password"
-    if settings.sip_users is None and settings.auth_file is not None:
+    if settings.sip_users is not None:
+        who = "users register by password"
+    elif settings.auth_file is not None:
         who = "users register under the name they connect with"
-    return [f"SIP for {where}; {who}"]
+    else:
+        who = "anybody may register"
+    return f"SIP for {where}; {who}"
