@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,12 @@ from wsproto_sip.sip import SipRequest, SipResponse, parse_message
 from wsproto_sip.sip.application import EdgeApplication
 from wsproto_sip.sip.domains import Domains
 from wsproto_sip.sip.edge import SipEdge
-from wsproto_sip.sip.edge_config import EdgeConfig
+from wsproto_sip.sip.edge_config import EdgeConfig, Upstream
+from wsproto_sip.sip.stream import SipStreamParser
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from wsproto_sip.events import Event
 
@@ -109,6 +112,70 @@ async def serving(
         # A turn of the loop each, for what others of the test still have to end.
         await asyncio.sleep(0)
     assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+
+
+class Core:
+    """A registrar and proxy with one user, who calls whom he is called by."""
+
+    def __init__(self, transport: str) -> None:
+        self.port = free_port()
+        self.upstream = Upstream("core", HOST, self.port, HOST, free_port(), transport)
+        self.config = replace(CONFIG, upstream=self.upstream)
+        self.requests: list[SipRequest] = []
+        self.responses: list[SipResponse] = []
+        self.path = ""
+
+    def answer(self, data: bytes, send: Callable[[bytes], None]) -> None:
+        message = parse_message(data)
+        if isinstance(message, SipResponse):
+            self.responses.append(message)
+            return
+        self.requests.append(message)
+        if message.method == "REGISTER":
+            self.path = str(message.paths[0])
+            send(message.make_response(200, headers=[("Contact", "<sip:x>")]).to_bytes())
+        elif message.method != "ACK":
+            send(message.make_response(200).to_bytes())
+
+    def request(self, phone: SocketPhone, transport: str, *, body: bytes = b"") -> bytes:
+        fields = [
+            ("Via", f"SIP/2.0/{transport} {HOST}:{self.port};rport;branch=z9hG4bKcore"),
+            ("Route", self.path),
+            ("From", "<sip:core@sip.test>;tag=1"),
+            ("To", f"<{phone.aor}>"),
+            ("Call-ID", "core"),
+            ("CSeq", "1 MESSAGE"),
+        ]
+        return SipRequest("MESSAGE", phone.contact, fields, body).to_bytes()
+
+    @asynccontextmanager
+    async def datagrams(self) -> AsyncIterator[Callable[[bytes], None]]:
+        """Over UDP; what it yields sends something to the edge."""
+        core, there = self, (self.upstream.local_host, self.upstream.local_port)
+
+        class Protocol(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+                assert addr == there
+                core.answer(data, send)
+
+        def send(data: bytes) -> None:
+            transport.sendto(data, there)
+
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Protocol, (HOST, self.port))
+        try:
+            yield send
+        finally:
+            transport.close()
+
+    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Uses a connection."""
+        stream = SipStreamParser()
+        while data := await reader.read(65536):
+            for item in stream.receive(data):
+                assert isinstance(item, SipRequest | SipResponse)
+                self.answer(item.to_bytes(), writer.write)
+        writer.close()
 
 
 class SocketPhone(Speaker):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -14,13 +12,11 @@ from websockets.typing import Subprotocol
 from tests.peers._support import run
 from wsproto_sip.events import Ping
 from wsproto_sip.server.endpoint_events import Closed
-from wsproto_sip.sip import SipRequest, SipResponse, parse_message
-from wsproto_sip.sip.edge_config import STREAM, EdgeMode, Upstream
-from wsproto_sip.sip.stream import SipStreamParser
+from wsproto_sip.sip.edge_config import STREAM, EdgeMode
 
 from ._endpoint import CLIENT_TLS, SERVER_TLS
 from ._msrp import until
-from ._sip import CONFIG, HOST, SocketPhone, call, free_port, phone, serving
+from ._sip import CONFIG, HOST, Core, call, phone, serving
 
 MODES = list(EdgeMode)
 
@@ -118,70 +114,6 @@ def test_what_does_not_speak_sip_is_not_taken() -> None:
 
 
 # -- with an upstream ------------------------------------------------------------------------------
-
-
-class Core:
-    """A registrar and proxy with one user, who calls whom he is called by."""
-
-    def __init__(self, transport: str) -> None:
-        self.port = free_port()
-        self.upstream = Upstream("core", HOST, self.port, HOST, free_port(), transport)
-        self.config = replace(CONFIG, upstream=self.upstream)
-        self.requests: list[SipRequest] = []
-        self.responses: list[SipResponse] = []
-        self.path = ""
-
-    def answer(self, data: bytes, send: Callable[[bytes], None]) -> None:
-        message = parse_message(data)
-        if isinstance(message, SipResponse):
-            self.responses.append(message)
-            return
-        self.requests.append(message)
-        if message.method == "REGISTER":
-            self.path = str(message.paths[0])
-            send(message.make_response(200, headers=[("Contact", "<sip:x>")]).to_bytes())
-        elif message.method != "ACK":
-            send(message.make_response(200).to_bytes())
-
-    def request(self, phone: SocketPhone, transport: str, *, body: bytes = b"") -> bytes:
-        fields = [
-            ("Via", f"SIP/2.0/{transport} {HOST}:{self.port};rport;branch=z9hG4bKcore"),
-            ("Route", self.path),
-            ("From", "<sip:core@sip.test>;tag=1"),
-            ("To", f"<{phone.aor}>"),
-            ("Call-ID", "core"),
-            ("CSeq", "1 MESSAGE"),
-        ]
-        return SipRequest("MESSAGE", phone.contact, fields, body).to_bytes()
-
-    @asynccontextmanager
-    async def datagrams(self) -> AsyncIterator[Callable[[bytes], None]]:
-        """Over UDP; what it yields sends something to the edge."""
-        core, there = self, (self.upstream.local_host, self.upstream.local_port)
-
-        class Protocol(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-                assert addr == there
-                core.answer(data, send)
-
-        def send(data: bytes) -> None:
-            transport.sendto(data, there)
-
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(Protocol, (HOST, self.port))
-        try:
-            yield send
-        finally:
-            transport.close()
-
-    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Uses a connection."""
-        stream = SipStreamParser()
-        while data := await reader.read(65536):
-            for item in stream.receive(data):
-                assert isinstance(item, SipRequest | SipResponse)
-                self.answer(item.to_bytes(), writer.write)
-        writer.close()
 
 
 def test_an_upstream_over_udp() -> None:
