@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..frame_protocol import CloseReason
 from ..lifecycle import Cause, ConnectionClosed
+from ._blocking_alarm import Alarm, Selector
 from ._common import ConnectionClosedError, HandshakeRejected, message_event
 from ._driver import Driver
 
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from ..prepared import PreparedMessage
     from ..session import Session
 
-__all__ = ["Alarm", "Connection", "Selector"]
+__all__ = ["Connection"]
 
-#: Octets of one read.
+#: Octets of one read: more than a record of TLS has, so that none stay behind in it.
 _READ_SIZE: Final = 64 * 1024
 
 #: Octets of one write. With TLS those of a record: a write that was begun has to be repeated with
@@ -48,35 +49,6 @@ _NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.
 
 _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
-
-#: One that takes no descriptor, where there is one.
-Selector: Final[type[selectors.BaseSelector]] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
-
-
-class Alarm:
-    """Wakes a thread that waits in a selector."""
-
-    def __init__(self) -> None:
-        self.receiver, self._sender = socket.socketpair()
-        self.receiver.setblocking(False)
-        self._sender.setblocking(False)
-
-    def ring(self) -> None:
-        """Lets the selector return, once or more; nothing happens where it is closed."""
-        with suppress(OSError):
-            self._sender.send(b"\0")
-
-    def silence(self) -> None:
-        """Forgets that it was rung."""
-        with suppress(BlockingIOError):
-            self.receiver.recv(4096)
-
-    def close(self) -> None:
-        """Gives its descriptors back."""
-        self.receiver.close()
-        self._sender.close()
 
 
 class _Waiter:
@@ -420,14 +392,12 @@ class Connection(Driver[_Waiter]):
                 return
             self._watch(self._interest())
             timeout = None if self._due == inf else max(self._due - self._time(), 0.0)
-            if self._watched & _READ and not self._shaking and self._pending():
-                timeout = 0.0
             self._sleeps_until = self._due
             self._asleep = True
         ready = self._selector.select(timeout)
         with self._lock:
             self._asleep = False
-            mask = _READ if self._watched & _READ and self._pending() else 0
+            mask = 0
             for key, events in ready:
                 if key.fileobj is self.sock:
                     mask |= events
@@ -445,10 +415,6 @@ class Connection(Driver[_Waiter]):
                 self._pass_deadline()
             if self._input_over and not self._out:
                 self._over = True
-
-    def _pending(self) -> bool:
-        """Whether TLS has octets that the selector knows nothing of."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def _interest(self) -> int:
         """What to wait for on the socket."""
@@ -472,10 +438,8 @@ class Connection(Driver[_Waiter]):
         """Goes on with the handshake of TLS."""
         try:
             self.sock.do_handshake()  # type: ignore[attr-defined]
-        except ssl.SSLWantReadError:
-            self._shaking_for = _READ
-        except ssl.SSLWantWriteError:
-            self._shaking_for = _WRITE
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as wanted:
+            self._shaking_for = _READ if isinstance(wanted, ssl.SSLWantReadError) else _WRITE
         except OSError as error:
             self._error = error
             self._over = True

@@ -23,7 +23,8 @@ from ..frame_protocol import CloseReason
 from ..lifecycle import Cause
 from ..session import Session
 from ..states import ConnectionType
-from ._blocking_connection import Alarm, Connection, Selector
+from ._blocking_alarm import Alarm, Selector
+from ._blocking_connection import Connection
 from ._common import (
     ConnectionClosedError,
     HandshakeRejected,
