@@ -45,6 +45,9 @@ LAYERS = (
     "policy",
     "server",
     "msrp",
+    "adapters.endpoint_server",
+    "adapters.management",
+    "adapters.management_http",
     "adapters.msrp_tcp",
 )
 

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.peers._support import HOST, Endpoint, connected, request, run
+from wsproto_sip.adapters.endpoint_server import _address
 from wsproto_sip.config import SessionConfig
 from wsproto_sip.events import (
     AcceptConnection,
@@ -37,7 +38,8 @@ from wsproto_sip.server.endpoint_events import AdmissionPending, Closed, Opened,
 from ._endpoint import CLIENT_TLS, SERVER_TLS, Running, open_files, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
+    from typing import Any
 
     from wsproto_sip.adapters.endpoint_server import EndpointServer
 
@@ -138,6 +140,9 @@ def test_who_is_paused_is_not_read_from() -> None:
             await client.send(TextMessage("go"), TextMessage("on"))
             await other.send(TextMessage("meanwhile"))
             assert await other.message() == "meanwhile"
+            # Whatever else is due.
+            running.server.wake()
+            running.server.wake()
             assert (cid, TextMessage("go")) not in running.events
             running.endpoint.resume(cid, running.clock())
             running.server.pump()
@@ -317,9 +322,15 @@ def test_who_never_ends_its_side_is_dropped() -> None:
 
 def test_a_transport_that_does_not_go_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsproto_sip.adapters.endpoint_server._LINGER", 0.01)
+    # It is read from while the answer waits, or it could not say that it sends no more.
+    roomy = EndpointConfig(session=SessionConfig(limits=Limits(high_water=1 << 20)))
 
     async def scenario() -> None:
-        async with serving() as running, joined(running) as client:
+        async with serving(roomy) as running, joined(running) as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            [peer] = running.server._transports
+            sock = peer.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             payload = BytesMessage(bytes(1 << 19))
             client.writer.write(client.connection.send(payload))
             # It asks for an answer, says that it sends no more, and does not read.
@@ -579,19 +590,14 @@ def test_a_failed_tls_handshake_ends_the_connection() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("end", ["deadline", "client", "close", "at once"])
+@pytest.mark.parametrize("end", ["deadline", "client", "close"])
 def test_tls_that_does_not_begin(end: str) -> None:
     async def scenario() -> None:
         async with serving(tls=SERVER_TLS) as running, connected(running.port) as client:
             while not len(running.endpoint):  # noqa: ASYNC110  # turns of the loop
                 await asyncio.sleep(0)
-            if end == "at once":
-                # Before the task that does TLS has begun.
-                [peer] = running.server._transports
-                peer.transport.abort()
-            else:
-                for _ in range(5):
-                    await asyncio.sleep(0)
+            for _ in range(5):
+                await asyncio.sleep(0)
             if end == "deadline":
                 running.advance(10)
                 assert await gone(client.reader)
@@ -603,6 +609,80 @@ def test_tls_that_does_not_begin(end: str) -> None:
             assert not closed.opened
 
     run(scenario())
+
+
+def test_tls_of_a_transport_that_is_lost_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as running:
+            spawn = running.server.spawn
+
+            def lose(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                [peer] = running.server._transports
+                peer.transport.abort()
+                return spawn(coroutine)
+
+            monkeypatch.setattr(running.server, "spawn", lose)
+            async with connected(running.port) as client:
+                assert await gone(client.reader)
+            [closed] = await running.closed()
+            assert not closed.opened
+
+    run(scenario())
+
+
+def test_a_client_that_takes_its_time_behind_tls() -> None:
+    async def scenario() -> None:
+        async with serving(tls=SERVER_TLS) as running:
+            reader, writer = await asyncio.open_connection(HOST, running.port, ssl=CLIENT_TLS)
+            [peer] = running.server._transports
+            while peer._tls is not None:  # noqa: ASYNC110  # turns of the loop
+                await asyncio.sleep(0)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
+            writer.close()
+            await running.closed()
+
+    run(scenario())
+
+
+# -- what a loop may do ---------------------------------------------------------------------------
+
+
+def test_a_transport_that_is_full_while_it_goes() -> None:
+    async def scenario() -> None:
+        async with serving() as running, joined(running) as client:
+            [peer] = running.server._transports
+            peer.transport.abort()
+            peer.pause_writing()
+            peer.resume_writing()
+            assert await gone(client.reader)
+            [closed] = await running.closed()
+            assert closed.closed.cause is Cause.END_OF_INPUT
+
+    run(scenario())
+
+
+def test_waking_with_nothing_to_do() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            running.server.wake()
+            assert running.server._timer is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("info", "address"),
+    [
+        (("192.0.2.1", 4711), ("192.0.2.1", 4711)),
+        (("2001:db8::1", 4711, 0, 0), ("2001:db8::1", 4711)),
+        ("/run/socket", ("/run/socket", None)),
+        # A peer that has gone already has none.
+        (None, ("", None)),
+    ],
+)
+def test_addresses(info: object, address: tuple[str, int | None]) -> None:
+    assert _address(asyncio.BaseTransport({"peername": info}), "peername") == address
 
 
 # -- connections of our own -----------------------------------------------------------------------

@@ -175,6 +175,19 @@ def test_several_requests_and_one_that_is_none(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_writer_that_has_nothing_to_say_yet(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "fifo"
+        async with fifo(path) as channel:
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            # As when somebody else has taken what there was to read.
+            channel._readable()
+            os.close(fd)
+            assert await ask(path, b":ws.disable:reply\n\n") == "200 OK\n\n"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("there", ["nothing", "a file", "a link", "the FIFO itself"])
 def test_answers_go_to_fifos_alone(
     tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -506,10 +506,11 @@ class _Peer(asyncio.BufferedProtocol):
         self._server.pump()
 
     def _tell_backlog(self) -> None:
-        if self.cid is not None:
-            server = self._server
-            waiting = self.transport.get_write_buffer_size()
-            server.endpoint.transport_backlog(self.cid, waiting, server.now())
+        server = self._server
+        # Nothing is written before it has an id.
+        cid = cast("int", self.cid)
+        waiting = self.transport.get_write_buffer_size()
+        server.endpoint.transport_backlog(cid, waiting, server.now())
 
     def carry_out(self, data: bytes, action: TransportAction) -> None:
         """Writes, and closes when told to.
@@ -520,9 +521,8 @@ class _Peer(asyncio.BufferedProtocol):
         """
         transport = self.transport
         if self._tls is not None:
-            # There is no way yet to say anything.
-            if action is not TransportAction.NONE:
-                transport.abort()
+            # It is over before there is a way to say anything.
+            transport.abort()
             return
         if data and not self._closing and not transport.is_closing():
             transport.write(data)

@@ -107,8 +107,6 @@ class HttpChannel(StreamChannel):
                     method = request.method
                     reply = await self._reply(connection, reader, request)
             except h11.RemoteProtocolError as exc:
-                if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                    return
                 reply = _fault(exc.error_status_hint, "malformed request")
             self._write(connection, writer, reply, method)
             async with asyncio.timeout(CLIENT_SECONDS):
