@@ -1,21 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis import given, strategies as st
 
+from tests.msrp._relay import (
+    BOB,
+    CONFIG,
+    RELAY,
+    Client,
+    World,
+    code_of,
+    forwarded,
+    only,
+    status_of,
+)
 from tests.msrp.recording import read_recording
-from wsproto_sip.msrp.authentication import Challenge, DigestServer, answer_challenge, verify_server
+from wsproto_sip.msrp.authentication import Challenge, answer_challenge
 from wsproto_sip.msrp.limits import MsrpLimits
 from wsproto_sip.msrp.message import (
     Continuation,
@@ -28,142 +30,10 @@ from wsproto_sip.msrp.relay import MsrpRelay
 from wsproto_sip.msrp.relay_config import (
     DropConnection,
     ForwardToPeer,
-    MsrpRelayConfig,
-    RelayAction,
     SendChunk,
 )
 from wsproto_sip.msrp.stream import ChunkPart
-from wsproto_sip.msrp.uri import MsrpPath, MsrpUri, format_path, parse_path
-
-USERS = {"alice": "a-secret", "carol": "c-secret"}
-CONFIG = MsrpRelayConfig(
-    "relay.example",
-    2855,
-    aliases=frozenset({("ws.relay.example", 443), ("127.0.0.1", 28591)}),
-    peers={"bob": ("10.1.1.1", 2855)},
-)
-BOB = MsrpUri.parse(b"msrp://10.1.1.1:2855/bobs;tcp")
-RELAY = MsrpUri.parse(b"msrps://relay.example:2855;ws")
-
-
-@dataclass
-class World:
-    """A relay, the time, and what it has asked for."""
-
-    config: MsrpRelayConfig = CONFIG
-    now: float = 1000.0
-    relay: MsrpRelay = field(init=False)
-    sent: list[tuple[int | str, MsrpChunk]] = field(default_factory=list)
-    dropped: list[tuple[int, str]] = field(default_factory=list)
-    serial: int = 0
-
-    def __post_init__(self) -> None:
-        self.relay = MsrpRelay(self.config, DigestServer("relay.example", USERS))
-
-    def do(self, actions: list[RelayAction]) -> None:
-        for action in actions:
-            match action:
-                case SendChunk(connection_id, data):
-                    self.sent.append((connection_id, parse_chunk(data)))
-                case ForwardToPeer(peer, data):
-                    self.sent.append((peer, parse_chunk(data)))
-                case DropConnection(connection_id, reason):
-                    self.dropped.append((connection_id, reason))
-
-    def take(self) -> list[tuple[int | str, MsrpChunk]]:
-        taken, self.sent = self.sent, []
-        return taken
-
-    def give(self, connection_id: int, chunk: MsrpChunk) -> list[tuple[int | str, MsrpChunk]]:
-        self.do(self.relay.receive(connection_id, chunk.to_bytes(), self.now))
-        return self.take()
-
-    def wait(self, seconds: float) -> list[tuple[int | str, MsrpChunk]]:
-        self.now += seconds
-        self.do(self.relay.handle_timeout(self.now))
-        return self.take()
-
-    def tid(self) -> bytes:
-        self.serial += 1
-        return b"t%05d" % self.serial
-
-    def client(self, connection_id: int, user: str, *, expires: int | None = None) -> Client:
-        self.do(self.relay.connection_made(connection_id, self.now))
-        client = Client(self, connection_id, user)
-        answer = client.authenticate(expires=expires)
-        assert answer.code == 200
-        return client
-
-
-@dataclass
-class Client:
-    """One connection, and what its client knows."""
-
-    world: World
-    id: int
-    user: str
-    session: MsrpUri = RELAY
-    nonces: int = 0
-
-    @property
-    def uri(self) -> MsrpUri:
-        return MsrpUri.parse(b"msrp://%d.invalid:1/%b;ws" % (self.id, self.user.encode()))
-
-    def auth(
-        self,
-        *,
-        to: MsrpPath = (RELAY,),
-        expires: int | None = None,
-        credentials: bytes | None = None,
-    ) -> MsrpResponse:
-        request = MsrpRequest(self.world.tid(), b"AUTH", to, (self.uri,))
-        if expires is not None:
-            request.headers.append((b"Expires", b"%d" % expires))
-        if credentials is not None:
-            request.headers.append((b"Authorization", credentials))
-        ((to_whom, answer),) = self.world.give(self.id, request)
-        assert to_whom == self.id
-        assert isinstance(answer, MsrpResponse)
-        assert answer.transaction_id == request.transaction_id
-        assert (answer.to_path, answer.from_path) == ((self.uri,), to[:1])
-        return answer
-
-    def authenticate(
-        self, *, expires: int | None = None, password: str | None = None
-    ) -> MsrpResponse:
-        challenged = self.auth(expires=expires)
-        assert challenged.code == 401
-        challenge = Challenge.parse(challenged.header(b"WWW-Authenticate") or b"")
-        secret = USERS[self.user] if password is None else password
-        credentials = answer_challenge(challenge, self.user, secret, RELAY)
-        answer = self.auth(expires=expires, credentials=bytes(credentials))
-        if answer.code == 200:
-            info = answer.header(b"Authentication-Info") or b""
-            assert verify_server(credentials, secret, info)
-            (self.session,) = parse_path(answer.header(b"Use-Path") or b"")
-        return answer
-
-    def to(self, *path: MsrpUri) -> MsrpPath:
-        return (self.session, *path)
-
-    def request(
-        self,
-        to: MsrpPath,
-        *,
-        method: bytes = b"SEND",
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-        body: bytes | None = b"hello",
-        from_path: MsrpPath | None = None,
-        message_id: bytes | None = b"msg1",
-        flag: Continuation = Continuation.COMPLETE,
-    ) -> MsrpRequest:
-        lines = [] if message_id is None else [(b"Message-ID", message_id)]
-        lines += headers
-        if body is not None:
-            lines.append((b"Content-Type", b"text/plain"))
-        return MsrpRequest(
-            self.world.tid(), method, to, from_path or (self.uri,), lines, body, flag
-        )
+from wsproto_sip.msrp.uri import MsrpUri, format_path, parse_path
 
 
 @pytest.fixture
@@ -185,31 +55,6 @@ def carol(world: World, alice: Client) -> Client:
 def bob(world: World) -> int:
     world.do(world.relay.connection_made(9, world.now, peer="bob"))
     return 9
-
-
-def only(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> MsrpChunk:
-    ((to_whom, chunk),) = sent
-    assert to_whom == to
-    return chunk
-
-
-def code_of(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> int:
-    chunk = only(sent, to)
-    assert isinstance(chunk, MsrpResponse)
-    return chunk.code
-
-
-def forwarded(sent: list[tuple[int | str, MsrpChunk]], to: int | str) -> MsrpRequest:
-    """The request that was sent on, after the answer to the previous hop."""
-    chunk = only(sent[-1:], to)
-    assert isinstance(chunk, MsrpRequest)
-    return chunk
-
-
-def status_of(report: MsrpChunk) -> bytes | None:
-    assert isinstance(report, MsrpRequest)
-    assert report.method == b"REPORT"
-    return report.header(b"Status")
 
 
 # -- connections -----------------------------------------------------------------------------------
@@ -265,6 +110,21 @@ def test_the_last_session_counts(world: World) -> None:
     world.wait(60)
     assert (world.relay.sessions, world.relay.next_deadline()) == (1, world.now + 60)
     assert code_of(world.give(1, alice.request(alice.to(BOB))), 1) == 481
+
+
+@pytest.mark.parametrize(
+    ("expires", "transaction", "waiting", "earliest"),
+    [(60, 100.0, 200.0, 60.0), (200, 100.0, 300.0, 100.0), (300, 200.0, 100.0, 100.0)],
+)
+def test_the_earliest_deadline_is_the_next(
+    expires: int, transaction: float, waiting: float, earliest: float
+) -> None:
+    config = replace(CONFIG, transaction_timeout=transaction, authentication_timeout=waiting)
+    world = World(config)
+    alice = world.client(1, "alice", expires=expires)
+    world.give(1, alice.request(alice.to(BOB)))
+    world.do(world.relay.connection_made(2, world.now))
+    assert world.relay.next_deadline() == world.now + earliest
 
 
 def test_a_client_may_take_its_time_where_that_is_configured() -> None:
@@ -873,187 +733,6 @@ def test_the_recording_through_the_relay() -> None:
     assert checked == 28
     assert relay.sessions == 2
     assert not any(queues.values())
-
-
-# -- a model ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Flight:
-    """A SEND the relay has passed on, as its receiver sees it."""
-
-    sender: int
-    receiver: int
-    request: MsrpRequest
-    deadline: float
-    mode: bytes
-
-
-class RelayMachine(RuleBasedStateMachine):
-    """The relay against a model of who is there and what is under way."""
-
-    clients = Bundle("clients")
-    flights = Bundle("flights")
-
-    @initialize()
-    def start(self) -> None:
-        self.world = World()
-        self.next_id = 0
-        self.alive: dict[int, Client] = {}
-        self.expires: dict[int, float] = {}
-        self.pending: list[Flight] = []
-
-    def live(self, client: Client) -> bool:
-        return client.id in self.alive and self.expires[client.id] > self.world.now
-
-    @rule(target=clients, user=st.sampled_from(sorted(USERS)), expires=st.integers(60, 200))
-    def arrive(self, user: str, expires: int) -> Client:
-        self.next_id += 1
-        client = self.world.client(self.next_id, user, expires=expires)
-        self.alive[client.id] = client
-        self.expires[client.id] = self.world.now + expires
-        return client
-
-    @rule(client=clients, expires=st.integers(60, 200))
-    def prolong(self, client: Client, expires: int) -> None:
-        if client.id in self.alive:
-            before, known = client.session, self.live(client)
-            assert client.authenticate(expires=expires).code == 200
-            assert not known or client.session == before
-            self.expires[client.id] = self.world.now + expires
-
-    @rule(client=clients)
-    def leave(self, client: Client) -> None:
-        if client.id in self.alive:
-            self.world.do(self.world.relay.connection_lost(client.id, self.world.now))
-            self.gone(client.id)
-            self.check_reports(
-                [flight for flight in self.pending if flight.receiver == client.id], b"000 481"
-            )
-
-    def gone(self, number: int) -> None:
-        del self.alive[number], self.expires[number]
-
-    def check_reports(self, ended: list[Flight], status: bytes) -> None:
-        """Each sender that is still there hears of its message once, in order."""
-        expected = [
-            (flight.sender, flight.request.message_id)
-            for flight in ended
-            if flight.sender in self.alive
-            and (flight.mode == b"yes" or (flight.mode == b"partial" and status != b"000 408"))
-        ]
-        self.pending = [flight for flight in self.pending if flight not in ended]
-        found = []
-        for to_whom, report in self.world.take():
-            assert (status_of(report) or b"").startswith(status)
-            found.append((to_whom, report.message_id))
-        assert found == expected
-
-    @rule(
-        target=flights,
-        sender=clients,
-        receiver=clients,
-        mode=st.sampled_from([b"yes", b"partial", b"no"]),
-        body=st.binary(max_size=30),
-    )
-    def send(self, sender: Client, receiver: Client, mode: bytes, body: bytes) -> object:
-        if sender.id not in self.alive:
-            return multiple()
-        request = sender.request(
-            sender.to(receiver.session, receiver.uri),
-            headers=((b"Failure-Report", mode),),
-            body=body,
-            message_id=self.world.tid(),
-        )
-        sent = self.world.give(sender.id, request)
-        if not (self.live(sender) and self.live(receiver)):
-            if mode == b"no":
-                assert sent == []
-            else:
-                assert code_of(sent, sender.id) == 481
-            return multiple()
-        if mode == b"yes":
-            assert sent.pop(0) == (sender.id, request.response(200))
-        got = only(sent, receiver.id)
-        assert isinstance(got, MsrpRequest)
-        assert (got.body, got.headers) == (body, request.headers)
-        assert got.to_path == (receiver.uri,)
-        assert got.from_path == (receiver.session, sender.session, sender.uri)
-        flight = Flight(sender.id, receiver.id, got, self.world.now + 30, mode)
-        if mode != b"no":
-            self.pending.append(flight)
-        return flight
-
-    @rule(sender=clients, receiver=clients, mode=st.sampled_from([b"yes", b"partial"]))
-    def lie(self, sender: Client, receiver: Client, mode: bytes) -> None:
-        """From another one's path, or through another one's session."""
-        if sender.id not in self.alive or sender.id == receiver.id:
-            return
-        headers = ((b"Failure-Report", mode),)
-        to = sender.to(receiver.session, receiver.uri)
-        forged = sender.request(to, from_path=(receiver.uri,), headers=headers)
-        assert code_of(self.world.give(sender.id, forged), sender.id) == (
-            403 if self.live(sender) else 481
-        )
-        stolen = sender.request((receiver.session, receiver.uri), headers=headers)
-        assert code_of(self.world.give(sender.id, stolen), sender.id) == (
-            506 if self.live(receiver) else 481
-        )
-
-    @rule(flight=consumes(flights), code=st.sampled_from([200, 400, 413]))
-    def answer(self, flight: Flight, code: int) -> None:
-        if flight.receiver not in self.alive:
-            return
-        known = flight in self.pending
-        self.world.do(
-            self.world.relay.receive(
-                flight.receiver, flight.request.response(code).to_bytes(), self.world.now
-            )
-        )
-        ended = [flight] if known and code != 200 else []
-        if known:
-            self.pending.remove(flight)
-        self.check_reports(ended, b"000 %d" % code)
-
-    @rule(flight=flights)
-    def answer_for_another(self, flight: Flight) -> None:
-        for number in self.alive:
-            if number != flight.receiver:
-                assert self.world.give(number, flight.request.response(413)) == []
-
-    @rule(seconds=st.sampled_from([0.0, 1.0, 15.0, 30.0, 60.0]))
-    def pass_time(self, seconds: float) -> None:
-        world = self.world
-        world.now += seconds
-        world.do(world.relay.handle_timeout(world.now))
-        # First what was under way, then who has had no session for too long.
-        late = [flight for flight in self.pending if flight.deadline <= world.now]
-        cut = {number for number, _ in world.dropped}
-        orphans = [
-            flight for flight in self.pending if flight not in late and flight.receiver in cut
-        ]
-        self.check_reports(late, b"000 408")
-        for number in cut:
-            assert self.expires[number] <= world.now
-            self.gone(number)
-        world.dropped.clear()
-        assert orphans == []
-        assert world.relay.handle_timeout(world.now) == []
-
-    @invariant()
-    def the_tables_agree(self) -> None:
-        relay = self.world.relay
-        assert relay.connections == len(self.alive)
-        assert relay.transactions == len(self.pending)
-        assert relay.sessions >= sum(map(self.live, self.alive.values()))
-        deadline = relay.next_deadline()
-        if self.pending:
-            assert deadline is not None
-            assert deadline <= min(flight.deadline for flight in self.pending)
-
-
-RelayMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
-TestRelayMachine = RelayMachine.TestCase
 
 
 def test_what_others_have_to_know_of_its_configuration() -> None:
