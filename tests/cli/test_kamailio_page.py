@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -18,11 +19,12 @@ TEXT = (ROOT / "docs" / "kamailio.md").read_text(encoding="utf-8")
 
 def rows() -> list[list[str]]:
     """The cells of all tables, without headings."""
-    found = []
-    for line in TEXT.split("\n"):
-        if line.startswith(("| `", "| MI", "| JSON")):
-            found.append([cell.strip(" ") for cell in line.strip("|").split(" | ")])
-    return found
+    lines = TEXT.split("\n")
+    return [
+        [cell.strip(" ") for cell in line.strip("|").split(" | ")]
+        for line, following in itertools.pairwise(lines)
+        if line.startswith("| ") and not following.startswith("|---")
+    ]
 
 
 def first_cells() -> set[str]:
@@ -32,7 +34,12 @@ def first_cells() -> set[str]:
 @cache
 def names_in(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            inside = (item for item in node.body if isinstance(item, ast.FunctionDef))
+            names |= {f"{node.name}::{item.name}" for item in inside}
+    return frozenset(names)
 
 
 def test_everything_of_the_guide_has_a_row() -> None:
