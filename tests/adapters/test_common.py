@@ -14,6 +14,7 @@ from wsproto_sip.adapters._common import (
     make_request,
     message_event,
     no_extensions,
+    only_closed,
     redirected,
 )
 from wsproto_sip.config import SessionConfig
@@ -203,3 +204,11 @@ def test_default_answer() -> None:
         )
         assert answer == AcceptConnection(chosen, [extension])
     assert list(no_extensions()) == []
+
+
+def test_only_closed() -> None:
+    error = ConnectionClosedError(lost("gone"))
+    assert only_closed(error)
+    assert only_closed(ExceptionGroup("tasks", [error, ExceptionGroup("more", [error])]))
+    assert not only_closed(ZeroDivisionError())
+    assert not only_closed(ExceptionGroup("tasks", [error, ZeroDivisionError()]))

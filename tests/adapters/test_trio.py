@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import threading
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +16,28 @@ import pytest
 pytest.importorskip("trio")
 
 import trio
+import trio.testing
+from trio.testing import MockClock
 
-from wsproto_sip.adapters.trio import Connection, connect, serve
+from wsproto_sip.adapters._common import adapted
+from wsproto_sip.adapters.trio import (
+    Connection,
+    ConnectionClosedError,
+    connect,
+    open_connection,
+    serve,
+    serve_forever,
+)
+from wsproto_sip.config import SessionConfig
+from wsproto_sip.events import AcceptConnection
+from wsproto_sip.keepalive import KeepaliveConfig, Mechanism
+from wsproto_sip.lifecycle import Cause
+from wsproto_sip.session import Session
+from wsproto_sip.states import ConnectionType
 
+from .._sessions import REQUEST, frame
 from ._strain import Strain
-from ._suite import HOST
+from ._suite import BOUND, HOST, certificates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -25,6 +45,9 @@ if TYPE_CHECKING:
     from wsproto_sip.lifecycle import ConnectionClosed
 
     from ._suite import End
+
+
+CERTIFICATES = certificates()
 
 
 class TrioThread:
@@ -147,3 +170,508 @@ class TestTrio(Strain):
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
         with TrioThread() as self.trio:
             super().run(scenario)
+
+
+# -- what trio brings with it ---------------------------------------------------------------------
+
+
+def run(scenario: Callable[[], Awaitable[None]], clock: trio.abc.Clock | None = None) -> None:
+    """Runs a scenario on trio, within the bound of time."""
+
+    async def bounded() -> None:
+        with trio.fail_after(BOUND if clock is None else inf):
+            await scenario()
+
+    trio.run(bounded, clock=clock)
+
+
+async def echo_all(connection: Connection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+@asynccontextmanager
+async def pair(
+    *, config: SessionConfig | None = None, **options: Any
+) -> AsyncIterator[tuple[Connection, Connection]]:
+    """A server's and a client's connection, both of ours."""
+    config = config or SessionConfig()
+    there: list[Connection] = []
+    arrived = trio.Event()
+
+    async def program(connection: Connection) -> None:
+        there.append(connection)
+        arrived.set()
+        await connection.wait_closed()
+
+    async with (
+        serve(program, HOST, 0, config=config, **options) as server,
+        connect(f"ws://{HOST}:{server.addresses[0][1]}", config=config) as client,
+    ):
+        await arrived.wait()
+        yield there[0], client
+
+
+@asynccontextmanager
+async def raw(
+    *, sockets: bool = False, **options: Any
+) -> AsyncIterator[tuple[Connection, trio.abc.HalfCloseableStream]]:
+    """A server's connection, open, and the other end of its stream, which is in memory."""
+    ours: trio.abc.HalfCloseableStream
+    theirs: trio.abc.HalfCloseableStream
+    if sockets:
+        # These bound what is on its way.
+        ours, theirs = (trio.SocketStream(sock) for sock in trio.socket.socketpair())
+    else:
+        ours, theirs = trio.testing.memory_stream_pair()
+    config = adapted(SessionConfig(**options))
+    session = Session(ConnectionType.SERVER, now=trio.current_time(), config=config)
+    async with trio.open_nursery() as nursery:
+        connection = Connection(session, ours)
+        nursery.start_soon(connection.run)
+        await theirs.send_all(REQUEST)
+        await connection.wait_requested()
+        assert connection.answer(AcceptConnection())
+        await read_until(theirs, b"\r\n\r\n")
+        yield connection, theirs
+        connection.abort()
+        await trio.aclose_forcefully(theirs)
+
+
+async def read_until(stream: trio.abc.Stream, end: bytes) -> bytes:
+    octets = b""
+    while not octets.endswith(end):
+        octets += await stream.receive_some(65536)
+    return octets
+
+
+async def send_for_ever(connection: Connection) -> None:
+    while True:
+        await connection.send(bytes(50_000))
+
+
+class TestDeadlines:
+    """By trio's clock, which here moves by itself when nothing else can happen."""
+
+    def test_peer_is_pinged_and_given_up(self) -> None:
+        async def scenario() -> None:
+            keepalive = KeepaliveConfig(application_data=b"?")
+            async with raw(keepalive=keepalive) as (connection, theirs):
+                begin = trio.current_time()
+                for number in (1, 2):
+                    assert await read_until(theirs, b"?") == b"\x89\x01?"
+                    assert trio.current_time() == begin + 25 * number
+                    await theirs.send_all(frame(0x8A, b"?"))
+                assert await read_until(theirs, b"?") == b"\x89\x01?"
+                assert (await connection.wait_closed()).cause is Cause.KEEPALIVE
+                assert trio.current_time() == begin + 75 + 20
+
+        run(scenario, MockClock(autojump_threshold=0))
+
+    def test_age(self) -> None:
+        async def scenario() -> None:
+            keepalive = KeepaliveConfig(mechanism=Mechanism.NONE)
+            async with raw(keepalive=keepalive, max_age=3600.0) as (connection, theirs):
+                begin = trio.current_time()
+                await theirs.send_all(frame(0x81, b"x"))
+                assert await connection.recv() == "x"
+                assert (await read_until(theirs, b"age reached"))[:4] == b"\x88\x15\x03\xe9"
+                assert trio.current_time() == begin + 3600
+                assert (await connection.wait_closed()).cause is Cause.CLOSE_TIMEOUT
+                assert trio.current_time() == begin + 3605
+
+        run(scenario, MockClock(autojump_threshold=0))
+
+    def test_answer_in_front_of_the_close_frame(self) -> None:
+        async def scenario() -> None:
+            async with raw() as (connection, theirs):
+                begin = trio.current_time()
+                await theirs.send_all(frame(0x81, b"x") + frame(0x88, b"\x03\xe8"))
+                assert await connection.recv() == "x"
+                await connection.send("y")
+                assert await read_until(theirs, b"\x03\xe8") == b"\x81\x01y\x88\x02\x03\xe8"
+                assert trio.current_time() == begin + 1
+
+        run(scenario, MockClock(autojump_threshold=0))
+
+    def test_slow_handshake(self) -> None:
+        async def scenario() -> None:
+            ours, theirs = trio.testing.memory_stream_pair()
+            session = Session(ConnectionType.SERVER, now=trio.current_time())
+            connection = Connection(session, ours)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.run)
+                assert not await connection.wait_requested()
+                assert trio.current_time() == 15
+            assert (await theirs.receive_some()).startswith(b"HTTP/1.1 408 ")
+            assert connection.closed
+            assert connection.closed.cause is Cause.OPEN_TIMEOUT
+
+        run(scenario, MockClock(autojump_threshold=0))
+
+
+class TestCancelling:
+    """Wherever something is cancelled, nothing is lost and nothing is left."""
+
+    def test_receiving(self) -> None:
+        """A message is given out, or stays."""
+        generator = random.Random(1)
+        received: list[str | bytes] = []
+
+        async def scenario() -> None:
+            async with pair() as (server, client), trio.open_nursery() as nursery:
+
+                async def send() -> None:
+                    for number in range(300):
+                        await client.send(str(number))
+                        if generator.random() < 0.5:
+                            await trio.lowlevel.checkpoint()
+
+                async def receive(scope: trio.CancelScope) -> None:
+                    with scope:
+                        if generator.random() < 0.5:
+                            received.append(await server.recv())
+                        else:
+                            async for message in server:
+                                received.append(message)
+
+                nursery.start_soon(send)
+                while len(received) < 300:
+                    async with trio.open_nursery() as inner:
+                        scope = trio.CancelScope()
+                        inner.start_soon(receive, scope)
+                        for _ in range(generator.randrange(5)):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+
+        run(scenario)
+        assert received == list(map(str, range(300)))
+
+    def test_sending(self) -> None:
+        """A message is sent whole, or not at all: whoever was cancelled has not sent."""
+        generator = random.Random(2)
+
+        async def scenario() -> None:
+            sent: list[bytes] = []
+            async with pair() as (server, client):
+
+                async def send(number: int, scope: trio.CancelScope) -> None:
+                    with scope:
+                        message = number.to_bytes(4, "big") + bytes(30_000)
+                        await client.send(message)
+                        sent.append(message[:4])
+
+                async def send_all() -> None:
+                    for number in range(200):
+                        async with trio.open_nursery() as inner:
+                            scope = trio.CancelScope()
+                            inner.start_soon(send, number, scope)
+                            for _ in range(generator.randrange(6)):
+                                await trio.lowlevel.checkpoint()
+                            scope.cancel()
+                    await client.send("last")
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send_all)
+                    got: list[bytes] = []
+                    while (message := await server.recv()) != "last":
+                        assert isinstance(message, bytes)
+                        got.append(message[:4])
+                        assert len(message) == 30_004
+                assert got == sent
+                assert 0 < len(sent) < 200
+
+        run(scenario)
+
+    @pytest.mark.parametrize("steps", [*range(0, 40, 2), 50, 70, 90, 120])
+    @pytest.mark.parametrize("scheme", ["ws", "wss"])
+    def test_a_whole_client(self, scheme: str, steps: int) -> None:
+        server_side, client_side = CERTIFICATES
+        tls = scheme == "wss"
+
+        async def client(uri: str, scope: trio.CancelScope) -> None:
+            with scope:
+                async with connect(uri, ssl=client_side) as connection:
+                    await connection.ping()
+                    await connection.send("x" * 200_000)
+                    await connection.recv()
+                    await connection.close()
+
+        async def scenario() -> None:
+            async with serve(echo_all, HOST, 0, ssl=server_side if tls else None) as server:
+                uri = f"{scheme}://{HOST}:{server.addresses[0][1]}"
+                async with trio.open_nursery() as nursery:
+                    scope = trio.CancelScope()
+                    nursery.start_soon(client, uri, scope)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+                # The server is well.
+                async with connect(uri, ssl=client_side) as connection:
+                    await connection.send("still there?")
+                    assert await connection.recv() == "still there?"
+
+        run(scenario)
+
+    def test_pinging_and_closing(self) -> None:
+        async def scenario() -> None:
+            async with raw() as (connection, theirs):
+                for call in (connection.ping, connection.wait_closed, connection.close):
+                    with trio.move_on_after(0.001) as scope:
+                        await call()
+                    assert scope.cancelled_caught
+                assert not connection._pings
+                # Closing goes on by itself.
+                await theirs.send_all(frame(0x88, b"\x03\xe8"))
+                await read_until(theirs, b"\x88\x02\x03\xe8")
+                await trio.aclose_forcefully(theirs)
+                assert (await connection.wait_closed()).code == 1000
+
+        run(scenario)
+
+    def test_a_connection(self) -> None:
+        """When its nursery is cancelled it is dropped."""
+
+        async def scenario() -> None:
+            async with serve(echo_all, HOST, 0) as server:
+                uri = f"ws://{HOST}:{server.addresses[0][1]}"
+                async with trio.open_nursery() as nursery:
+                    connection = await open_connection(nursery, uri)
+                    nursery.cancel_scope.cancel()
+                assert connection.closed
+                assert connection.closed.cause is Cause.LOCAL
+                with pytest.raises(ConnectionClosedError):
+                    await connection.send("x")
+
+        run(scenario)
+
+    def test_a_server(self) -> None:
+        """A program that does not end is cancelled when its time is up."""
+        cancelled: list[bool] = []
+
+        async def program(connection: Connection) -> None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                cancelled.append(True)
+                raise
+
+        async def scenario() -> None:
+            async with trio.open_nursery() as nursery:
+                async with serve(program, HOST, 0, drain=0.01) as server:
+                    uri = f"ws://{HOST}:{server.addresses[0][1]}"
+                    connection = await open_connection(nursery, uri)
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await connection.recv()
+                assert caught.value.code == 1001
+                assert await connection.wait_closed() == caught.value.event
+
+        run(scenario)
+        assert cancelled == [True]
+
+    def test_the_block_of_a_server(self) -> None:
+        """Nothing is waited for, and nothing is left."""
+
+        async def scenario() -> None:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    async with serve(echo_all, HOST, 0) as server:
+                        uri = f"ws://{HOST}:{server.addresses[0][1]}"
+                        client = await open_connection(nursery, uri)
+                        await client.send("x")
+                        assert await client.recv() == "x"
+                        scope.cancel()
+                        await trio.sleep_forever()
+                assert not server.connections
+                assert (await client.wait_closed()).code in {1001, 1006}
+
+        run(scenario)
+
+
+class TestStructure:
+    def test_exceptions_come_out_as_they_are(self) -> None:
+        async def scenario() -> None:
+            async with (
+                serve(echo_all, HOST, 0) as server,
+                connect(f"ws://{HOST}:{server.addresses[0][1]}"),
+            ):
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            run(scenario)
+
+    def test_tasks_of_a_handler(self, caplog: pytest.LogCaptureFixture) -> None:
+        """That they find the connection closed is no failure, although it comes in a group."""
+
+        async def program(connection: Connection) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.recv)
+                await connection.wait_closed()
+
+        async def scenario() -> None:
+            async with (
+                serve(program, HOST, 0) as server,
+                connect(f"ws://{HOST}:{server.addresses[0][1]}"),
+            ):
+                pass
+
+        run(scenario)
+        assert not [record for record in caplog.records if record.exc_info]
+
+    def test_started_by_a_nursery(self) -> None:
+        async def scenario() -> None:
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(serve_forever, echo_all, HOST, 0)
+                async with connect(f"ws://{HOST}:{server.addresses[0][1]}") as client:
+                    await client.send("x")
+                    assert await client.recv() == "x"
+                nursery.cancel_scope.cancel()
+
+        run(scenario)
+
+    def test_two_places(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo_all, HOST, 0) as server:
+                await server.listen(HOST, 0)
+                assert len(server.addresses) == 2
+                for _, port in server.addresses:
+                    async with connect(f"ws://{HOST}:{port}") as client:
+                        await client.send("x")
+                        assert await client.recv() == "x"
+                server.stop_listening()
+                assert server.addresses == []
+
+        run(scenario)
+
+    def test_no_place(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo_all, HOST, 0) as server:
+                with pytest.raises(OSError, match="in use"):
+                    async with serve(echo_all, HOST, server.addresses[0][1]):
+                        pass
+
+        run(scenario)
+
+    def test_no_such_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def lookup(*_: object, **__: object) -> None:
+            raise socket.gaierror("unknown")
+
+        async def scenario() -> None:
+            monkeypatch.setattr(trio.socket, "getaddrinfo", lookup)
+            with pytest.raises(socket.gaierror):
+                async with connect("ws://example.invalid/"):
+                    pass
+
+        run(scenario)
+
+
+class TestStreams:
+    """What a stream may do at awkward moments."""
+
+    def test_sender_whose_connection_ends(self) -> None:
+        async def scenario() -> None:
+            async with raw(sockets=True) as (connection, _), trio.open_nursery() as nursery:
+                told: list[str] = []
+
+                async def send() -> None:
+                    with pytest.raises(ConnectionClosedError):
+                        await send_for_ever(connection)
+                    told.append("sender")
+
+                for _ in range(3):
+                    nursery.start_soon(send)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not connection.writable
+                connection.abort()
+                await connection.wait_closed()
+                await trio.testing.wait_all_tasks_blocked()
+                assert told == ["sender"] * 3
+
+        run(scenario)
+
+    def test_nobody_receives_and_the_peer_is_gone(self) -> None:
+        """Sending tells; what came before can still be received."""
+
+        async def scenario() -> None:
+            async with raw(sockets=True) as (connection, theirs):
+                for number in range(17):
+                    await theirs.send_all(frame(0x81, b"%d" % number))
+                await trio.testing.wait_all_tasks_blocked()
+                assert connection._held_up
+                await theirs.aclose()
+                with pytest.raises(ConnectionClosedError, match="the transport has ended"):
+                    await send_for_ever(connection)
+                with pytest.raises(ConnectionClosedError, match="the transport has ended"):
+                    await connection.ping()
+                assert connection.closed is None
+                for number in range(17):
+                    assert await connection.recv() == str(number)
+                with pytest.raises(ConnectionClosedError):
+                    await connection.recv()
+
+        run(scenario)
+
+    def test_end_of_input_while_output_waits(self) -> None:
+        async def scenario() -> None:
+            async with raw(sockets=True) as (connection, theirs):
+                await connection.send(bytes(1_000_000))
+                await theirs.send_eof()
+                await trio.testing.wait_all_tasks_blocked()
+                octets = b""
+                while data := await theirs.receive_some():
+                    octets += data
+                assert len(octets) == 1_000_010
+                assert (await connection.wait_closed()).cause is Cause.END_OF_INPUT
+
+        run(scenario)
+
+    @pytest.mark.parametrize("polite", [False, True])
+    def test_tls_ends(self, polite: bool) -> None:
+        """With a farewell of TLS's or without one, it is the end of the input."""
+
+        async def scenario() -> None:
+            ends: list[ConnectionClosed] = []
+            done = trio.Event()
+
+            async def program(connection: Connection) -> None:
+                ends.append(await connection.wait_closed())
+                done.set()
+
+            server_side, client_side = CERTIFICATES
+            async with serve(program, HOST, 0, ssl=server_side) as server:
+                stream = await trio.open_ssl_over_tcp_stream(
+                    "localhost", server.addresses[0][1], ssl_context=client_side
+                )
+                await stream.send_all(REQUEST)
+                await read_until(stream, b"\r\n\r\n")
+                if polite:
+                    await stream.aclose()
+                else:
+                    await trio.aclose_forcefully(stream.transport_stream)
+                await done.wait()
+            assert [(end.code, end.cause) for end in ends] == [(1006, Cause.END_OF_INPUT)]
+
+        run(scenario)
+
+    def test_tls_fails(self) -> None:
+        async def scenario() -> None:
+            ends: list[ConnectionClosed] = []
+            done = trio.Event()
+
+            async def program(connection: Connection) -> None:
+                ends.append(await connection.wait_closed())
+                done.set()
+
+            server_side, client_side = CERTIFICATES
+            async with serve(program, HOST, 0, ssl=server_side) as server:
+                stream = await trio.open_ssl_over_tcp_stream(
+                    "localhost", server.addresses[0][1], ssl_context=client_side
+                )
+                await stream.send_all(REQUEST)
+                await read_until(stream, b"\r\n\r\n")
+                await stream.transport_stream.send_all(b"\xff" * 100)
+                await done.wait()
+                await trio.aclose_forcefully(stream)
+            assert [(end.code, end.cause) for end in ends] == [(1015, Cause.TLS)]
+
+        run(scenario)

@@ -78,10 +78,11 @@ class Connection(Driver[_Waiter]):
         # What is not written yet, the piece that is being written included.
         self._out = bytearray()
         self._high_water = session.config.limits.high_water
-        # How the stream is: it takes no more; nothing more comes; its output is to end.
+        # How the stream is: it takes no more; nothing more comes; its output has ended, or is to.
         self._broken = False
         self._input_over = False
         self._output_over = False
+        self._ending: trio.abc.HalfCloseableStream | None = None
         # What run() does, and whether the stream is closed in good order behind it.
         self._scope = trio.CancelScope()
         self._in_order = False
@@ -319,15 +320,14 @@ class Connection(Driver[_Waiter]):
     async def _write_all(self) -> NoReturn:
         """Writes what there is to write."""
         stream = self.stream
-        ended = False
         while True:
             while self._shaking or not self._out:
-                if not self._output_over or ended:
+                ending, self._ending = self._ending, None
+                if ending is None:
                     await self._writer.park()
-                elif isinstance(stream, trio.abc.HalfCloseableStream):
-                    ended = True
-                    with suppress(trio.BrokenResourceError):
-                        await stream.send_eof()
+                    continue
+                with suppress(trio.BrokenResourceError):
+                    await ending.send_eof()
             piece = bytes(self._out[:_WRITE_SIZE])
             try:
                 await stream.send_all(piece)
@@ -353,9 +353,8 @@ class Connection(Driver[_Waiter]):
     # -- for the driver ----------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        if not self._broken:
-            self._out += data
-            self._writer.unpark_all()
+        self._out += data
+        self._writer.unpark_all()
 
     def _backlog(self) -> int:
         return len(self._out)
@@ -367,10 +366,12 @@ class Connection(Driver[_Waiter]):
         if self._shaking:
             self._finish(in_order=False)
         elif not self._out:
-            if self.session.closed or not isinstance(self.stream, trio.abc.HalfCloseableStream):
+            stream = self.stream
+            if self.session.closed or not isinstance(stream, trio.abc.HalfCloseableStream):
                 self._finish(in_order=True)
             elif not self._output_over:
                 self._output_over = True
+                self._ending = stream
                 self._writer.unpark_all()
 
     def _drop_transport(self) -> None:

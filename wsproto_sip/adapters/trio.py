@@ -109,7 +109,7 @@ class Server:
         self._subprotocols = subprotocols
         self._extensions = extensions
         self._listeners: list[trio.SocketListener] = []
-        self._accepting = trio.CancelScope()
+        self._accepting: list[trio.CancelScope] = []
         self._left = trio.lowlevel.ParkingLot()
 
     async def listen(
@@ -139,8 +139,11 @@ class Server:
                 stream if ssl is None else trio.SSLStream(stream, ssl, server_side=True)
             )
 
+        accepting = trio.CancelScope()
+        self._accepting.append(accepting)
+
         async def accept_all() -> None:
-            with self._accepting:
+            with accepting:
                 await trio.serve_listeners(serve_one, listeners, handler_nursery=self._nursery)
 
         self._nursery.start_soon(accept_all)
@@ -196,8 +199,8 @@ class Server:
     def stop_listening(self) -> None:
         """Accepts no more connections; those that are open stay."""
         self._listeners.clear()
-        self._accepting.cancel()
-        self._accepting = trio.CancelScope()
+        while self._accepting:
+            self._accepting.pop().cancel()
 
     async def drain(self, seconds: float) -> None:
         """Closes everything: connections with 1001, then what is left after a time by force.
@@ -400,13 +403,15 @@ async def _secured(
 ) -> trio.SSLStream[trio.abc.Stream]:
     """Puts TLS on a stream."""
     secured = trio.SSLStream(stream, context, server_hostname=name)
+    shaken = False
     try:
         await secured.do_handshake()
-    except BaseException as error:
-        await trio.aclose_forcefully(stream)
-        if isinstance(error, trio.BrokenResourceError) and isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
-        raise
+        shaken = True
+    except trio.BrokenResourceError as error:
+        raise error.__cause__ or error from None
+    finally:
+        if not shaken:
+            await trio.aclose_forcefully(stream)
     return secured
 
 
