@@ -109,17 +109,25 @@ class Application:
 @asynccontextmanager
 async def running(application: Any, **options: Any) -> AsyncIterator[int]:
     """Runs uvicorn; gives its port."""
+    async with server_of(application, **options) as server:
+        yield server.servers[0].sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def server_of(application: Any, **options: Any) -> AsyncIterator[uvicorn.Server]:
+    """Runs uvicorn; gives the server."""
     options = {"lifespan": "off", "log_config": None, **options}
     protocol: Any = WebSocketProtocol
     config = uvicorn.Config(application, port=0, ws=protocol, **options)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
     await turns(lambda: server.started)
-    yield server.servers[0].sockets[0].getsockname()[1]
+    yield server
     server.should_exit = True
     await serving
     assert not server.server_state.connections
-    assert not server.server_state.tasks
+    # One that was cancelled ends in the next turn of the loop.
+    await turns(lambda: not server.server_state.tasks)
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -315,26 +323,213 @@ def test_shutdown(run: Any) -> None:
     assert [message["code"] for message in application.log] == [1012]
 
 
-def test_starlette(run: Any) -> None:
-    pytest.importorskip("starlette", reason="starlette is not installed")
-    applications, routing = map(import_module, ("starlette.applications", "starlette.routing"))
+@pytest.mark.parametrize("way", ["cancel", "shutdown"])
+def test_application_that_does_not_end(run: Any, way: str) -> None:
+    """The server cancels it when its time is up; the client has been told before."""
+    ended: list[str] = []
 
-    async def echo(websocket: Any) -> None:
-        await websocket.accept()
-        async for text in websocket.iter_text():
-            await websocket.send_text(text)
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(scope["path"])
 
     async def scenario() -> None:
-        application = applications.Starlette(routes=[routing.WebSocketRoute("/echo/{room}", echo)])
-        async with running(application) as port:
-            async with peer(port, "/echo/1") as websocket:
-                await websocket.send("hello")
-                assert await websocket.recv() == "hello"
-            with pytest.raises(InvalidStatus) as caught:
-                await peer(port, "/elsewhere")
-            assert caught.value.response.status_code == 403
+        async with server_of(application, timeout_graceful_shutdown=0.02) as server:
+            websocket = await peer(server.servers[0].sockets[0].getsockname()[1], "/")
+            if way == "cancel":
+                for task in list(server.server_state.tasks):
+                    task.cancel()
+                await websocket.wait_closed()
+        await websocket.wait_closed()
+        assert websocket.close_code == 1012
 
     run(scenario())
+    assert ended == ["/"]
+
+
+def test_keep_alive(run: Any) -> None:
+    """A peer that says nothing is pinged, and given up; the clock is moved by the test."""
+    application = Application()
+
+    async def scenario() -> None:
+        async with server_of(application, ws_ping_interval=30, ws_ping_timeout=10) as server:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            websocket = await peer(port, "/echo")
+            [connection] = server.server_state.connections
+            assert isinstance(connection, WebSocketProtocol)
+            now = connection._time()
+
+            def move(seconds: float) -> None:
+                connection._time = lambda: now + seconds
+                connection._on_timer()
+
+            move(29)
+            assert not connection.session.keepalive.awaiting
+            move(30)
+            assert connection.session.keepalive.awaiting
+            await turns(lambda: not connection.session.keepalive.awaiting)
+            websocket.transport.pause_reading()
+            move(60)
+            assert connection.session.keepalive.awaiting
+            move(70)
+            await turns(lambda: bool(application.log))
+            websocket.transport.resume_reading()
+            await websocket.wait_closed()
+
+    run(scenario())
+    reason = "keep-alive timed out"
+    assert application.log == [{"type": "websocket.disconnect", "code": 1011, "reason": reason}]
+
+
+def test_back_pressure(run: Any) -> None:
+    """What the application does not receive is not read; what nobody reads, it waits to send."""
+    release = asyncio.Event()
+    got: list[bytes] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await release.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            got.append(message["bytes"][:4])
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+    async def scenario() -> None:
+        async with server_of(application, ws_max_queue=4) as server:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            async with peer(port, "/", compression=None) as websocket:
+                count = 600
+
+                async def flood() -> None:
+                    for number in range(count):
+                        await websocket.send(number.to_bytes(4, "big") + bytes(20_000))
+
+                flooding = asyncio.create_task(flood())
+                [connection] = server.server_state.connections
+                assert isinstance(connection, WebSocketProtocol)
+                await turns(lambda: connection.session.paused)
+                assert len(connection._messages) <= 8
+                assert not flooding.done()
+                release.set()
+                await turns(lambda: not connection.writable)
+                assert connection.transport.get_write_buffer_size() <= 65536 + 20_014
+                for number in range(count):
+                    message = await websocket.recv()
+                    assert message == number.to_bytes(4, "big") + bytes(20_000)
+                await flooding
+
+    run(scenario())
+    assert got == [number.to_bytes(4, "big") for number in range(600)]
+
+
+def test_forwarded_client(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What uvicorn knows from a proxy is told to the application, and to the log."""
+
+    async def scenario() -> None:
+        options = {"proxy_headers": True, "forwarded_allow_ips": "127.0.0.1"}
+        headers = {"X-Question": "?", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+        async with (
+            running(Application(), **options) as port,
+            peer(port, "/scope?x", additional_headers=headers) as websocket,
+        ):
+            told = json.loads(await websocket.recv())
+            assert (told["client"], told["scheme"]) == ("192.0.2.1", "wss")
+
+    with caplog.at_level(logging.INFO, "uvicorn.error"):
+        run(scenario())
+    assert '192.0.2.1:0 - "WebSocket /scope?x" [accepted]' in caplog.messages
+
+
+class TestFrameworks:
+    """Applications as they are written for Starlette and FastAPI."""
+
+    @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+    def test_application(self, run: Any, framework: str) -> None:
+        ends: list[tuple[int, str]] = []
+        application = self.application(framework, ends)
+
+        async def scenario() -> None:
+            async with running(application, ws_max_size=1000) as port:
+                async with peer(port, "/echo/7") as websocket:
+                    await websocket.send("hello")
+                    assert await websocket.recv() == "7: hello"
+                    await websocket.close(3001, "enough")
+                async with peer(port, "/json") as websocket:
+                    await websocket.send('{"a": [1, "ü"]}')
+                    assert json.loads(await websocket.recv()) == {"a": [1, "ü"]}
+                    await websocket.send("x" * 1001)
+                    with pytest.raises(ConnectionClosed):
+                        await websocket.recv()
+                    assert websocket.close_code == 1009
+                async with peer(port, "/policy") as websocket:
+                    with pytest.raises(ConnectionClosed):
+                        await websocket.recv()
+                    assert (websocket.close_code, websocket.close_reason) == (1008, "no")
+                for path, status, body in (("/deny", 401, b"who?"), ("/elsewhere", 403, b"")):
+                    with pytest.raises(InvalidStatus) as caught:
+                        await peer(port, path)
+                    response = caught.value.response
+                    assert (response.status_code, response.body) == (status, body)
+
+        run(scenario())
+        assert ends[0] == (3001, "enough")
+        assert ends[1][0] == 1009
+
+    def application(self, framework: str, ends: list[tuple[int, str]]) -> Any:
+        pytest.importorskip(framework, reason=f"{framework} is not installed")
+        websockets = import_module("starlette.websockets")
+        responses = import_module("starlette.responses")
+        exceptions = import_module("starlette.exceptions")
+
+        async def echo(websocket: Any) -> None:
+            await websocket.accept()
+            try:
+                while True:
+                    text = await websocket.receive_text()
+                    await websocket.send_text(f"{websocket.path_params['room']}: {text}")
+            except websockets.WebSocketDisconnect as end:
+                ends.append((end.code, end.reason))
+
+        async def jsons(websocket: Any) -> None:
+            await websocket.accept()
+            try:
+                async for value in websocket.iter_json():
+                    await websocket.send_json(value)
+                with pytest.raises(RuntimeError):
+                    await websocket.receive_text()
+            finally:
+                ends.append((1009, ""))
+
+        async def policy(websocket: Any) -> None:
+            await websocket.accept()
+            raise exceptions.WebSocketException(1008, "no")
+
+        async def deny(websocket: Any) -> None:
+            await websocket.send_denial_response(responses.PlainTextResponse("who?", 401))
+
+        routes = {"/echo/{room}": echo, "/json": jsons, "/policy": policy, "/deny": deny}
+        if framework == "starlette":
+            routing = import_module("starlette.routing")
+            return import_module("starlette.applications").Starlette(
+                routes=[routing.WebSocketRoute(path, route) for path, route in routes.items()]
+            )
+        application = import_module("fastapi").FastAPI()
+        for path, route in routes.items():
+            application.add_api_websocket_route(path, typed(route))
+        return application
+
+
+def typed(route: Any) -> Any:
+    """What FastAPI gives an argument goes by its type."""
+
+    async def endpoint(websocket: Any) -> None:
+        await route(websocket)
+
+    endpoint.__annotations__["websocket"] = import_module("fastapi").WebSocket
+    return endpoint
 
 
 @pytest.mark.parametrize(
@@ -354,3 +549,8 @@ def test_options(
     keepalive = config.keepalive
     assert (keepalive.mechanism, keepalive.interval) == (mechanism, interval)
     assert keepalive.answer_timeout == timeout
+
+
+def test_no_queue() -> None:
+    config = session_config(uvicorn.Config(Application(), ws_max_queue=0))
+    assert config.limits.max_queued_messages == 1

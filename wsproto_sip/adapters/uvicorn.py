@@ -59,7 +59,9 @@ def session_config(config: Config) -> SessionConfig:
         keepalive = KeepaliveConfig(
             interval=min(max(interval, 1.0), 3600.0), answer_timeout=min(timeout or 3600.0, 3600.0)
         )
-    limits = Limits(max_message_size=config.ws_max_size, max_queued_messages=config.ws_max_queue)
+    # There is no connection without room for a message.
+    queue = max(config.ws_max_queue, 1)
+    limits = Limits(max_message_size=config.ws_max_size, max_queued_messages=queue)
     return adapted(SessionConfig(limits=limits, keepalive=keepalive))
 
 
@@ -86,6 +88,8 @@ class WebSocketProtocol(Connection):
         self._state = server_state
         self._app_state = app_state
         self._logger = logging.getLogger("uvicorn.error")
+        # What the application was told; somebody in front of it may have changed it since.
+        self._scope: dict[str, Any] = {}
         self._told_connect = False
         # Whether the application has said its last word.
         self._ended = False
@@ -115,11 +119,12 @@ class WebSocketProtocol(Connection):
     # -- for the application -----------------------------------------------------------------------
 
     def _requested(self) -> None:
+        self._scope = self._make_scope()
         task = self._loop.create_task(self._run())
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
-    def _scope(self) -> dict[str, Any]:
+    def _make_scope(self) -> dict[str, Any]:
         request = self.request
         target, _, query = request.target.partition("?") if request else ("", "", "")
         root = self._config.root_path
@@ -148,12 +153,15 @@ class WebSocketProtocol(Connection):
         code = CloseReason.NORMAL_CLOSURE
         try:
             await cast("Any", self._config.loaded_app)(
-                self._scope(), self._asgi_receive, self._asgi_send
+                self._scope, self._asgi_receive, self._asgi_send
             )
             if self.session.state is _CONNECTING:
                 self._logger.error("the application returned without answering the handshake")
         except ClientDisconnected:
             pass
+        except asyncio.CancelledError:
+            code = CloseReason.SERVICE_RESTART
+            raise
         except Exception:
             code = CloseReason.INTERNAL_ERROR
             self._logger.exception("the application failed")
@@ -216,8 +224,9 @@ class WebSocketProtocol(Connection):
             outcome = str(message["status"])
         else:
             raise RuntimeError(f"{kind} does not answer the handshake")
+        client = self._scope["client"]
+        peer = f"{client[0]}:{client[1]}" if client else ""
         target = self.request.target if self.request else ""
-        peer = self.transport.get_extra_info("peername")
         self._logger.info('%s - "WebSocket %s" %s', peer, target, outcome)
 
     def _tell(self, event: Event) -> None:
