@@ -524,6 +524,43 @@ def test_the_next_hop_goes_away(world: World, alice: Client, carol: Client) -> N
     assert world.relay.transactions == 0
 
 
+def test_a_lot_under_way_is_given_up_by_and_by() -> None:
+    """Nobody has to wait while a receiver that leaves is reported to all who sent to it."""
+    limits = MsrpLimits(max_transactions_per_connection=1000)
+    world = World(replace(CONFIG, limits=limits))
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    to = alice.to(carol.session, carol.uri)
+    for number in range(1000):
+        world.give(1, alice.request(to, message_id=b"id%04d" % number))
+    world.do(world.relay.connection_lost(2, world.now))
+    reports = []
+    # What waits to be reported counts as under way.
+    assert world.relay.transactions == 1000 - 256
+    while world.relay.transactions:
+        deadline = world.relay.next_deadline()
+        assert deadline is not None
+        assert deadline < world.now
+        reports.append(world.take())
+        world.do(world.relay.handle_timeout(world.now))
+    reports.append(world.take())
+    assert [len(part) for part in reports] == [256, 256, 256, 232]
+    told = [chunk for part in reports for _, chunk in part]
+    assert [chunk.message_id for chunk in told] == [b"id%04d" % at for at in range(1000)]
+    assert {status_of(chunk) for chunk in told} == {b"000 481 Session-does-not-exist"}
+    assert world.relay.handle_timeout(world.now) == []
+
+
+def test_many_without_a_session_are_closed_by_and_by() -> None:
+    world = World()
+    for number in range(600):
+        world.do(world.relay.connection_made(number, world.now))
+    dropped = []
+    for _ in range(4):
+        world.wait(30)
+        dropped.append(len(world.dropped))
+    assert dropped == [256, 512, 600, 600]
+
+
 def test_the_sender_goes_away(world: World, alice: Client, carol: Client) -> None:
     got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
     world.give(1, alice.request(alice.to(carol.session, carol.uri)))

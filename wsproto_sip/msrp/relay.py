@@ -18,9 +18,11 @@ is in use, and no receiver can answer for another.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Collection
+from itertools import islice
 from typing import NamedTuple
 
 from ..typing import Entropy, Headers
@@ -43,6 +45,9 @@ from .stream import ChunkPart
 from .uri import MsrpPath, MsrpUri
 
 __all__ = ["MsrpRelay"]
+
+#: Requests given up, and connections dropped, in one call; the rest is due at once.
+_AT_ONCE = 256
 
 
 class _Route(NamedTuple):
@@ -166,7 +171,8 @@ class MsrpRelay:
     def connection_lost(self, connection_id: int, now: float) -> list[RelayAction]:
         """A connection is gone, and its sessions with it.
 
-        What was under way to it is reported to the senders at once. An unknown number is nothing.
+        What was under way to it is reported to the senders at once, or, where it was a lot, by
+        :meth:`handle_timeout`, which is due then. An unknown number is nothing.
 
         Args:
             connection_id: Its number.
@@ -211,14 +217,20 @@ class MsrpRelay:
                 self._fail_pending(connection.peer, 408, out)
 
     def _fail_pending(self, hop: Hop, status: int, out: list[RelayAction]) -> None:
-        for transaction in list(hop.pending.values()):
-            self._finish(transaction)
-            self._report(transaction, status, None, out)
+        # Before all others, so that they are as good as timed out.
+        for transaction in reversed(hop.pending.values()):
+            transaction.failure, transaction.deadline = status, -math.inf
+            self._transactions.move_to_end(transaction, last=False)
+        hop.pending.clear()
+        self._give_up(-math.inf, out)
 
     # -- time ------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When :meth:`handle_timeout` has something to do at the earliest; ``None`` for never."""
+        """When :meth:`handle_timeout` has something to do at the earliest; ``None`` for never.
+
+        It can lie in the past, where that was more than is done in one call.
+        """
         earliest = self._sessions.next_deadline()
         # Asked for after each chunk.
         for first in self._transactions:
@@ -232,26 +244,30 @@ class MsrpRelay:
         return earliest
 
     def handle_timeout(self, now: float) -> list[RelayAction]:
-        """Do what is due; an early or repeated call does nothing.
+        """Do what is due; an early call does nothing.
+
+        Of what is due it does so much as does not keep others waiting for long.
 
         Args:
             now: The time in seconds.
         """
         out: list[RelayAction] = []
-        while self._transactions:
-            transaction = next(iter(self._transactions))
-            if transaction.deadline > now:
-                break
-            self._time_out(transaction, out)
+        self._give_up(now, out)
         for session in self._sessions.expire(now):
             if not session.connection.sessions:
                 self._wait(session.connection, now)
-        while self._waiting:
-            connection, deadline = next(iter(self._waiting.items()))
+        for connection, deadline in list(islice(self._waiting.items(), _AT_ONCE)):
             if deadline > now:
                 break
             self._drop(connection, "no session", out)
         return out
+
+    def _give_up(self, now: float, out: list[RelayAction]) -> None:
+        """Wait no longer for the responses that are due."""
+        for transaction in list(islice(self._transactions, _AT_ONCE)):
+            if transaction.deadline > now:
+                break
+            self._time_out(transaction, out)
 
     def _wait(self, connection: Connection, now: float) -> None:
         if self._config.authentication_timeout is not None:
@@ -503,13 +519,15 @@ class MsrpRelay:
     def _time_out(self, transaction: Transaction, out: list[RelayAction]) -> None:
         """Wait no longer for a response."""
         self._finish(transaction)
+        if transaction.failure is not None:
+            self._report(transaction, transaction.failure, None, out)
         # Who asked for failures only in part has no use for a time-out (RFC 4975 §7.1.1).
-        if transaction.failure_report is FailureReport.YES:
+        elif transaction.failure_report is FailureReport.YES:
             self._report(transaction, 408, None, out)
 
     def _finish(self, transaction: Transaction) -> None:
         del self._transactions[transaction]
-        del transaction.hop.pending[transaction.tid]
+        transaction.hop.pending.pop(transaction.tid, None)
         transaction.origin.transactions -= 1
 
     def _on_response(

@@ -96,6 +96,8 @@ class Transaction:
     byte_range: bytes | None
     size: int
     last: bool
+    #: Why there will be no response, where that is known before the deadline.
+    failure: int | None = None
 
     @classmethod
     def of(
