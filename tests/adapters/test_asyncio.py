@@ -441,6 +441,30 @@ class TestCallbacks:
 
         run(scenario())
 
+    def test_the_transport_closes_before_the_session(self) -> None:
+        async def scenario() -> None:
+            connection, transport = opened()
+            transport.abort()
+            connection.begin_close()
+            assert transport.backlog == 0
+            connection.connection_lost(None)
+
+        run(scenario())
+
+    def test_answer_to_a_ping_that_was_cancelled(self) -> None:
+        async def scenario() -> None:
+            connection, _ = opened()
+            pings = [asyncio.create_task(connection.ping(text)) for text in (b"1", b"2")]
+            await asyncio.sleep(0)
+            for ping in pings:
+                ping.cancel()
+            receive(connection, frame(0x8A, b"1"))
+            connection.connection_lost(None)
+            await asyncio.gather(*pings, return_exceptions=True)
+            assert [ping.cancelled() for ping in pings] == [True] * 2
+
+        run(scenario())
+
     def test_room_for_a_sender_that_was_cancelled(self) -> None:
         async def scenario() -> None:
             connection, transport = opened()

@@ -372,6 +372,8 @@ class TestSenders:
             else:
                 connection.begin_close(4000)
                 theirs.sendall(frame(0x88, b"\x0f\xa0"))
+                # Everything is said, and not yet on its way.
+                until(lambda: connection.session.state is ConnectionState.CLOSED)
                 while theirs.recv(65536):
                     pass
                 theirs.close()
