@@ -6,8 +6,9 @@ import asyncio
 import gc
 import os
 import random
+import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from wsproto_sip.adapters.asyncio import (
     Server,
     connect,
     open_connection,
+    reconnect,
     serve,
 )
 from wsproto_sip.config import SessionConfig
@@ -293,6 +295,62 @@ class TestServer:
                 with pytest.raises(OSError, match="in use"):
                     async with serve(echo, HOST, port):
                         pass
+
+        run(scenario())
+
+    def test_a_peer_that_does_not_answer_while_draining(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0, drain=0.01) as server:
+                reader, writer = await asyncio.open_connection(HOST, server.addresses[0][1])
+                writer.write(REQUEST)
+                await reader.readuntil(b"\r\n\r\n")
+            with suppress(ConnectionResetError):
+                # Going away, and nothing behind it.
+                assert await reader.read() == b"\x88\x02\x03\xe9"
+            writer.close()
+
+        run(scenario())
+
+
+class TestClient:
+    """What the suite does not say of clients; proxies and names have tests of their own."""
+
+    def test_another_place(self) -> None:
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                port = server.addresses[0][1]
+                async with connect("ws://nowhere.invalid", host=HOST, port=port) as client:
+                    await client.send("x")
+                    assert await client.recv() == "x"
+                sock = socket.create_connection((HOST, port))
+                async with connect("ws://nowhere.invalid", sock=sock, proxy="http://p") as client:
+                    await client.send("y")
+                    assert await client.recv() == "y"
+
+        run(scenario())
+
+    def test_a_proxy(self) -> None:
+        with socket.create_server((HOST, 0)) as sock:
+            place = f"http://{HOST}:{sock.getsockname()[1]}"
+
+        async def scenario() -> None:
+            with pytest.raises(ConnectionRefusedError):
+                await open_connection("ws://nowhere.invalid", proxy=place)
+            with pytest.raises(ValueError, match="proxy's URI"):
+                await open_connection("ws://nowhere.invalid", proxy="x://p")
+
+        run(scenario())
+
+    def test_reconnection(self) -> None:
+        async def scenario() -> None:
+            async with (
+                serve(echo, HOST, 0) as server,
+                reconnect(f"ws://{HOST}:{server.addresses[0][1]}") as connections,
+            ):
+                async for connection in connections:
+                    await connection.send("x")
+                    assert await connection.recv() == "x"
+                    break
 
         run(scenario())
 

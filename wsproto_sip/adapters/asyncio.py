@@ -21,6 +21,9 @@ from ..lifecycle import Cause
 from ..session import Session
 from ..states import ConnectionType
 from ._asyncio_connection import READ_SIZE, Connection
+from ._asyncio_dial import dial
+from ._asyncio_proxy import connect_through, on_socket
+from ._asyncio_reconnect import Reconnecting
 from ._common import (
     ConnectionClosedError,
     HandshakeRejected,
@@ -32,6 +35,8 @@ from ._common import (
     only_closed,
     redirected,
 )
+from .backoff import Backoff, is_transient
+from .proxies import ProxyError, choose_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -40,12 +45,17 @@ if TYPE_CHECKING:
     from ..extensions import Extension
 
 __all__ = [
+    "Backoff",
     "Connection",
     "ConnectionClosedError",
     "HandshakeRejected",
+    "ProxyError",
+    "Reconnecting",
     "Server",
     "connect",
+    "is_transient",
     "open_connection",
+    "reconnect",
     "serve",
 ]
 
@@ -53,6 +63,12 @@ _logger = logging.getLogger("wsproto_sip.asyncio")
 
 #: Where a read is under way between callbacks (Windows), connections cannot share a buffer.
 _BUFFER_IS_SHARED: Final = sys.platform != "win32"
+
+#: Seconds that RFC 8305 §5 recommends between attempts to connect.
+_ATTEMPT_DELAY: Final = 0.25
+
+#: Options that say how an address is found and reached.
+_OF_DIALLING: Final[tuple[str, ...]] = ("family", "flags", "local_addr")
 
 _DEFAULT: Final = SessionConfig()
 
@@ -292,6 +308,8 @@ async def open_connection(
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
+    proxy: str | bool | None = True,
+    proxy_ssl: tls.SSLContext | None = None,
     **options: Any,
 ) -> Connection:
     """Opens a connection.
@@ -307,18 +325,24 @@ async def open_connection(
             adapter's to say.
         ssl: How TLS is done; None for the system's certificates.
         max_redirects: How many redirections are followed; none leads from wss to ws.
-        options: More arguments of the loop's ``create_connection()``, which may say another
-            ``host`` and ``port`` to connect to, or a ``sock`` with neither. With
-            ``happy_eyeballs_delay`` (RFC 8305) a cancelled attempt may leave a socket to the
-            garbage collector, because some versions of asyncio do.
+        proxy: The URI of a proxy (:class:`~wsproto_sip.adapters.proxies.Proxy`); True for what the
+            environment says, None or False for none.
+        proxy_ssl: How TLS to an ``https`` proxy is done; None for the system's certificates.
+        options: As with the loop's ``create_connection()``: ``family``, ``flags``, ``local_addr``,
+            ``happy_eyeballs_delay`` (RFC 8305; a quarter of a second unless said otherwise, None
+            for one address after the other), ``server_hostname``, ``ssl_handshake_timeout`` and
+            ``ssl_shutdown_timeout``; ``host`` and ``port``, where it is connected to somewhere else
+            than the URI says; or ``sock``, a connected socket, for which no proxy is asked.
 
     Returns:
         The connection, open.
 
     Raises:
-        ValueError: It is not a WebSocket URI.
+        ValueError: It is not a WebSocket URI, or not that of a proxy.
         LocalProtocolError: The request cannot be sent.
         OSError: There is no connection to be had.
+        ProxyError: The proxy did not let it through.
+        ModuleNotFoundError: It is a SOCKS proxy, and python-socks is not installed.
         TimeoutError: It took too long.
         HandshakeRejected: The server's answer was no success.
         ConnectionClosedError: It was none at all.
@@ -330,7 +354,7 @@ async def open_connection(
             request = make_request(
                 target, headers=fields, subprotocols=subprotocols, extensions=extensions()
             )
-            connection = await _transport(target, request, config, ssl, options)
+            connection = await _transport(target, request, config, ssl, proxy, proxy_ssl, options)
             try:
                 await connection.wait_opened()
             except HandshakeRejected as rejection:
@@ -352,6 +376,8 @@ async def _transport(
     request: Request,
     config: SessionConfig,
     ssl: tls.SSLContext | None,
+    proxy: str | bool | None,
+    proxy_ssl: tls.SSLContext | None,
     options: dict[str, Any],
 ) -> Connection:
     loop = asyncio.get_running_loop()
@@ -360,12 +386,23 @@ async def _transport(
         session = Session(ConnectionType.CLIENT, now=loop.time(), config=config)
         return Connection(session, request=request)
 
-    options = {"host": uri.host, "port": uri.port, **options}
+    options = dict(options)
+    dialling = {name: options.pop(name) for name in _OF_DIALLING if name in options}
+    dialling["delay"] = options.pop("happy_eyeballs_delay", _ATTEMPT_DELAY)
     if uri.secure:
-        options |= {"ssl": ssl or tls.create_default_context()}
+        options["ssl"] = ssl or tls.create_default_context()
         options.setdefault("server_hostname", uri.host)
-    _, protocol = await loop.create_connection(connection, **options)
-    return protocol
+    sock = options.pop("sock", None)
+    if sock is not None:
+        return await on_socket(connection, sock, options)
+    host, port = options.pop("host", uri.host), options.pop("port", uri.port)
+    way = choose_proxy(proxy, secure=uri.secure, host=host, port=port)
+    if way is None:
+        sock = await dial(host, port, **dialling)
+        return await on_socket(connection, sock, options)
+    return await connect_through(
+        way, host, port, connection, proxy_ssl=proxy_ssl, dialling=dialling, options=options
+    )
 
 
 @asynccontextmanager
@@ -378,6 +415,8 @@ async def connect(
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
+    proxy: str | bool | None = True,
+    proxy_ssl: tls.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Connection]:
     """Has a connection while a block runs, and closes it with 1000 behind it.
@@ -395,6 +434,8 @@ async def connect(
         config=config,
         ssl=ssl,
         max_redirects=max_redirects,
+        proxy=proxy,
+        proxy_ssl=proxy_ssl,
         **options,
     )
     try:
@@ -402,3 +443,31 @@ async def connect(
         await connection.close()
     finally:
         connection.abort()
+
+
+def reconnect(
+    uri: str,
+    *,
+    backoff: Backoff | None = None,
+    retry: Callable[[Exception], bool] = is_transient,
+    **options: Any,
+) -> Reconnecting:
+    """Gives one connection after the other, with ``async for``.
+
+    Each is opened when the one before has ended and a random time, which grows with the failures,
+    has passed (RFC 6455 §7.2.3). What a connection's end means is for the program to say: it leaves
+    the loop, or goes on with it.
+
+    Args:
+        uri: As with :func:`open_connection`.
+        backoff: How long to wait.
+        retry: Whether to try again after an error of :func:`open_connection`; where not, it is
+            raised out of the loop. :func:`~wsproto_sip.adapters.backoff.is_transient` says what is
+            tried again.
+        options: More arguments of :func:`open_connection`.
+    """
+
+    def opening() -> Awaitable[Connection]:
+        return open_connection(uri, **options)
+
+    return Reconnecting(opening, backoff or Backoff(), retry)

@@ -1,0 +1,118 @@
+"""A socket that is connected to a name, on any asyncio loop (RFC 8305).
+
+Theory of operation: the addresses of a name are tried in turn, the families alternating, each when
+the one before has failed or had its time; the first that answers wins. ``create_connection()`` does
+that too, but not on uvloop, and with it a cancelled attempt may leave a socket open; here whatever
+becomes of an attempt that nobody waits for any more is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["dial"]
+
+#: What ``getaddrinfo()`` gives.
+_Info = tuple[int, int, int, str, Any]
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    delay: float | None,
+    family: int = 0,
+    flags: int = 0,
+    local_addr: tuple[str, int] | None = None,
+) -> socket.socket:
+    """Connects to a name.
+
+    Args:
+        host: A name or an address.
+        port: The port.
+        delay: Seconds that an address has before the next one is tried beside it; None for as long
+            as it takes.
+        family: Of the addresses; 0 for any.
+        flags: For ``getaddrinfo()``.
+        local_addr: Address and port to connect from.
+
+    Raises:
+        OSError: No address answered; where all errors are not the same, its message has them all.
+    """
+    loop = asyncio.get_running_loop()
+    infos = await _look_up(host, port, family, flags)
+    local = await _look_up(*local_addr, family, flags) if local_addr else None
+    waiting = _alternating(infos)
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    errors: list[OSError] = []
+    try:
+        while waiting or attempts:
+            if waiting:
+                attempts.add(loop.create_task(_attempt(waiting.pop(0), local)))
+            done, _ = await asyncio.wait(
+                attempts,
+                timeout=delay if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for attempt in done:
+                attempts.discard(attempt)
+                try:
+                    return attempt.result()
+                except OSError as error:
+                    errors.append(error)
+        raise _combined(host, port, errors)
+    finally:
+        errors.clear()
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_discard)
+
+
+def _discard(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+async def _look_up(host: str, port: int, family: int, flags: int) -> list[_Info]:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
+    return list(found)
+
+
+def _alternating(infos: Iterable[_Info]) -> list[_Info]:
+    """Puts addresses in the order of RFC 8305 §4: families in turn, the first one first."""
+    families: dict[int, list[_Info]] = {}
+    for info in infos:
+        families.setdefault(info[0], []).append(info)
+    turns = chain.from_iterable(zip_longest(*families.values()))
+    return [info for info in turns if info is not None]
+
+
+async def _attempt(info: _Info, local: list[_Info] | None) -> socket.socket:
+    family, kind, protocol, _, address = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if local is not None:
+            here = next((place[4] for place in local if place[0] == family), None)
+            if here is None:
+                raise OSError("there is no local address of the family of the remote one")
+            sock.bind(here)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _combined(host: str, port: int, errors: list[OSError]) -> OSError:
+    if len({(type(error), error.errno) for error in errors}) == 1:
+        return errors[0]
+    return OSError(f"no address of {host}:{port} answered: {'; '.join(map(str, errors))}")

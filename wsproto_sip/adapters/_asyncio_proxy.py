@@ -1,0 +1,170 @@
+"""The way of an asyncio client through a proxy.
+
+Theory of operation: python-socks gives a socket that leads to the server. For an HTTP proxy a
+protocol of this module asks for the tunnel and then gives its transport away, to the connection
+itself or to TLS, inside TLS to the proxy where that is how it is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as tls
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from ._asyncio_dial import dial
+from .proxies import ProxyError, Tunnel
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from .proxies import Proxy
+
+__all__ = ["connect_through", "on_socket"]
+
+#: Seconds; python-socks takes no "never".
+_NO_BOUND: Final = 1e6
+
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+
+
+class _Tunnelling(asyncio.Protocol):
+    """Asks for a tunnel, and keeps the transport until it is taken.
+
+    Args:
+        tunnel: What to ask, and what to make of the answer.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._error: ProxyError | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._tunnel.request)
+
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
+
+    def eof_received(self) -> None:
+        self._receive(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receive(None)
+
+    def _receive(self, data: bytes | None) -> None:
+        if self.ready.done():
+            # Nobody has taken the transport yet.
+            self._error = ProxyError("the way through the proxy ended before it was used")
+            return
+        try:
+            if self._tunnel.receive(data):
+                self.ready.set_result(None)
+        except ProxyError as error:
+            self.ready.set_exception(error)
+            # Whoever waited may have been cancelled.
+            self.ready.exception()
+
+    def check(self) -> None:
+        """Raises what has happened since the tunnel was ready."""
+        if self._error is not None:
+            raise self._error
+
+
+async def on_socket(
+    protocol_factory: Callable[[], _P], sock: socket.socket, options: dict[str, Any]
+) -> _P:
+    """Gives a socket to a transport; it is closed where that fails.
+
+    Args:
+        protocol_factory: Makes the protocol.
+        sock: The socket, connected.
+        options: ``ssl`` and what goes with it.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        _, protocol = await loop.create_connection(protocol_factory, sock=sock, **options)
+    except BaseException:
+        sock.close()
+        raise
+    return protocol
+
+
+async def connect_through(
+    proxy: Proxy,
+    host: str,
+    port: int,
+    protocol_factory: Callable[[], _P],
+    *,
+    proxy_ssl: tls.SSLContext | None,
+    dialling: dict[str, Any],
+    options: dict[str, Any],
+) -> _P:
+    """Connects to a server through a proxy.
+
+    Args:
+        proxy: The proxy.
+        host: The server.
+        port: Its port.
+        protocol_factory: Makes the protocol of the connection.
+        proxy_ssl: How TLS to an ``https`` proxy is done; None for the system's certificates.
+        dialling: How the proxy is reached, arguments of :func:`._asyncio_dial.dial`; a SOCKS proxy
+            with ``local_addr`` alone of them.
+        options: ``ssl`` and what goes with it, for TLS to the server.
+
+    Returns:
+        The protocol, connected.
+
+    Raises:
+        ProxyError: The proxy did not let it through.
+        OSError: There is no connection to be had.
+        ModuleNotFoundError: It is a SOCKS proxy, and python-socks is not installed.
+    """
+    loop = asyncio.get_running_loop()
+    if proxy.is_socks:
+        sock = await _through_socks(proxy, host, port, dialling.get("local_addr"))
+        return await on_socket(protocol_factory, sock, options)
+    tunnel = Tunnel(proxy, host, port)
+    to_proxy: dict[str, Any] = {}
+    if proxy.is_secure:
+        to_proxy["ssl"] = proxy_ssl or tls.create_default_context()
+        to_proxy["server_hostname"] = proxy.host
+    sock = await dial(proxy.host, proxy.port, **dialling)
+    tunnelling = await on_socket(lambda: _Tunnelling(tunnel), sock, to_proxy)
+    current = tunnelling.transport
+    try:
+        await tunnelling.ready
+        if "ssl" in options:
+            tunnelling.check()
+            for_tls = dict(options)
+            context = for_tls.pop("ssl")
+            secured = await loop.start_tls(current, tunnelling, context, **for_tls)
+            # Only a transport that was closed meanwhile gives None.
+            current = cast("asyncio.Transport", secured)
+        tunnelling.check()
+    except BaseException:
+        current.abort()
+        raise
+    protocol = protocol_factory()
+    current.set_protocol(protocol)
+    protocol.connection_made(current)
+    return protocol
+
+
+async def _through_socks(
+    proxy: Proxy, host: str, port: int, local_addr: tuple[str, int] | None
+) -> socket.socket:
+    options = cast("dict[str, Any]", proxy.socks_options())
+    import python_socks  # noqa: PLC0415 - optional
+    from python_socks.async_.asyncio import Proxy as SocksProxy  # noqa: PLC0415
+
+    try:
+        # The caller bounds the time; that library would do it, too.
+        return await SocksProxy(**options).connect(
+            host, port, timeout=_NO_BOUND, local_addr=local_addr
+        )
+    except python_socks.ProxyError as error:
+        raise proxy.socks_error(error) from error
