@@ -255,7 +255,7 @@ class Tunnel:
             data: Octets; None at their end.
 
         Returns:
-            Whether the tunnel is open: from now on the octets are the server's.
+            Whether the tunnel is open, so that from now on the octets are the server's.
 
         Raises:
             ProxyError: There will be none.
