@@ -52,7 +52,8 @@ def _running(command: list[str], port: int) -> Iterator[int]:
         assert _accepts(process, port), f"{command[0]} did not start"
         yield port
     finally:
-        process.terminate()
+        # tinyproxy may overlook that it is asked to end.
+        process.kill()
         process.wait()
 
 

@@ -40,7 +40,7 @@ class OnAsyncio(ThroughProxies):
         async with connect(uri, **options) as connection:
             yield connection
 
-    @pytest.mark.parametrize("steps", [*range(0, 20, 2), 25, 30, 40, 60, 90])
+    @pytest.mark.parametrize("steps", [0, 4, 8, 10, 12, 14, 18, 25, 40, 70])
     @pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
     def test_cancelled(self, scheme: str, steps: int, proxies: dict[str, int]) -> None:
         """Wherever the client is cancelled, no connection stays."""

@@ -85,9 +85,14 @@ async def on_socket(
         options: ``ssl`` and what goes with it.
     """
     loop = asyncio.get_running_loop()
+    protocol = protocol_factory()
     try:
-        _, protocol = await loop.create_connection(protocol_factory, sock=sock, **options)
+        await loop.create_connection(lambda: protocol, sock=sock, **options)
     except BaseException:
+        transport = getattr(protocol, "transport", None)
+        if transport is not None:
+            # asyncio says goodbye in TLS, and waits for the answer, when this is cancelled.
+            transport.abort()
         sock.close()
         raise
     return protocol
