@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wsproto_sip.adapters._asyncio_proxy import on_socket
 from wsproto_sip.adapters.asyncio import connect, serve
 from wsproto_sip.adapters.proxies import ProxyError
 
@@ -39,6 +40,33 @@ class OnAsyncio(ThroughProxies):
     async def client(self, uri: str, **options: Any) -> AsyncIterator[End]:
         async with connect(uri, **options) as connection:
             yield connection
+
+    @pytest.mark.parametrize("way", ["abort", "cancel"])
+    def test_a_transport_that_ends_as_it_begins(self, way: str) -> None:
+        """Its descriptor is closed once, and the peer sees the end."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        class Ending(asyncio.Protocol):
+            transport: asyncio.Transport
+
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+                if way == "abort":
+                    transport.abort()
+                else:
+                    tasks[0].cancel()
+
+        async def scenario() -> None:
+            here, there = socket.socketpair()
+            with there:
+                tasks.append(asyncio.create_task(on_socket(Ending, here, {})))
+                [result] = await asyncio.gather(*tasks, return_exceptions=True)
+                assert isinstance(result, Ending if way == "abort" else asyncio.CancelledError)
+                await turns(lambda: here.fileno() == -1)
+                there.settimeout(BOUND)
+                assert there.recv(1) == b""
+
+        self.run(scenario())
 
     @pytest.mark.parametrize("steps", [0, 4, 8, 10, 12, 14, 18, 25, 40, 70])
     @pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])

@@ -87,14 +87,17 @@ async def on_socket(
     loop = asyncio.get_running_loop()
     protocol = protocol_factory()
     try:
-        await loop.create_connection(lambda: protocol, sock=sock, **options)
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **options)
     except BaseException:
-        transport = getattr(protocol, "transport", None)
-        if transport is not None:
+        begun = getattr(protocol, "transport", None)
+        if begun is not None:
             # asyncio says goodbye in TLS, and waits for the answer, when this is cancelled.
-            transport.abort()
+            begun.abort()
         sock.close()
         raise
+    if transport.is_closing() and not isinstance(loop, asyncio.BaseEventLoop):
+        # Ended in its first moment: uvloop closes the descriptor and does not tell the socket.
+        sock.detach()
     return protocol
 
 
