@@ -1,0 +1,410 @@
+"""JsSIP and SIP.js in headless Chromium, and ``wsproto-sip serve`` between them.
+
+Theory of operation: one Chromium serves the whole module. For every way of running the server, and
+every pair of libraries, two pages hold a telephone each; a test tells them what to do and waits for
+the events of the library that must follow. RTP goes from page to page; the SIP messages that a page
+got are read from its WebSocket as Chromium's own tools see it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from wsproto_sip.sip import SipRequest, SipUri
+
+from ._browser import Browser, Phone, browser, installed, missing
+from ._kamailio import DOMAIN, kamailio, needs_kamailio, password
+from ._support import HOST
+
+pytest.importorskip("trustme")
+pytest.importorskip("websockets")
+
+import trustme
+
+from tests.cli._service import launched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MISSING = missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+#: Which libraries talk, and who has them.
+PAIRS = {("jssip", "jssip"): ("alice", "bob"), ("jssip", "sipjs"): ("carol", "dave")}
+USERS = {user: password(user) for users in PAIRS.values() for user in users}
+#: Which library calls which.
+CALLS = [*PAIRS, ("sipjs", "jssip")]
+TEXT = "Grüße, Привет, 你好 🌍\r\nund eine zweite Zeile"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A way of running the server.
+
+    Args:
+        mode: ``outbound`` or ``alias``.
+        scheme: ``ws`` or ``wss``.
+        digest: Whether users have passwords.
+        core: How Kamailio is reached behind the edge, which is registrar and proxy then: ``udp`` or
+            ``tcp``; ``None`` where the edge is that itself.
+    """
+
+    mode: str
+    scheme: str
+    digest: bool
+    core: str | None = None
+
+    def __str__(self) -> str:
+        words = [self.mode, self.scheme, "digest" if self.digest else "open"]
+        return "-".join(words if self.core is None else [*words, "kamailio", self.core])
+
+
+SETUPS = [Setup(*each) for each in product(["outbound", "alias"], ["ws", "wss"], [True, False])]
+FRONTS = [
+    pytest.param(Setup(*each), marks=needs_kamailio)
+    for each in (
+        ("outbound", "ws", True, "udp"),
+        ("outbound", "wss", False, "tcp"),
+        ("alias", "ws", False, "tcp"),
+        ("alias", "wss", True, "udp"),
+    )
+]
+
+
+class Certificate:
+    """A certificate that no browser trusts but the one that is told to."""
+
+    def __init__(self, directory: Path) -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+        from cryptography.x509 import load_pem_x509_certificate
+
+        issued = trustme.CA().issue_cert("127.0.0.1")
+        self.chain, self.key = directory / "chain.pem", directory / "key.pem"
+        issued.private_key_pem.write_to_path(self.key)
+        for blob in issued.cert_chain_pems:
+            blob.write_to_path(self.chain, append=True)
+        leaf = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+        public = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        digest = base64.b64encode(hashlib.sha256(public).digest()).decode()
+        #: The option by which Chromium takes this key, and no other one that it does not trust.
+        self.option = f"--ignore-certificate-errors-spki-list={digest}"
+
+
+class Server:
+    """``wsproto-sip serve``, which can be started again where it was.
+
+    Args:
+        setup: How.
+        certificate: Its certificate, for wss.
+        users: The file of users.
+    """
+
+    def __init__(self, setup: Setup, certificate: Certificate, users: Path) -> None:
+        self.setup = setup
+        options = ["--sip-mode", setup.mode, "--sip-domain", DOMAIN, "--drain-seconds", "0.5"]
+        if setup.scheme == "wss":
+            options += ["--tls-cert", str(certificate.chain), "--tls-key", str(certificate.key)]
+        self._below = ExitStack()
+        if setup.core is not None:
+            core = self._below.enter_context(kamailio(digest=setup.digest))
+            options += ["--upstream", f"{setup.core}:{HOST}:{core.port}"]
+        elif setup.digest:
+            options += ["--sip-users", str(users), "--sip-challenge"]
+        self._options = options
+        self._stack = ExitStack()
+        self.start("0")
+
+    def start(self, port: str) -> None:
+        """Starts it on a port."""
+        self._service = self._stack.enter_context(launched("--port", port, *self._options))
+
+    def stop(self, number: signal.Signals) -> None:
+        """Stops it."""
+        self._service.stop(number)
+        self._stack.close()
+
+    def close(self) -> None:
+        """Stops it, and what is behind it."""
+        with self._below:
+            self.stop(signal.SIGTERM)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self._service.url
+
+
+class Pair:
+    """Two registered telephones; new ones where a test has not left them as it found them.
+
+    Args:
+        browser: Where.
+        server: What they register with.
+        kinds: Which libraries.
+    """
+
+    def __init__(self, browser: Browser, server: Server, kinds: tuple[str, str]) -> None:
+        self._browser = browser
+        self.server = server
+        self.kinds = kinds
+        self._phones: list[Phone] = []
+
+    def phones(self) -> list[Phone]:
+        """Both of them, registered."""
+        setup = self.server.setup
+        if not self._phones:
+            for kind, user in zip(self.kinds, PAIRS[self.kinds], strict=True):
+                phone = self._browser.phone(
+                    kind,
+                    user,
+                    url=self.server.url,
+                    domain=DOMAIN,
+                    password=USERS[user] if setup.digest else None,
+                    outbound=setup.mode == "outbound",
+                )
+                self._phones.append(phone)
+                phone.tell("connect")
+                assert phone.tell("register")["status"] == 200
+        return self._phones
+
+    def close(self) -> None:
+        """Closes the pages.
+
+        A registrar behind the edge keeps the bindings of those who only go away.
+        """
+        phones, self._phones = self._phones, []
+        for phone in phones:
+            phone.tell("leave")
+            phone.close()
+
+    def tidy(self) -> bool:
+        """Whether the telephones are as they were; they are closed if not."""
+        idle = all(phone.tell("isIdle") for phone in self._phones)
+        if not idle:
+            self.close()
+        return idle
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module")
+def chromium(
+    certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    modules = installed(tmp_path_factory.mktemp("npm"))
+    with browser(modules, [certificate.option]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=[*SETUPS, *FRONTS], ids=str)
+def server(
+    request: pytest.FixtureRequest,
+    certificate: Certificate,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    users = tmp_path_factory.mktemp("users") / "users"
+    users.write_text("".join(f"{user}:{password}\n" for user, password in USERS.items()))
+    running = Server(request.param, certificate, users)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(chromium: Browser, server: Server) -> Iterator[dict[tuple[str, str], Pair]]:
+    both = {kinds: Pair(chromium, server, kinds) for kinds in PAIRS}
+    yield both
+    for pair in both.values():
+        pair.close()
+
+
+@pytest.fixture(params=PAIRS, ids="+".join)
+def pair(request: pytest.FixtureRequest, pairs: dict[tuple[str, str], Pair]) -> Pair:
+    return pairs[request.param]
+
+
+@pytest.fixture(params=CALLS, ids=">".join)
+def phones(
+    request: pytest.FixtureRequest, pairs: dict[tuple[str, str], Pair]
+) -> Iterator[list[Phone]]:
+    """The telephone that begins, and the other one."""
+    pair = pairs[min(request.param, request.param[::-1])]
+    both = pair.phones()
+    yield both if request.param == pair.kinds else both[::-1]
+    pair.tidy()
+
+
+@pytest.fixture
+def setup(server: Server) -> Setup:
+    return server.setup
+
+
+def ring(caller: Phone, called: Phone) -> None:
+    """Calls, until it rings at both ends."""
+    caller.tell("call", called.user)
+    assert called.until("incoming")["from"] == f"sip:{caller.user}@{DOMAIN}"
+    assert caller.until("ringing", "failed") == {"event": "ringing", "status": 180}
+
+
+def talk(caller: Phone, called: Phone) -> None:
+    """Calls, and is answered."""
+    ring(caller, called)
+    called.tell("answer")
+    for phone in (caller, called):
+        assert phone.until("confirmed", "failed")["event"] == "confirmed"
+
+
+def check_mode(invite: SipRequest, setup: Setup) -> None:
+    """Whether a request that a client got says how its dialog is to be routed."""
+    routes = [address.uri for address in invite.record_routes]
+    users = [uri.user is not None for uri in routes if isinstance(uri, SipUri)]
+    assert invite.contacts is not None
+    [contact] = [address.uri for address in invite.contacts]
+    assert isinstance(contact, SipUri)
+    alias = contact.params.get("alias")
+    if setup.mode == "outbound":
+        # A flow token for either side, at either end of what stands between.
+        assert (users[0], users[-1], users.count(True)) == (True, True, 2)
+        assert alias is None
+    else:
+        assert not any(users)
+        assert alias is not None
+        transport = 6 if setup.scheme == "wss" else 5
+        assert re.fullmatch(rf"127\.0\.0\.1~[0-9]+~{transport}", alias)
+
+
+def test_registration(pair: Pair, setup: Setup) -> None:
+    for phone in pair.phones():
+        responses = phone.responses("REGISTER")
+        statuses = [response.status for response in responses]
+        assert statuses == ([401, 200] if setup.digest else [200])
+        required = responses[-1].get("require") or ""
+        # A registrar behind the edge has its own mind about it.
+        assert setup.core is not None or ("outbound" in required) == (setup.mode == "outbound")
+
+
+def test_message(phones: list[Phone]) -> None:
+    sender, receiver = phones
+    assert sender.tell("message", receiver.user, TEXT)["status"] == 200
+    assert receiver.until("message") == {
+        "event": "message",
+        "from": f"sip:{sender.user}@{DOMAIN}",
+        "type": "text/plain",
+        "text": TEXT,
+    }
+
+
+def test_options(phones: list[Phone]) -> None:
+    asking, asked = phones
+    answer = asking.tell("options", asked.user)
+    assert answer["status"] == 200
+    assert "INVITE" in answer["allow"]
+
+
+def test_options_of_the_server(phones: list[Phone]) -> None:
+    answer = phones[0].tell("options", None)
+    assert answer["status"] == 200
+    assert "MESSAGE" in answer["allow"]
+
+
+def test_call(phones: list[Phone], setup: Setup) -> None:
+    """Media both ways, hold and resume from either side, DTMF both ways, BYE from the caller."""
+    caller, called = phones
+    talk(caller, called)
+    counted = {phone: phone.tell("media") for phone in phones}
+    assert all(count["received"] > 0 and count["sent"] > 0 for count in counted.values())
+    check_mode(called.request("INVITE"), setup)
+    for holding, held in ((caller, called), (called, caller)):
+        holding.tell("hold")
+        held.until("held")
+        assert (holding.tell("direction"), held.tell("direction")) == ("sendonly", "recvonly")
+        holding.tell("resume")
+        held.until("resumed")
+        assert (holding.tell("direction"), held.tell("direction")) == ("sendrecv", "sendrecv")
+    for phone in phones:
+        phone.tell("media", *counted[phone].values())
+    for sending, receiving, tone in ((caller, called, "5"), (called, caller, "#")):
+        assert sending.tell("tone", tone)["status"] == 200
+        assert receiving.until("tone") == {"event": "tone", "tone": tone}
+    caller.tell("hangUp")
+    assert [phone.until("ended")["by"] for phone in phones] == ["local", "remote"]
+
+
+def test_the_called_side_hangs_up(phones: list[Phone]) -> None:
+    caller, called = phones
+    talk(caller, called)
+    called.tell("hangUp")
+    assert [phone.until("ended")["by"] for phone in phones] == ["remote", "local"]
+
+
+def test_cancel(phones: list[Phone]) -> None:
+    caller, called = phones
+    ring(caller, called)
+    caller.tell("cancel")
+    caller.until("failed")
+    assert called.until("failed")["by"] == "remote"
+    caller.hear("INVITE", 487)
+
+
+def test_busy(phones: list[Phone]) -> None:
+    caller, called = phones
+    ring(caller, called)
+    called.tell("reject", 486)
+    assert [phone.until("failed")["by"] for phone in phones] == ["remote", "local"]
+    assert caller.responses("INVITE")[-1].status == 486
+
+
+def test_nobody(phones: list[Phone]) -> None:
+    caller, _ = phones
+    caller.tell("call", "nobody")
+    failed = caller.until("failed", "ringing")
+    assert (failed["event"], failed["by"], failed["status"]) == ("failed", "remote", 404)
+
+
+def test_somebody_who_is_not_there(phones: list[Phone], setup: Setup) -> None:
+    """Who has unregistered cannot be called, and can once registered again."""
+    caller, called = phones
+    assert called.tell("unregister")["status"] == 200
+    caller.tell("call", called.user)
+    failed = caller.until("failed", "ringing")
+    # Only where the edge has the list of users does it know of one who is not registered.
+    known = setup.digest and setup.core is None
+    assert (failed["event"], failed["status"]) == ("failed", 480 if known else 404)
+    assert called.tell("register")["status"] == 200
+    ring(caller, called)
+    caller.tell("cancel")
+    for phone in phones:
+        phone.until("failed")
+
+
+def test_the_server_starts_again(
+    pairs: dict[tuple[str, str], Pair], server: Server, setup: Setup
+) -> None:
+    """Both libraries connect and register again, and reach each other."""
+    everybody = [phone for pair in pairs.values() for phone in pair.phones()]
+    port = str(urlsplit(server.url).port)
+    server.stop(signal.SIGTERM if setup.scheme == "ws" else signal.SIGKILL)
+    for phone in everybody:
+        phone.until("disconnected")
+    server.start(port)
+    for phone in everybody:
+        assert phone.until("registered")["status"] == 200
+    for pair in pairs.values():
+        sender, receiver = pair.phones()
+        assert sender.tell("message", receiver.user, TEXT)["status"] == 200
+        assert receiver.until("message")["text"] == TEXT
+        # Not all of the events between were asked for.
+        pair.tidy()
