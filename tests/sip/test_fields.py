@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -135,3 +137,55 @@ def test_edits_inject_nothing(name: str, value: str) -> None:
             assert len(lines) <= len(before.split(b"\r\n")) + 1
             assert value.strip(" \t").encode() in written(fields)
             assert b"\n" not in b"".join(lines)
+
+
+# -- a head in its common spelling, which is taken apart when that is needed -----------------------
+
+COMMON = (
+    b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/WS a;branch=1\r\nFrom: <sip:f>;tag=1\r\n"
+    b"To: <sip:t>\r\nCall-ID: 1@x\r\nCSeq: 1 OPTIONS\r\nSupported: path\r\n"
+)
+MANY = COMMON + b"Via: SIP/2.0/WS b;branch=2\r\nX-Own: 1\r\n"
+
+
+@pytest.mark.parametrize("head", [COMMON, MANY])
+def test_looking_at_a_common_head(head: bytes) -> None:
+    fields = parse_message(head + b"\r\n")
+    assert fields.get("Via") == fields.get("via") == "SIP/2.0/WS a;branch=1"
+    assert fields.get_all("to") == ["<sip:t>"]
+    assert fields.get_all("contact") == []
+    assert fields.get("contact") is None
+    assert len(fields.get_all("via")) == head.count(b"Via")
+    assert fields.get("supported") == "path"
+    assert fields.get("route") is None
+    assert fields.header_items()[-1][1] == ("path" if head is COMMON else "1")
+    assert "X-Own" in fields or head is COMMON
+
+
+def test_routing_texts() -> None:
+    expected = ("SIP/2.0/WS a;branch=1", "<sip:f>;tag=1", "<sip:t>", "1@x", "1 OPTIONS", None)
+    fields = parse_message(COMMON + b"\r\n")
+    assert fields.routing_texts == expected
+    fields.add_header("Contact", "<sip:c>")
+    assert fields.routing_texts == (*expected[:-1], "<sip:c>")
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (lambda f: f.add_header("Contact", "<sip:c>"), b"Contact: <sip:c>\r\n"),
+        (lambda f: f.insert_header("Path", "<sip:c>"), b"Path: <sip:c>\r\n"),
+        (lambda f: f.replace_header("To", "<sip:c>"), b"To: <sip:c>\r\n"),
+        (lambda f: f.remove_header("supported"), b"To: <sip:t>\r\n"),
+        (lambda f: f.replace_first("Via", "SIP/2.0/WS c"), b"Via: SIP/2.0/WS c\r\n"),
+    ],
+)
+def test_the_first_edit_of_a_common_head(
+    edit: Callable[[HeaderFields], object], line: bytes
+) -> None:
+    fields = parse_message(MANY + b"\r\nbody")
+    edit(fields)
+    assert line in fields.to_bytes()
+    again = parse_message(fields.to_bytes())
+    assert again.header_items() == fields.header_items()
+    assert again.routing_texts == fields.routing_texts

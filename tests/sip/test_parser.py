@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from wsproto_sip.sip.errors import SipParseError
 from wsproto_sip.sip.limits import SipLimits
 from wsproto_sip.sip.message import SipRequest, SipResponse
-from wsproto_sip.sip.parser import error_response, parse_message
+from wsproto_sip.sip.parser import _read, _read_common, error_response, parse_message
 
 FIELDS = (
     "Via: SIP/2.0/WS x.invalid;branch=z9hG4bK1\r\n"
@@ -239,6 +239,66 @@ def test_any_octets(data: bytes) -> None:
     check(data)
     check((START + FIELDS).encode() + data)
     check((START + FIELDS).encode() + data + b"\r\n\r\n")
+
+
+_LINES = [
+    *(f"{line}\r\n" for line in FIELDS.split("\r\n")[:-1]),
+    *("Via: SIP/2.0/WS y;branch=2\r\n", "Via: a, b\r\n", "v: SIP/2.0/WS z\r\n", 'Via: "\r\n'),
+    *("From: <sip:x@y>\r\n", "f: z\r\n", "Cseq: 2 OPTIONS\r\n", "Call-ID:y\r\n", "To : x\r\n"),
+    *("Contact: <sip:a@b>\r\n", "Contact:  *\r\n", "Contact:\r\n", "m: <sip:c@d>\r\n"),
+    *("Content-Length: 0\r\n", "Content-Length: 4\r\n", "l: 4\r\n", "Content-Length: 004\r\n"),
+    *("Supported: path\r\n", "Supported:  gruu \r\n", "X: y\r\n", "X1: y\r\n", "Abc: \r\n"),
+    *("Subject: \u00e4\r\n", " fold\r\n", "Subject: a\nb\r\n", "Subject: \r\n", "Event: x\r\n"),
+    *("Expires: 5\r\n", "Expires: 6\r\n", "Max-Forwards: 70\r\n", "\r\n", "no colon\r\n"),
+]
+_STARTS = [
+    START,
+    "SIP/2.0 200 OK\r\n",
+    "SIP/2.0 200 \r\n",
+    "options x SIP/2.0\r\n",
+    "X a\nb SIP/2.0\r\n",
+]
+
+
+@given(
+    st.sampled_from(_STARTS),
+    st.permutations(_LINES[:5]),
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from(_LINES)), max_size=4),
+    st.sampled_from([b"", b"body", b"\r\n\r\n", b"\xff\xfe", "\u00e4\u00e4".encode()]),
+    st.sampled_from([(10**6, 100, 4096, 70, 1024), (300, 6, 4096, 1, 5), (10**6, 5, 200, 2, 1024)]),
+)
+def test_both_ways_of_reading_give_the_same(
+    start: str,
+    lines: list[str],
+    more: list[tuple[int, str]],
+    body: bytes,
+    bounds: tuple[int, ...],
+) -> None:
+    for at, line in more:
+        lines.insert(at, line)
+    data = "".join([start, *lines, "\r\n"]).encode() + body
+    quick = _read_common(data, bounds)
+    if quick is None:
+        return
+    head, _, rest = data.partition(b"\r\n\r\n")
+    slow = _read(data, len(head), head.decode().split("\r\n"), rest, bounds)
+    for name in ("via", "contact", "from", "call-id", "cseq", "supported", "expires", "x"):
+        assert quick.get(name) == slow.get(name)
+        assert quick.get_all(name) == slow.get_all(name)
+        assert (name in quick) == (name in slow)
+    assert quick.routing_texts == slow.routing_texts
+    for one, other in ((quick, slow), (quick.copy(), slow.copy())):
+        assert type(one) is type(other)
+        assert one.start_line == other.start_line
+        assert one.header_items() == other.header_items()
+        assert (one.body, one.to_bytes()) == (other.body, other.to_bytes())
+    for message in (quick, slow):
+        message.insert_header("Via", "SIP/2.0/WS edge")
+        message.replace_header("Contact", "<sip:new>")
+        message.add_header("X", "1")
+    assert quick.to_bytes() == slow.to_bytes()
+    assert quick.header_items() == slow.header_items()
+    assert quick.routing_texts == slow.routing_texts
 
 
 def check(data: bytes) -> None:

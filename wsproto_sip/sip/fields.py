@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ._head import MORE, ROUTING, VALUES
 from ._syntax import check_text, split_first, split_values
 from .address import NameAddr
 from .errors import SipParseError, SipValueError
@@ -19,12 +20,18 @@ _FOLD_RE = re.compile(r"\r\n[ \t]++")
 
 
 class HeaderFields:
-    """The fields in their order, each as it was written. The base of all messages."""
+    """The fields in their order, each as it was written. The base of all messages.
 
-    __slots__ = ("_cache", "_fields", "_first", "_names", "_wire")
+    Of a head in its common spelling ``_names``, ``_fields`` and ``_first`` are made when they are
+    first looked at.
+    """
+
+    __slots__ = ("_cache", "_fields", "_first", "_names", "_quick", "_wire")
 
     #: The octets as received, until something is edited.
     _wire: bytes | None
+    #: The head in its common spelling, until a field is edited.
+    _quick: re.Match[str] | None
     #: Canonical names, and beside them the fields as written, with their names.
     _names: list[str]
     _fields: list[str]
@@ -33,9 +40,43 @@ class HeaderFields:
     #: Values taken apart already; emptied by edits.
     _cache: dict[str, Any]
 
+    def _indexed(self) -> dict[str, str]:
+        """``_first``, with it and the lists made where the head was not taken apart yet."""
+        quick = self._quick
+        if quick is None or self._first:
+            return self._first
+        fields = quick[0].split("\r\n")
+        # The start line, and the empty one behind the last field.
+        del fields[0], fields[-2:]
+        first: dict[str, str] = {}
+        known = KNOWN_NAMES
+        try:
+            for field in fields:
+                name, _, value = field.partition(":")
+                first[known[name]] = value
+        except KeyError:
+            names = []
+        else:
+            names = list(first)
+        if len(names) != len(fields):
+            names = []
+            first = {}
+            for field in fields:
+                name, _, value = field.partition(":")
+                names.append(canonical_name(name))
+                first.setdefault(names[-1], value)
+        self._names = names
+        self._fields = fields
+        self._first = first
+        return first
+
     def get(self, name: str) -> str | None:
         """The text of the first field of that name, unfolded and trimmed; ``None`` without one."""
-        value = self._first.get(KNOWN_NAMES.get(name) or canonical_name(name))
+        quick = self._quick
+        if quick is not None and name in VALUES:
+            return quick[VALUES[name]]
+        first = self._first or self._indexed()
+        value = first.get(KNOWN_NAMES.get(name) or canonical_name(name))
         if value is None:
             return None
         if "\r\n" in value:
@@ -44,17 +85,37 @@ class HeaderFields:
 
     def get_all(self, name: str) -> list[str]:
         """The texts of all fields of that name, top first, each unfolded and trimmed."""
+        quick = self._quick
+        if quick is not None and name in VALUES:
+            value = quick[VALUES[name]]
+            if value is None:
+                return []
+            if name not in MORE or quick[MORE[name]] is None:
+                return [value]
         name = canonical_name(name)
-        value = self._first.get(name)
+        first = self._first or self._indexed()
+        value = first.get(name)
         if value is None:
             return []
-        if len(self._first) == len(self._names):
+        if len(first) == len(self._names):
             return [plain(value)]
         return [
             plain(field.partition(":")[2])
             for have, field in zip(self._names, self._fields, strict=True)
             if have == name
         ]
+
+    @property
+    def routing_texts(self) -> tuple[str | None, ...]:
+        """The texts of Via, From, To, Call-ID, CSeq and Contact, the first field of each.
+
+        All at once, which costs no more than one of them: for a log, or for who shares messages out
+        among others by what stands there.
+        """
+        quick = self._quick
+        if quick is not None:
+            return quick.group(*ROUTING)
+        return tuple(self.get(name) for name in ("via", "from", "to", "call-id", "cseq", "contact"))
 
     def values(self, name: str) -> list[str]:
         """All values of that name, top first, with lists taken apart at their commas.
@@ -71,26 +132,31 @@ class HeaderFields:
 
     def header_items(self) -> list[tuple[str, str]]:
         """Canonical names and plain texts of all fields, in their order."""
+        self._indexed()
         return [
             (name, plain(field.partition(":")[2]))
             for name, field in zip(self._names, self._fields, strict=True)
         ]
 
     def __contains__(self, name: str) -> bool:
-        return canonical_name(name) in self._first
+        return canonical_name(name) in (self._first or self._indexed())
 
     def _required(self, name: str) -> str:
-        value = self._first.get(name)
+        value = self.get(name)
         if value is None:
             raise SipParseError(400, f"{name} is missing")
-        return plain(value)
+        return value
 
     # -- editing -----------------------------------------------------------------------------------
 
-    def _touch(self, name: str) -> None:
-        """A field of that name has changed: what is remembered of it is no longer true."""
-        self._wire = None
+    def _changed(self) -> None:
+        """What was made of the fields is no longer true."""
+        self._wire = self._quick = None
         self._cache.clear()
+
+    def _touch(self, name: str) -> None:
+        """Some field of that name has changed."""
+        self._changed()
         if name in self._names:
             self._first[name] = self._fields[self._names.index(name)].partition(":")[2]
         else:
@@ -106,7 +172,13 @@ class HeaderFields:
         Raises:
             SipValueError: The name is no token, or the value holds a line break or NUL.
         """
-        self._insert(len(self._names), name, value)
+        first = self._first or self._indexed()
+        canonical = canonical_name(name)
+        text = _checked(value)
+        self._names.append(canonical)
+        self._fields.append(f"{name}: {text}")
+        first.setdefault(canonical, f" {text}")
+        self._changed()
 
     def insert_header(self, name: str, value: HeaderValue) -> None:
         """Put a field before the first of its name, or before all others.
@@ -117,14 +189,13 @@ class HeaderFields:
             SipValueError: As for :meth:`add_header`.
         """
         canonical = canonical_name(name)
-        self._insert(self._names.index(canonical) if canonical in self._first else 0, name, value)
-
-    def _insert(self, position: int, name: str, value: HeaderValue) -> None:
-        canonical = canonical_name(name)
-        field = f"{name}: {_checked(value)}"
+        first = self._first or self._indexed()
+        text = _checked(value)
+        position = self._names.index(canonical) if canonical in first else 0
         self._names.insert(position, canonical)
-        self._fields.insert(position, field)
-        self._touch(canonical)
+        self._fields.insert(position, f"{name}: {text}")
+        first[canonical] = f" {text}"
+        self._changed()
 
     def replace_header(self, name: str, value: HeaderValue) -> None:
         """Put one field in the place of all those of its name; add it if there is none.
@@ -133,17 +204,26 @@ class HeaderFields:
             SipValueError: As for :meth:`add_header`.
         """
         canonical = canonical_name(name)
-        text = _checked(value)
-        if canonical not in self._first:
+        first = self._first or self._indexed()
+        if canonical not in first:
             self.add_header(name, value)
             return
-        position = self._names.index(canonical)
-        self.remove_header(canonical)
-        self._insert(position, name, text)
+        text = _checked(value)
+        names, fields = self._names, self._fields
+        position = names.index(canonical)
+        fields[position] = f"{name}: {text}"
+        if len(first) != len(names):
+            # Of all the others there may be more of the same.
+            keep = [at for at, have in enumerate(names) if have != canonical or at == position]
+            self._names = [names[at] for at in keep]
+            self._fields = [fields[at] for at in keep]
+        first[canonical] = f" {text}"
+        self._changed()
 
     def remove_header(self, name: str) -> int:
         """Remove all fields of that name; returns how many there were."""
         canonical = canonical_name(name)
+        self._indexed()
         keep = [index for index, have in enumerate(self._names) if have != canonical]
         removed = len(self._names) - len(keep)
         if removed:
@@ -175,7 +255,7 @@ class HeaderFields:
 
     def _edit_first(self, name: str, value: str | None) -> str:
         canonical = canonical_name(name)
-        if canonical not in self._first:
+        if canonical not in (self._first or self._indexed()):
             raise SipValueError(f"no {name} to edit")
         index = self._names.index(canonical)
         written, _, text = self._fields[index].partition(":")

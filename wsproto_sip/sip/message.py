@@ -47,7 +47,7 @@ class SipMessage(HeaderFields):
         self._fields = []
         self._first = {}
         self._cache = {}
-        self._wire = None
+        self._wire = self._quick = None
         self._body = body
         for name, value in headers:
             self.add_header(name, value)
@@ -231,10 +231,12 @@ class SipMessage(HeaderFields):
     def _copy_into(self, other: _M) -> _M:
         other._wire = self._wire
         other._start = self._start
+        self._indexed()
         other._names = self._names.copy()
         other._fields = self._fields.copy()
         other._first = self._first.copy()
         other._cache = {}
+        other._quick = self._quick
         other._body = self._body
         return other
 
@@ -244,6 +246,7 @@ class SipMessage(HeaderFields):
         """The message's octets; those received, where nothing was edited."""
         wire = self._wire
         if wire is None:
+            self._indexed()
             head = "\r\n".join([self._start, *self._fields, "", ""])
             wire = self._wire = head.encode("utf-8", "surrogateescape") + self._body
         return wire

@@ -1,15 +1,16 @@
 """Reading one message: framing, limits, and the fields that every message needs.
 
-This runs for every message of every connection: the common spelling of a head is read in one pass,
-and everything unusual (folds, compact or unknown names, repeated fields) is left to slower code
-that gives the same result.
+This runs for every message of every connection: a head in its common spelling is read in one pass
+of :mod:`~wsproto_sip.sip._head`, and everything unusual (folds, compact names, repeated fields) and
+everything wrong is left to slower code that gives the same result.
 """
 
 from __future__ import annotations
 
 import re
 
-from ._syntax import TOKEN_RE, parse_uint, split_values
+from ._head import HEAD_RE, LENGTH, METHOD, MORE, REASON, STATUS, URI, VALUES
+from ._syntax import TOKEN_RE, parse_uint
 from .errors import SipParseError, SipValueError
 from .fields import plain
 from .headers import KNOWN_NAMES, canonical_name
@@ -22,6 +23,10 @@ __all__ = ["error_response", "parse_message"]
 _REQUIRED = ("via", "from", "to", "call-id", "cseq")
 #: Fields of which a message may have one at most (RFC 3261 §7.3.1).
 _SINGLE = (*_REQUIRED[1:], "max-forwards", "content-length", "content-type", "expires")
+#: What of a head in common spelling is looked at at once.
+_GROUPS = (METHOD, URI, VALUES["via"], MORE["via"], LENGTH)
+#: Octets of the shortest field in common spelling, ``To: x`` with its CRLF.
+_SHORTEST = 7
 _METHODS = frozenset(
     {
         *("ACK", "BYE", "CANCEL", "INFO", "INVITE", "MESSAGE", "NOTIFY", "OPTIONS", "PRACK"),
@@ -57,12 +62,16 @@ def parse_message(
             raise SipParseError(400, "text that is not Unicode") from None
     elif not isinstance(data, bytes):
         data = bytes(data)
+    bounds = limits.bounds
+    common = _read_common(data, bounds)
+    if common is not None:
+        return common
     head, blank, body = data.partition(b"\r\n\r\n")
     lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     try:
         if not blank:
             raise SipParseError(400, "no empty line behind the header fields")
-        return _read(data, len(head), lines, body, limits.bounds)
+        return _read(data, len(head), lines, body, bounds)
     except SipParseError as error:
         error.response = _answer(lines, error.status)
         raise
@@ -75,6 +84,56 @@ def error_response(head: bytes, status: int) -> SipResponse | None:
         ``None`` where the head is none of a request, is an ACK's, or lacks what an answer needs.
     """
     return _answer(head.decode("utf-8", "surrogateescape").split("\r\n"), status)
+
+
+def _read_common(data: bytes, bounds: tuple[int, ...]) -> SipRequest | SipResponse | None:
+    """Read a message in the common spelling; ``None`` for every other one and for what is wrong.
+
+    What it takes, :func:`_read` takes too, and makes the same message of it.
+    """
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError:
+        # What is not ASCII is in the body mostly, and may be no text at all.
+        head, blank, _ = data.partition(b"\r\n\r\n")
+        if not head.isascii():
+            return None
+        text = (head + blank).decode("ascii")
+    match = HEAD_RE.match(text)
+    if match is None:
+        return None
+    size = match.end()
+    body = data[size:]
+    method, uri, via, more, length = match.group(*_GROUPS)
+    if (
+        (length is not None and int(length) != len(body))
+        or len(data) > bounds[0]
+        or size > bounds[2]
+        # No field is shorter than this; only then they are counted.
+        or (size > bounds[1] * _SHORTEST and text.count("\n", 0, size) - 2 > bounds[1])
+        # There are no more Vias than fields and commas.
+        or (1 if more is None and "," not in via else _most_vias(text, size)) > bounds[3]
+    ):
+        return None
+    message: SipRequest | SipResponse
+    if method is None:
+        message = SipResponse.__new__(SipResponse)
+        message._status = int(match[STATUS])
+        message._reason = match[REASON]
+        message._start = f"SIP/2.0 {match[STATUS]} {match[REASON]}"
+    elif len(uri) > bounds[4]:
+        return None
+    else:
+        message = SipRequest.__new__(SipRequest)
+        message._method = method
+        message._uri = uri
+        message._start = f"{method} {uri} SIP/2.0"
+    message._first = {}
+    message._quick = match
+    message._cache = {}
+    message._body = body
+    message._wire = data
+    return message
 
 
 def _read(
@@ -92,40 +151,18 @@ def _read(
     start = lines[0]
     message = _start_line(start, max_uri)
 
-    fields = lines[1:]
-    first: dict[str, str] = {}
-    known = KNOWN_NAMES
-    try:
-        for line in fields:
-            name, colon, value = line.partition(":")
-            if not colon:
-                raise KeyError
-            first[known[name]] = value
-    except KeyError:
-        first = {}
-    if len(first) == len(fields):
-        names = list(first)
-        via_count = 1 if "," not in first.get("via", "") else 0
-    else:
-        fields, names, first = _index(fields)
-        via_count = 0
-    if not (
-        "via" in first
-        and "from" in first
-        and "to" in first
-        and "call-id" in first
-        and "cseq" in first
-    ):
+    fields, names, first = _index(lines[1:])
+    if any(name not in first for name in _REQUIRED):
         missing = [name for name in _REQUIRED if name not in first]
         raise SipParseError(400, f"missing: {', '.join(missing)}")
     if len(fields) > max_headers:
         raise SipParseError(400, f"{len(fields)} header fields")
     if head_size > max_line:
         _check_lines(start, fields, message, max_line)
-    if (via_count or _count_vias(names, fields)) > max_vias:
+    if _count_vias(names, fields) > max_vias:
         raise SipParseError(400, f"more than {max_vias} Vias")
     length = first.get("content-length")
-    if length is not None and length != f" {len(body)}":
+    if length is not None:
         size = parse_uint(plain(length), _MAX_LENGTH, "Content-Length")
         if size != len(body):
             raise SipParseError(400, f"Content-Length {size}, but a body of {len(body)} octets")
@@ -133,19 +170,22 @@ def _read(
     message._names = names
     message._fields = fields
     message._first = first
+    message._quick = None
     message._cache = {}
     message._body = body
     message._wire = data
     return message
 
 
+def _most_vias(text: str, size: int) -> int:
+    """How many Vias there are at most: no more than fields and commas."""
+    return text.count("\n", 0, size) + text.count(",", 0, size)
+
+
 def _count_vias(names: list[str], fields: list[str]) -> int:
+    """How many there are, or a few more: a comma within quotes counts too."""
     return sum(
-        [
-            len(split_values(plain(field.partition(":")[2])))
-            for name, field in zip(names, fields, strict=True)
-            if name == "via"
-        ]
+        [field.count(",") + 1 for name, field in zip(names, fields, strict=True) if name == "via"]
     )
 
 
@@ -245,6 +285,7 @@ def _answer(lines: list[str], status: int) -> SipResponse | None:
     request._names = []
     request._fields = []
     request._first = {}
+    request._quick = None
     field: list[str] = []
     for line in [*lines[1:], "end:"]:
         if line[:1] in (" ", "\t"):
