@@ -21,11 +21,13 @@ import pytest
 from wsproto_sip.adapters import blocking
 from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.blocking import (
+    Backoff,
     Connection,
     ConnectionClosedError,
     HandshakeRejected,
     Server,
     connect,
+    reconnect,
     serve,
 )
 from wsproto_sip.config import SessionConfig
@@ -532,27 +534,6 @@ def echo_all(connection: Connection) -> None:
 
 
 class TestConnecting:
-    def test_several_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with serve(echo_all, HOST, 0) as server:
-            with socket.create_server((HOST, 0)) as sock:
-                closed = sock.getsockname()
-            kind = socket.SOCK_STREAM
-            places = [
-                (9999, kind, 0, "", (HOST, 1)),
-                (socket.AF_INET, kind, 0, "", closed),
-                (socket.AF_INET, kind, 0, "", server.addresses[0]),
-            ]
-            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
-            with connect("ws://example.com/") as client:
-                client.send("x")
-                assert client.recv(BOUND) == "x"
-            places.pop()
-            with pytest.raises(OSError, match="not supported"):
-                connect("ws://example.com/")
-            places.clear()
-            with pytest.raises(OSError, match="no address"):
-                connect("ws://example.com/")
-
     def test_another_place(self) -> None:
         server_side, client_side = certificates()
         with serve(echo_all, HOST, 0, ssl=server_side) as server:
@@ -563,25 +544,6 @@ class TestConnecting:
                 assert client.recv(BOUND) == "x"
             with pytest.raises(ssl.SSLCertVerificationError):
                 connect("wss://example.com/", **place)
-            with pytest.raises(OSError, match="gone"):
-                connect("wss://example.com/", host=host, port=port, ssl=NoContext())  # type: ignore[arg-type]
-
-    def test_no_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(blocking, "monotonic", iter([0.0, 10.0]).__next__)
-        with pytest.raises(TimeoutError, match="in time"):
-            connect(f"ws://{HOST}:1")
-
-    def test_interrupted(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        with socket.create_server((HOST, 0)) as listener:
-            uri = f"ws://{HOST}:{listener.getsockname()[1]}"
-            for place, name in ((socket.socket, "connect"), (Connection, "wait_opened")):
-                with monkeypatch.context() as patch:
-                    patch.setattr(place, name, interrupt)
-                    with pytest.raises(KeyboardInterrupt):
-                        connect(uri)
 
     def test_without_a_bound(self) -> None:
         with serve(echo_all, HOST, 0) as server:
@@ -590,7 +552,7 @@ class TestConnecting:
                 assert client.ping() >= 0
 
     def test_the_session_gives_up_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(blocking, "_left", lambda until: BOUND)
+        monkeypatch.setattr(blocking, "left", lambda until: BOUND)
         with socket.create_server((HOST, 0)) as silent:
             uri = f"ws://{HOST}:{silent.getsockname()[1]}"
             with pytest.raises(TimeoutError, match="handshake"):
@@ -613,6 +575,60 @@ class TestConnecting:
         assert connection.wait_closed(0).cause is Cause.END_OF_INPUT
         assert theirs.recv(1) == b""
         theirs.close()
+
+
+class TestReconnecting:
+    """Connections that follow each other."""
+
+    def test_one_after_the_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        """However a connection ends there is another one, until the program has enough."""
+        caplog.set_level("INFO", "wsproto_sip.blocking")
+        asked: list[str] = []
+        ends: Queue[ConnectionClosed] = Queue()
+        waits: list[float] = []
+
+        def process(connection: Connection) -> None:
+            asked.append("")
+            if len(asked) == 2:
+                raise HandshakeRejected(503, [(b"Retry-After", b"7")])
+
+        def program(connection: Connection) -> None:
+            connection.send(str(len(asked)))
+            if len(asked) == 3:
+                connection.abort()
+            elif len(asked) == 4:
+                connection.close(1012)
+            ends.put(connection.wait_closed())
+
+        with serve(program, HOST, 0, process_request=process) as server:
+            uri = f"ws://{HOST}:{server.addresses[0][1]}"
+            received = []
+            for connection in reconnect(uri, wait=waits.append):
+                try:
+                    received.append(connection.recv(BOUND))
+                    if len(asked) in {3, 4}:
+                        connection.recv(BOUND)
+                except ConnectionClosedError:
+                    pass
+                if len(asked) == 5:
+                    break
+            assert connection.closed
+            assert connection.closed.code == 1000
+            codes = [ends.get(timeout=BOUND).code for _ in range(4)]
+        assert set(received) <= {"1", "3", "4", "5"}
+        assert sorted(codes) in ([1000, 1000, 1006, 1012], [1000, 1000, 1006, 1006])
+        assert len(waits) == 4
+        assert waits[1] >= 7
+        assert "the connection has ended; connecting again in" in caplog.text
+
+    def test_what_is_final(self) -> None:
+        def process(connection: Connection) -> None:
+            raise HandshakeRejected(403)
+
+        with serve(echo_all, HOST, 0, process_request=process) as server:
+            uri = f"ws://{HOST}:{server.addresses[0][1]}"
+            with pytest.raises(HandshakeRejected):
+                next(reconnect(uri, backoff=Backoff()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

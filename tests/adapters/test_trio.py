@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import threading
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,13 @@ from trio.testing import MockClock
 
 from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.trio import (
+    Backoff,
     Connection,
     ConnectionClosedError,
+    HandshakeRejected,
     connect,
     open_connection,
+    reconnect,
     serve,
     serve_forever,
 )
@@ -552,15 +554,61 @@ class TestStructure:
 
         run(scenario)
 
-    def test_no_such_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def lookup(*_: object, **__: object) -> None:
-            raise socket.gaierror("unknown")
+
+class TestReconnecting:
+    """Connections that follow each other."""
+
+    def test_one_after_the_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        """However a connection ends there is another one, until the program has enough."""
+        caplog.set_level("INFO", "wsproto_sip.trio")
+        asked: list[str] = []
+        codes: list[int] = []
+
+        async def process(connection: Connection) -> None:
+            asked.append("")
+            if len(asked) == 2:
+                raise HandshakeRejected(503)
+
+        async def program(connection: Connection) -> None:
+            await connection.send(str(len(asked)))
+            if len(asked) == 3:
+                connection.abort()
+            elif len(asked) == 4:
+                await connection.close(1012)
+            codes.append((await connection.wait_closed()).code)
 
         async def scenario() -> None:
-            monkeypatch.setattr(trio.socket, "getaddrinfo", lookup)
-            with pytest.raises(socket.gaierror):
-                async with connect("ws://example.invalid/"):
-                    pass
+            received = []
+            async with serve(program, HOST, 0, process_request=process) as server:
+                uri = f"ws://{HOST}:{server.addresses[0][1]}"
+                backoff = Backoff(first=1e-6, longest=1e-6)
+                async with reconnect(uri, backoff=backoff) as connections:
+                    async for connection in connections:
+                        with suppress(ConnectionClosedError):
+                            received.append(await connection.recv())
+                            if len(asked) in {3, 4}:
+                                await connection.recv()
+                        if len(asked) == 5:
+                            break
+                assert connection.closed
+                assert connection.closed.code == 1000
+            assert set(received) <= {"1", "3", "4", "5"}
+
+        run(scenario)
+        assert sorted(codes) == [1000, 1000, 1006, 1012]
+        assert "the connection has ended; connecting again in 0.0 s" in caplog.text
+
+    def test_what_is_final(self) -> None:
+        async def process(connection: Connection) -> None:
+            raise HandshakeRejected(403)
+
+        async def scenario() -> None:
+            async with (
+                serve(echo_all, HOST, 0, process_request=process) as server,
+                reconnect(f"ws://{HOST}:{server.addresses[0][1]}") as connections,
+            ):
+                with pytest.raises(HandshakeRejected):
+                    await anext(connections)
 
         run(scenario)
 

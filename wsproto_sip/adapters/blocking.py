@@ -15,7 +15,7 @@ import socket
 import ssl as tls
 from contextlib import contextmanager
 from threading import Condition, Thread, current_thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import SessionConfig
@@ -25,6 +25,7 @@ from ..session import Session
 from ..states import ConnectionType
 from ._blocking_alarm import Alarm, Selector
 from ._blocking_connection import Connection
+from ._blocking_dial import left, reach
 from ._common import (
     ConnectionClosedError,
     HandshakeRejected,
@@ -35,6 +36,8 @@ from ._common import (
     no_extensions,
     redirected,
 )
+from .backoff import Backoff, is_transient, retry_after
+from .proxies import ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,11 +46,15 @@ if TYPE_CHECKING:
     from ..extensions import Extension
 
 __all__ = [
+    "Backoff",
     "Connection",
     "ConnectionClosedError",
     "HandshakeRejected",
+    "ProxyError",
     "Server",
     "connect",
+    "is_transient",
+    "reconnect",
     "serve",
 ]
 
@@ -385,6 +392,8 @@ def connect(
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
+    proxy: str | bool | None = True,
+    proxy_ssl: tls.SSLContext | None = None,
     host: str | None = None,
     port: int | None = None,
     server_hostname: str | None = None,
@@ -402,6 +411,9 @@ def connect(
             ``limits.max_outgoing`` are the adapter's to say.
         ssl: How TLS is done; None for the system's certificates.
         max_redirects: How many redirections are followed; none leads from wss to ws.
+        proxy: The URI of a proxy (:class:`~wsproto_sip.adapters.proxies.Proxy`); True for what the
+            environment says, None or False for none.
+        proxy_ssl: How TLS to an ``https`` proxy is done; None for the system's certificates.
         host: Where to connect to instead of the URI's host.
         port: Where to connect to instead of the URI's port.
         server_hostname: What the server's certificate has to name instead of the URI's host.
@@ -410,9 +422,12 @@ def connect(
         The connection, open.
 
     Raises:
-        ValueError: It is not a WebSocket URI.
+        ValueError: It is not a WebSocket URI, or not that of a proxy, or it is wss through an
+            ``https`` proxy, which would be TLS in TLS.
         LocalProtocolError: The request cannot be sent.
         OSError: There is no connection to be had.
+        ProxyError: The proxy did not let it through.
+        ModuleNotFoundError: It is a SOCKS proxy, and python-socks is not installed.
         TimeoutError: It took too long.
         HandshakeRejected: The server's answer was no success.
         ConnectionClosedError: It was none at all.
@@ -424,15 +439,21 @@ def connect(
         request = make_request(
             target, headers=fields, subprotocols=subprotocols, extensions=extensions()
         )
-        sock = _dial(host or target.host, port or target.port, until)
-        if target.secure:
-            context = ssl or tls.create_default_context()
-            sock = _secured(sock, context, server_hostname or target.host)
+        sock = reach(
+            target,
+            ssl=ssl,
+            proxy=proxy,
+            proxy_ssl=proxy_ssl,
+            host=host or target.host,
+            port=port or target.port,
+            server_hostname=server_hostname,
+            until=until,
+        )
         session = Session(ConnectionType.CLIENT, now=monotonic(), config=config)
         connection = Connection(session, sock, request=request)
         try:
             connection.start()
-            connection.wait_opened(_left(until))
+            connection.wait_opened(left(until))
         except HandshakeRejected as rejection:
             connection.abandon()
             next_one = redirected(target, fields, rejection)
@@ -452,46 +473,49 @@ def connect(
             return connection
 
 
-def _left(until: float | None) -> float | None:
-    """The seconds that are left until a time."""
-    if until is None:
-        return None
-    left = until - monotonic()
-    if left <= 0:
-        raise TimeoutError("the connection could not be opened in time")
-    return left
+def reconnect(
+    uri: str,
+    *,
+    backoff: Backoff | None = None,
+    retry: Callable[[Exception], bool] = is_transient,
+    wait: Callable[[float], object] = sleep,
+    **options: Any,
+) -> Iterator[Connection]:
+    """Gives one connection after the other, without end.
 
+    Asked for the next connection, it closes the last one with 1000 if it is still open, waits as
+    the back-off says (RFC 6455 §7.2.3), and opens the next. What a connection's end means is for
+    the program to say: it leaves the loop, or goes on with it. Behind the loop the last connection
+    is closed when the generator is, which CPython does at once if nobody else has it.
 
-def _dial(host: str, port: int, until: float | None) -> socket.socket:
-    """Connects to the first address of a host that answers."""
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        left = _left(until)
+    Args:
+        uri: As with :func:`connect`.
+        backoff: How long to wait.
+        retry: Whether to try again after an error of :func:`connect`; where not, it is raised out
+            of the loop. :func:`~wsproto_sip.adapters.backoff.is_transient` says what is tried
+            again.
+        wait: Waits for a number of seconds; may raise in order to end the loop.
+        options: More arguments of :func:`connect`.
+
+    Yields:
+        The connections, open.
+    """
+    backoff = backoff or Backoff()
+    while True:
         try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:
-            failure = failure or error
-            continue
-        try:
-            sock.settimeout(left)
-            sock.connect(address)
-        except BaseException as error:
-            sock.close()
-            if not isinstance(error, OSError):
+            connection = connect(uri, **options)
+        except Exception as error:
+            if not retry(error):
                 raise
-            failure = failure or error
+            seconds = backoff.failed(monotonic(), at_least=retry_after(error))
+            why: object = error
         else:
-            return sock
-    raise failure or OSError(f"{host} has no address")
-
-
-def _secured(sock: socket.socket, context: tls.SSLContext, name: str) -> socket.socket:
-    """Puts TLS on a socket; its handshake is still to be done."""
-    try:
-        sock.setblocking(False)
-        return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
-    except BaseException:
-        sock.close()
-        raise
+            backoff.opened(monotonic())
+            try:
+                yield connection
+            finally:
+                connection.close()
+            seconds = backoff.failed(monotonic())
+            why = "the connection has ended"
+        _logger.info("%s; connecting again in %.1f s", why, seconds)
+        wait(seconds)

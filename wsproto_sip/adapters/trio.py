@@ -10,7 +10,6 @@ not in a group.
 from __future__ import annotations
 
 import logging
-import ssl as tls
 from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -34,20 +33,29 @@ from ._common import (
     redirected,
 )
 from ._trio_connection import Connection
+from ._trio_dial import reach
+from .backoff import Backoff, is_transient, retry_after
+from .proxies import ProxyError
 
 if TYPE_CHECKING:
+    import ssl as tls
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from ..events import AcceptConnection, Request
     from ..extensions import Extension
 
 __all__ = [
+    "Backoff",
     "Connection",
     "ConnectionClosedError",
     "HandshakeRejected",
+    "ProxyError",
+    "Reconnecting",
     "Server",
     "connect",
+    "is_transient",
     "open_connection",
+    "reconnect",
     "serve",
     "serve_forever",
 ]
@@ -323,6 +331,8 @@ async def open_connection(
     config: SessionConfig = _DEFAULT,
     ssl: tls.SSLContext | None = None,
     max_redirects: int = 5,
+    proxy: str | bool | None = True,
+    proxy_ssl: tls.SSLContext | None = None,
     host: str | None = None,
     port: int | None = None,
     server_hostname: str | None = None,
@@ -341,6 +351,9 @@ async def open_connection(
             adapter's to say.
         ssl: How TLS is done; None for the system's certificates.
         max_redirects: How many redirections are followed; none leads from wss to ws.
+        proxy: The URI of a proxy (:class:`~wsproto_sip.adapters.proxies.Proxy`); True for what the
+            environment says, None or False for none.
+        proxy_ssl: How TLS to an ``https`` proxy is done; None for the system's certificates.
         host: Where to connect to instead of the URI's host.
         port: Where to connect to instead of the URI's port.
         server_hostname: What the server's certificate has to name instead of the URI's host.
@@ -349,9 +362,11 @@ async def open_connection(
         The connection, open.
 
     Raises:
-        ValueError: It is not a WebSocket URI.
+        ValueError: It is not a WebSocket URI, or not that of a proxy.
         LocalProtocolError: The request cannot be sent.
         OSError: There is no connection to be had.
+        ProxyError: The proxy did not let it through.
+        ModuleNotFoundError: It is a SOCKS proxy, and python-socks is not installed.
         TimeoutError: It took too long.
         HandshakeRejected: The server's answer was no success.
         ConnectionClosedError: It was none at all.
@@ -363,10 +378,15 @@ async def open_connection(
             request = make_request(
                 target, headers=fields, subprotocols=subprotocols, extensions=extensions()
             )
-            stream: trio.abc.Stream = await _dial(host or target.host, port or target.port)
-            if target.secure:
-                context = ssl or tls.create_default_context()
-                stream = await _secured(stream, context, server_hostname or target.host)
+            stream = await reach(
+                target,
+                ssl=ssl,
+                proxy=proxy,
+                proxy_ssl=proxy_ssl,
+                host=host or target.host,
+                port=port or target.port,
+                server_hostname=server_hostname,
+            )
             session = Session(ConnectionType.CLIENT, now=trio.current_time(), config=config)
             connection = Connection(session, stream, request=request)
             nursery.start_soon(connection.run)
@@ -387,34 +407,6 @@ async def open_connection(
     raise TimeoutError("the connection could not be opened in time")
 
 
-async def _dial(host: str, port: int) -> trio.SocketStream:
-    try:
-        return await trio.open_tcp_stream(host, port)
-    except OSError as error:
-        attempts = error.__cause__
-        if not isinstance(attempts, ExceptionGroup):
-            raise
-        # Each address has an error of its own; the first one's stands for all.
-        raise attempts.exceptions[0] from error
-
-
-async def _secured(
-    stream: trio.abc.Stream, context: tls.SSLContext, name: str
-) -> trio.SSLStream[trio.abc.Stream]:
-    """Puts TLS on a stream."""
-    secured = trio.SSLStream(stream, context, server_hostname=name)
-    shaken = False
-    try:
-        await secured.do_handshake()
-        shaken = True
-    except trio.BrokenResourceError as error:
-        raise error.__cause__ or error from None
-    finally:
-        if not shaken:
-            await trio.aclose_forcefully(stream)
-    return secured
-
-
 @asynccontextmanager
 async def connect(uri: str, **options: Any) -> AsyncIterator[Connection]:
     """Has a connection while a block runs, and closes it with 1000 behind it.
@@ -432,3 +424,96 @@ async def connect(uri: str, **options: Any) -> AsyncIterator[Connection]:
         connection = await open_connection(nursery, uri, **options)
         yield connection
         await connection.close()
+
+
+class Reconnecting:
+    """Gives connections, each when the one before has ended; :func:`reconnect` makes it.
+
+    Asked for the next connection, it closes the last one with 1000 if it is still open, waits as
+    the back-off says, and opens the next, until that succeeds or the error is final. It never ends
+    by itself.
+
+    Args:
+        opening: Opens a connection.
+        backoff: How long to wait.
+        retry: Whether to try again after an error.
+    """
+
+    def __init__(
+        self,
+        opening: Callable[[], Awaitable[Connection]],
+        backoff: Backoff,
+        retry: Callable[[Exception], bool],
+    ) -> None:
+        self._opening = opening
+        self._backoff = backoff
+        self._retry = retry
+        self._connection: Connection | None = None
+        # When the next attempt may be made.
+        self._not_before = -inf
+
+    def __aiter__(self) -> Reconnecting:
+        return self
+
+    async def __anext__(self) -> Connection:
+        if self._connection is not None:
+            await self.aclose()
+            self._wait(self._backoff.failed(trio.current_time()), "the connection has ended")
+        while True:
+            await trio.sleep_until(self._not_before)
+            try:
+                self._connection = await self._opening()
+            except Exception as error:
+                if not self._retry(error):
+                    raise
+                seconds = self._backoff.failed(trio.current_time(), at_least=retry_after(error))
+                self._wait(seconds, error)
+            else:
+                self._backoff.opened(trio.current_time())
+                return self._connection
+
+    def _wait(self, seconds: float, why: object) -> None:
+        _logger.info("%s; connecting again in %.1f s", why, seconds)
+        self._not_before = trio.current_time() + seconds
+
+    async def aclose(self) -> None:
+        """Closes the connection that was given out last, with 1000, if it is open."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+@asynccontextmanager
+async def reconnect(
+    uri: str,
+    *,
+    backoff: Backoff | None = None,
+    retry: Callable[[Exception], bool] = is_transient,
+    **options: Any,
+) -> AsyncIterator[Reconnecting]:
+    """Has one connection after the other while a block runs, with ``async for``.
+
+    Each is opened when the one before has ended and a random time, which grows with the failures,
+    has passed (RFC 6455 §7.2.3). What a connection's end means is for the program to say: it leaves
+    the loop, or goes on with it. The last one is closed with 1000 behind the block, or dropped
+    where that fails or is cancelled.
+
+    Args:
+        uri: As with :func:`open_connection`.
+        backoff: How long to wait.
+        retry: Whether to try again after an error of :func:`open_connection`; where not, it is
+            raised out of the loop. :func:`~wsproto_sip.adapters.backoff.is_transient` says what is
+            tried again.
+        options: More arguments of :func:`open_connection`.
+
+    Yields:
+        What gives the connections.
+    """
+    async with _tasks() as nursery:
+
+        async def opening() -> Connection:
+            return await open_connection(nursery, uri, **options)
+
+        connections = Reconnecting(opening, backoff or Backoff(), retry)
+        yield connections
+        await connections.aclose()
