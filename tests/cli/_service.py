@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -11,28 +12,130 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from websockets.asyncio.client import connect
 from websockets.client import ClientProtocol
-from websockets.frames import Frame
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Close, Frame
 from websockets.http11 import Response
-from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 from wsproto_sip.cli import main
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
 
-    from websockets.sync.client import ClientConnection
+    from websockets.asyncio.client import ClientConnection
+    from websockets.datastructures import Headers
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = [sys.executable, "-m", "wsproto_sip"]
 
 #: What stops a test that hangs; nothing waits for it.
 HANGS = 30
+
+
+class Dialed:
+    """A client of the websockets library, on a loop in a thread of its own.
+
+    Not the one in threads: over TLS, one of them would write while another reads, and an SSL
+    object is for one thread at a time.
+
+    Args:
+        url: Where it connects to.
+        options: As the library's function has them.
+
+    Attributes:
+        connection: The library's object.
+    """
+
+    connection: ClientConnection
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+        async def opened() -> ClientConnection:
+            return await connect(url, **options)
+
+        try:
+            self.connection = self._run(opened())
+        except BaseException:
+            self._stop()
+            raise
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(HANGS)
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def __enter__(self) -> Dialed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.close()
+        finally:
+            self._stop()
+
+    def send(self, message: str | bytes) -> None:
+        """Sends a message."""
+        self._run(self.connection.send(message))
+
+    def recv(self) -> str | bytes:
+        """The next message."""
+        return self._run(self.connection.recv())
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Closes, unless that is done."""
+        self._run(self.connection.close(code, reason))
+
+    @property
+    def close_code(self) -> int | None:
+        """The code it ended with."""
+        return self.connection.close_code
+
+    @property
+    def closing(self) -> Close | None:
+        """The close frame that came."""
+        return self.connection.protocol.close_rcvd
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The sub-protocol."""
+        return self.connection.subprotocol
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its end's address and port."""
+        host, port = self.connection.local_address[:2]
+        return str(host), int(port)
+
+    @property
+    def headers(self) -> Headers:
+        """Those of the response."""
+        assert self.connection.response is not None
+        return self.connection.response.headers
+
+
+def status_of(url: str, **options: Any) -> int:
+    """What a handshake is answered with."""
+    try:
+        with Dialed(url, **options):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 class Service:
@@ -74,10 +177,13 @@ class Service:
         host, _, port = self.url.partition("//")[2].rstrip("/").rpartition(":")
         return host, int(port)
 
-    def dial(self, **options: Any) -> ClientConnection:
+    def dial(self, **options: Any) -> Dialed:
         """A client of the websockets library."""
-        connection: ClientConnection = connect(self.url, ssl=self.tls, **options)
-        return connection
+        return Dialed(self.url, ssl=self.tls, **options)
+
+    def status(self, **options: Any) -> int:
+        """What a handshake is answered with."""
+        return status_of(self.url, ssl=self.tls, **options)
 
     def ctl(self, *arguments: str, place: str = "--socket") -> tuple[int, str, str]:
         """Runs ``wsproto-sip ctl``, in this process: exit code, standard output and error."""
