@@ -27,6 +27,7 @@ def test_defaults() -> None:
         {"max_transactions": 0},
         {"max_transactions_per_connection": 0},
         {"max_pending_octets": 0},
+        {"max_pending_octets_per_connection": 0},
         {"max_branches": 0},
     ],
 )

@@ -54,6 +54,20 @@ def test_sources_that_are_not_unique() -> None:
     assert table.add(3, Peer(source)).alias.port == 0
 
 
+def test_a_source_that_all_have_in_common() -> None:
+    """However many there are, another one costs no more, and no two share an alias."""
+    table = Connections(2**32 - 1)
+    source = Source("192.0.2.1", 5060, "wss")
+    connections = [table.add(cid, Peer(source)) for cid in range(200)]
+    assert len({connection.alias for connection in connections}) == 200
+    assert connections[63].alias == Source("192.0.2.1", 5123, "wss")
+    assert connections[64].alias == Source("100::40", 5124, "wss")
+    for connection in connections:
+        assert table.at(connection.alias) == connection.flow
+        table.remove(connection.flow.connection)
+        assert table.at(connection.alias) is None
+
+
 # -- what is ours ----------------------------------------------------------------------------------
 
 

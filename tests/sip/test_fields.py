@@ -49,6 +49,12 @@ def test_looking() -> None:
     fields.remove_header("via")
     assert fields.get_all("X-Odd") == ["one two"]
     assert fields.values("x-odd") == ["one two"]
+    for count in (64, 128):
+        fields.add_header("X-List", ",".join("a" * 64))
+        assert fields.values("x-list") == ["a"] * count
+    fields.add_header("X-List", "b")
+    with pytest.raises(SipParseError, match="more than 128 values of x-list"):
+        fields.values("x-list")
 
 
 def test_adding() -> None:

@@ -626,6 +626,7 @@ def test_early_calls_do_nothing() -> None:
         {"max_transactions": 1},
         {"max_transactions_per_connection": 1},
         {"max_pending_octets": 400},
+        {"max_pending_octets_per_connection": 400},
     ],
 )
 def test_no_more_than_so_much(options: dict[str, Any]) -> None:
@@ -642,8 +643,24 @@ def test_no_more_than_so_much(options: dict[str, Any]) -> None:
     assert world.edge.transactions == 1
 
 
-def test_one_connection_does_not_use_up_anothers_share() -> None:
-    world = World(max_transactions_per_connection=1)
+def test_what_would_become_too_large_for_the_next_hop_goes_nowhere() -> None:
+    """Whoever has the same bound would close the connection that it came on."""
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    limit = world.edge.config.limits.max_message_size
+    assert limit is not None
+    alice.send("MESSAGE", BOB, body=bytes(limit - 3000))
+    assert len(bob.request("MESSAGE").to_bytes()) <= limit
+    alice.send("MESSAGE", BOB, body=bytes(limit - 1500))
+    alice.response(513)
+    assert world.edge.transactions == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_transactions_per_connection": 1}, {"max_pending_octets_per_connection": 400}]
+)
+def test_one_connection_does_not_use_up_anothers_share(options: dict[str, Any]) -> None:
+    world = World(**options)
     alice, bob, carol = world.phone("alice"), world.phone("bob"), world.phone("carol")
     alice.send("MESSAGE", BOB)
     carol.send("MESSAGE", BOB)

@@ -267,11 +267,33 @@ def test_room() -> None:
     assert server.register(register(*three), 0.0).status == 503
     assert server.register(register(*three[:2]), 0.0, flow=FLOW).status == 200
     assert server.register(register(*three[:2]), 1.0, flow=FLOW).status == 200
+    assert server.register(register(three[2]), 1.0, flow=FLOW).status == 503
     assert server.register(register(CONTACT, user="bob"), 0.0, flow=FLOW).status == 200
     assert server.register(register(CONTACT, user="carol"), 0.0, flow=FLOW).status == 503
     assert server.register(register(CONTACT, user="carol"), 0.0, flow=Flow(2, 1)).status == 200
     assert server.register(register(CONTACT, user="dave"), 0.0).status == 503
     assert server.register(register(CONTACT, expires=0), 0.0).status == 200
+
+
+def test_contacts_that_there_is_no_room_for_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would be compared with all others: thousands of them in one REGISTER cost seconds."""
+    server = registrar(max_contacts=2)
+    monkeypatch.setattr(server, "_merge", None)
+    three = [f"<sip:{number}@x.invalid>;expires=0" for number in range(3)]
+    assert server.register(register(*three), 0.0).status == 503
+
+
+def test_a_binding_has_a_bound() -> None:
+    server = registrar(max_binding_octets=400)
+    path = "<sip:edge.test;lr>"
+    assert server.register(register(CONTACT, Path=path), 0.0).status == 200
+    assert server.register(register(CONTACT, Path=", ".join([path] * 30)), 1.0).status == 513
+    assert server.register(register(f"{CONTACT};a={'x' * 400}"), 2.0).status == 513
+    # What was there stays.
+    (binding,) = server.store.get("sip:alice@sip.test")
+    assert len(binding.path) == 1
 
 
 @pytest.mark.parametrize(

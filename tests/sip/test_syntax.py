@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from wsproto_sip.sip._syntax import (
+    MAX_VALUES,
     check_text,
     check_token,
     parse_port,
@@ -76,6 +77,14 @@ def test_values(text: str, values: list[str]) -> None:
 def test_empty_values(text: str) -> None:
     with pytest.raises(SipParseError, match="empty value"):
         split_values(text)
+
+
+@pytest.mark.parametrize("value", ["a", "<sip:a>", '"a, b"'])
+def test_a_list_has_a_bound(value: str) -> None:
+    assert split_values(",".join([value] * MAX_VALUES)) == [value] * MAX_VALUES
+    for count in (MAX_VALUES + 1, 10 * MAX_VALUES):
+        with pytest.raises(SipParseError, match="more than 128 values"):
+            split_values(",".join([value] * count))
 
 
 @pytest.mark.parametrize("text", ['a, "b', 'a, "b\\"', "<a, b", "<a<b>, c"])

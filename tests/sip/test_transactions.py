@@ -105,6 +105,7 @@ def test_the_table_finds_by_name_branch_and_flow() -> None:
     table.add_branch(third := branch(two, "b3", None))
     assert (len(table), table.octets) == (2, 15)
     assert (table.count_of(ONE), table.count_of(None), table.count_of(TWO)) == (1, 1, 0)
+    assert (table.octets_of(ONE), table.octets_of(None), table.octets_of(TWO)) == (10, 5, 0)
     assert table.find(one.key) is one
     assert table.find(key_of(request(), TWO)) is None
     assert table.branch("b", TWO) is first
@@ -120,7 +121,7 @@ def test_the_table_finds_by_name_branch_and_flow() -> None:
     assert table.went_to(None) == [two]
     table.remove(one)
     table.remove(one)
-    assert (len(table), table.octets) == (1, 5)
+    assert (len(table), table.octets, table.octets_of(ONE)) == (1, 5, 0)
     assert table.find(one.key) is None
     assert table.branch("b", TWO) is None
     assert table.came_from(ONE) == table.went_to(TWO) == []

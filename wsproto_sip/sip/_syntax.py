@@ -15,6 +15,7 @@ __all__ = [
     "GENERIC_VALUE",
     "HOST",
     "LWS",
+    "MAX_VALUES",
     "PARAMS",
     "QUOTED",
     "TOKEN",
@@ -40,6 +41,9 @@ HOST = r"(?:[A-Za-z0-9_.\-]++|\[[0-9A-Fa-f:.]++\])"
 GENERIC_VALUE = r'[^\x00-\x20\x7f-\U0010ffff",;<>\\]++'
 #: Header parameters, from the first semicolon on.
 PARAMS = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{GENERIC_VALUE}))?+)*+"
+
+#: Values of one list, in however many fields: taking one apart costs far more than its octets.
+MAX_VALUES = 128
 
 TOKEN_RE = re.compile(TOKEN)
 _VALUE_RE = re.compile(rf'(?:[^,"<]++|{QUOTED}|<[^<>]*+>)++')
@@ -97,8 +101,8 @@ def split_values(text: str) -> list[str]:
     Commas within quotes and angle brackets do not count. An empty field has no values.
 
     Raises:
-        SipParseError: 400, for an empty value between commas, or quotes or brackets that are
-            not closed.
+        SipParseError: 400, for an empty value between commas, quotes or brackets that are not
+            closed, or more than :data:`MAX_VALUES`.
     """
     if "," not in text:
         text = text.strip(" \t")
@@ -112,6 +116,10 @@ def split_values(text: str) -> list[str]:
             end = _value_end(text, position + 1)
             values.append(text[position + 1 : end].strip(" \t"))
             position = end
+            if len(values) > MAX_VALUES:
+                break
+    if len(values) > MAX_VALUES:
+        raise SipParseError(400, f"more than {MAX_VALUES} values: {text!r:.100}")
     if not all(values):
         raise SipParseError(400, f"empty value in a list: {text!r:.100}")
     return values

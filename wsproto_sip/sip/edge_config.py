@@ -122,6 +122,7 @@ class EdgeConfig:
         max_transactions: Requests under way in all; more are answered with 503.
         max_transactions_per_connection: From one connection; the same.
         max_pending_octets: Octets of all requests under way; the same.
+        max_pending_octets_per_connection: Of these, what came from one connection; the same.
         max_branches: How many contacts one request may be sent to.
         limits: What one message may cost.
 
@@ -144,6 +145,7 @@ class EdgeConfig:
     max_transactions: int = 10_000
     max_transactions_per_connection: int = 100
     max_pending_octets: int = 32 * 1024 * 1024
+    max_pending_octets_per_connection: int = 512 * 1024
     max_branches: int = 20
     limits: SipLimits = DEFAULT_LIMITS
 
@@ -155,6 +157,7 @@ class EdgeConfig:
             self.max_transactions,
             self.max_transactions_per_connection,
             self.max_pending_octets,
+            self.max_pending_octets_per_connection,
             self.max_branches,
         )
         if min(numbers) < 1:

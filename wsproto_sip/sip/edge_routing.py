@@ -34,6 +34,8 @@ _BEGINNINGS = ("INVITE", "SUBSCRIBE", "REFER", "NOTIFY")
 #: How often two routes of ours may follow each other: once, and after a passage of the upstream
 #: that did not record itself.
 _PASSAGES = 2
+#: Ports that are tried for an alias where the source is not unique.
+_ALIAS_TRIES = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +92,14 @@ class Connections:
         self._generation = (self._generation + 1) % 2**32
         alias = peer.source
         # Behind a proxy that does not tell ports, or on a Unix socket, sources are not unique.
-        while alias in self._by_alias:
+        for _ in range(_ALIAS_TRIES):
+            if alias not in self._by_alias:
+                break
             alias = Source(alias.host, (alias.port + 1) % 65536, alias.transport)
+        else:
+            # An address that nobody has (RFC 6666), numbered as the flow is.
+            high, low = divmod(self._generation, 65536)
+            alias = Source(f"100::{high:x}:{low:x}", alias.port, alias.transport)
         connection = Connection(Flow(cid, self._generation), peer, alias)
         self._by_id[cid] = self._by_alias[alias] = connection
         return connection

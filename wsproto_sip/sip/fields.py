@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ._head import MORE, ROUTING, VALUES
-from ._syntax import check_text, split_first, split_values
+from ._syntax import MAX_VALUES, check_text, split_first, split_values
 from .address import NameAddr
 from .errors import SipParseError, SipValueError
 from .headers import KNOWN_NAMES, CSeq, canonical_name
@@ -123,12 +123,17 @@ class HeaderFields:
         Only for fields that are comma-separated lists.
 
         Raises:
-            SipParseError: 400, for bad syntax.
+            SipParseError: 400, for bad syntax or more than 128 values.
         """
         fields = self.get_all(name)
         if len(fields) == 1:
             return split_values(fields[0])
-        return [value for field in fields for value in split_values(field)]
+        values: list[str] = []
+        for field in fields:
+            values += split_values(field)
+            if len(values) > MAX_VALUES:
+                raise SipParseError(400, f"more than {MAX_VALUES} values of {name}")
+        return values
 
     def header_items(self) -> list[tuple[str, str]]:
         """Canonical names and plain texts of all fields, in their order."""

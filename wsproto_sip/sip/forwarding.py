@@ -38,6 +38,8 @@ __all__ = ["Forwarder", "Outbox"]
 _MAX_FORWARDS = "70"
 #: Where the loop mark of a branch parameter begins, from its end; see ``branch_for``.
 _MARK = -17
+#: Octets that Via and Record-Route of ours may need.
+_GROWTH = 2 * 1024
 
 
 class Outbox:
@@ -143,7 +145,8 @@ class Forwarder:
             now: The time, in seconds.
 
         Returns:
-            ``None``, or the refusal with 503 where too much is under way.
+            ``None``, or the refusal: 503 where too much is under way, 513 where the message would
+            become too large for whoever has the same bound.
 
         Raises:
             SipParseError: It cannot be sent on as it is.
@@ -151,12 +154,13 @@ class Forwarder:
         """
         config, table = self._config, self._table
         size = len(request.to_bytes())
-        share = config.max_transactions_per_connection
+        limit = config.limits.max_message_size
+        if limit is not None and size > limit - _GROWTH:
+            return Rejection(513, "no room for what is written on the way")
         if (
             len(table) >= config.max_transactions
-            # The upstream speaks for many; it has no share but the whole.
-            or (key[0] is not None and table.count_of(key[0]) >= share)
             or table.octets + size > config.max_pending_octets
+            or (key[0] is not None and self._has_its_share(key[0], size))
         ):
             return Rejection(503, "too much under way", (("Retry-After", "5"),))
         link = self._outbox.link if key[0] is None else None
@@ -171,6 +175,14 @@ class Forwarder:
             table.remove(transaction)
             raise
         return None
+
+    def _has_its_share(self, origin: Flow, size: int) -> bool:
+        """Whether a connection has all that it may have under way; the upstream has no share."""
+        config, table = self._config, self._table
+        return (
+            table.count_of(origin) >= config.max_transactions_per_connection
+            or table.octets_of(origin) + size > config.max_pending_octets_per_connection
+        )
 
     def _launch(self, transaction: Transaction, target: Target, now: float) -> None:
         """Send a copy of a request to a target, or on the first other flow that exists still."""

@@ -15,7 +15,8 @@ class SipLimits:
     """What one SIP message may cost. ``None`` switches a bound off.
 
     A request that passes a bound is refused with the status code given here; the connection goes
-    on. The defaults hold on a public address.
+    on. The defaults hold on a public address. Beside them stands that a header that is a list has
+    128 values at most, where it is read; more are answered with 400.
 
     Args:
         max_message_size: Octets of a message, head and body; more are answered with 513.

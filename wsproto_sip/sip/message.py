@@ -198,9 +198,10 @@ class SipMessage(HeaderFields):
         """A token list in lower case: the option tags of Supported, Require and Proxy-Require.
 
         Raises:
-            SipParseError: 400, for bad syntax.
+            SipParseError: 400, for bad syntax or more than 128 of them.
         """
-        return [token.lower() for field in self.get_all(name) for token in parse_tokens(field)]
+        text = ", ".join(filter(None, self.get_all(name)))
+        return [token.lower() for token in parse_tokens(text)]
 
     # -- editing -----------------------------------------------------------------------------------
 

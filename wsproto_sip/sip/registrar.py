@@ -47,7 +47,10 @@ class RegistrarConfig:
         default_expires: What a binding gets that was asked for without a time.
         max_expires: The longest time.
         flow_timer: Seconds within which an Outbound client is to send a keep-alive (RFC 5626 §5.4).
-        max_contacts: Bindings of one address; a REGISTER for more is refused with 503.
+        max_contacts: Bindings of one address; a REGISTER for more, or with more contacts in it, is
+            refused with 503.
+        max_binding_octets: What is kept of a Contact and the Path it came over; more is refused
+            with 513.
         max_aors: Addresses in all; the same.
         max_aors_per_flow: Addresses on one connection; the same.
 
@@ -62,6 +65,7 @@ class RegistrarConfig:
     max_expires: int = 7200
     flow_timer: int = 120
     max_contacts: int = 10
+    max_binding_octets: int = 8 * 1024
     max_aors: int = 100_000
     max_aors_per_flow: int = 20
 
@@ -175,7 +179,8 @@ class Registrar:
 
         Returns:
             200 with all bindings of the address, or the refusal, which is 400, 403, 404, 423 with
-            Min-Expires, 439, 500 for a REGISTER that is out of order, 503 where there is no room.
+            Min-Expires, 439, 500 for a REGISTER that is out of order, 503 where there is no room,
+            513 for a binding that is too large.
         """
         try:
             return self._register(request, now, flow, source, user)
@@ -205,6 +210,9 @@ class Registrar:
         key = str(aor)
         bindings = self._live(key, now)
         contacts = request.contacts
+        # Each of them is compared with all others: what cannot be kept is not even looked at.
+        if contacts is not None and len(contacts) > self.config.max_contacts:
+            raise _refused(503, "too many contacts")
         used_outbound = False
         if contacts is None:
             if request.expires != 0:
@@ -237,6 +245,9 @@ class Registrar:
             raise _refused(400, "header fields in a Contact URI")
         expires = self._expires(request, contact)
         q = contact.params.get("q")
+        size = len(str(contact)) + len(request.call_id) + sum(map(len, request.get_all("path")))
+        if size > self.config.max_binding_octets:
+            raise _refused(513, f"a binding of {size} octets")
         kept = contact
         for param in _OURS:
             kept = kept.without_param(param)

@@ -208,8 +208,9 @@ class TransactionTable:
         self._targets: dict[Flow | None, dict[int, None]] = {}
         self._timers: TimerQueue[int] = TimerQueue()
         self._last = 0
-        #: Octets of all requests in it.
+        #: Octets of all requests in it, and of those that came from a flow.
         self.octets = 0
+        self._octets_of: dict[Flow | None, int] = {}
 
     def __len__(self) -> int:
         """How many there are."""
@@ -219,6 +220,10 @@ class TransactionTable:
         """How many came from a flow, or from the upstream."""
         return len(self._origins.get(origin, ()))
 
+    def octets_of(self, origin: Flow | None) -> int:
+        """Octets of the requests that came from a flow, or from the upstream."""
+        return self._octets_of.get(origin, 0)
+
     def add(self, transaction: Transaction) -> None:
         """Take in a transaction whose key is not there yet."""
         self._last += 1
@@ -226,7 +231,7 @@ class TransactionTable:
         self._by_serial[self._last] = transaction
         self._by_key[transaction.key] = transaction
         self._origins.setdefault(transaction.origin, {})[self._last] = None
-        self.octets += transaction.size
+        self._count(transaction, transaction.size)
 
     def add_branch(self, branch: Branch) -> None:
         """Take in a branch, of a transaction that is in the table."""
@@ -239,12 +244,19 @@ class TransactionTable:
         if self._by_serial.pop(transaction.serial, None) is None:
             return
         del self._by_key[transaction.key]
-        self.octets -= transaction.size
+        self._count(transaction, -transaction.size)
         self._timers.set(transaction.serial, None)
         _discard(self._origins, transaction.origin, transaction.serial)
         for branch in transaction.branches:
             del self._by_branch[branch.id]
             _discard(self._targets, branch.flow, transaction.serial)
+
+    def _count(self, transaction: Transaction, octets: int) -> None:
+        self.octets += octets
+        origin = transaction.origin
+        left = self._octets_of.pop(origin, 0) + octets
+        if left:
+            self._octets_of[origin] = left
 
     def find(self, key: Key) -> Transaction | None:
         """The transaction of that name."""
