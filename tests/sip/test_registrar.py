@@ -285,6 +285,25 @@ def test_contacts_that_there_is_no_room_for_are_not_looked_at(
     assert server.register(register(*three), 0.0).status == 503
 
 
+def test_all_bindings_have_a_bound_together() -> None:
+    server = registrar(max_octets=2200)
+    assert server.register(register(CONTACT), 0.0, flow=FLOW).status == 200
+    used = server._octets
+    assert 1024 < used < 1100
+    # Another one in its place is not another one beside it.
+    assert server.register(register(CONTACT), 1.0, flow=FLOW).status == 200
+    assert server.register(register(CONTACT, user="bob"), 1.0).status == 200
+    assert server.register(register(CONTACT, user="carol"), 2.0).status == 503
+    assert server._octets == 2 * used
+    server.flow_lost(FLOW)
+    assert server._octets == used
+    assert server.register(register(CONTACT, user="carol"), 2.0).status == 200
+    assert server.register(register(CONTACT, user="carol", expires=0), 3.0).status == 200
+    assert server._octets == used
+    server.handle_timeout(10_000.0)
+    assert (server._octets, len(server.store)) == (0, 0)
+
+
 def test_a_binding_has_a_bound() -> None:
     server = registrar(max_binding_octets=400)
     path = "<sip:edge.test;lr>"

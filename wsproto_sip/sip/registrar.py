@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Registrar", "RegistrarConfig"]
 
+#: What a binding costs beside its text, about.
+_BINDING_COST = 1024
 #: What a Contact of the 200 gets from us, whatever the client wrote there.
 _OURS = ("expires", "received", "pub-gruu", "temp-gruu")
 
@@ -51,6 +53,8 @@ class RegistrarConfig:
             refused with 503.
         max_binding_octets: What is kept of a Contact and the Path it came over; more is refused
             with 513.
+        max_octets: Of all bindings, with 1 KiB for each beside its text; a REGISTER for more is
+            refused with 503.
         max_aors: Addresses in all; the same.
         max_aors_per_flow: Addresses on one connection; the same.
 
@@ -66,6 +70,7 @@ class RegistrarConfig:
     flow_timer: int = 120
     max_contacts: int = 10
     max_binding_octets: int = 8 * 1024
+    max_octets: int = 256 * 1024 * 1024
     max_aors: int = 100_000
     max_aors_per_flow: int = 20
 
@@ -109,6 +114,7 @@ class Registrar:
     ) -> None:
         self.config = config
         self.store: BindingStore = MemoryStore() if store is None else store
+        self._octets = 0
         self._is_known = is_known
         self._entropy = entropy
         self._gruus = TemporaryGruus(gruu_keys or [entropy(32)], entropy)
@@ -260,6 +266,7 @@ class Registrar:
             q=1000 if q is None else parse_q(q),
             instance=instance_id(contact),
             path=tuple(request.paths),
+            size=_BINDING_COST + size,
         )
 
     def _expires(self, request: SipRequest, contact: NameAddr) -> int:
@@ -319,7 +326,18 @@ class Registrar:
                 aors = store.with_flow(flow)
                 if key not in aors and len(aors) >= config.max_aors_per_flow:
                     raise _refused(503, "too many users on one connection")
-        store.put(key, bindings)
+            if self._octets + self._growth(key, bindings) > config.max_octets:
+                raise _refused(503, "too much in all")
+        self._put(key, bindings)
+
+    def _growth(self, aor: str, bindings: Sequence[Binding]) -> int:
+        """Octets that the bindings of an address are more than those that are there."""
+        before = sum([binding.size for binding in self.store.get(aor)])
+        return sum([binding.size for binding in bindings]) - before
+
+    def _put(self, aor: str, bindings: Sequence[Binding]) -> None:
+        self._octets += self._growth(aor, bindings)
+        self.store.put(aor, bindings)
 
     def _accept(
         self,
@@ -362,7 +380,7 @@ class Registrar:
             bindings = self.store.get(aor)
             kept = [binding for binding in bindings if binding.flow != flow]
             removed += len(bindings) - len(kept)
-            self.store.put(aor, kept)
+            self._put(aor, kept)
         return removed
 
     def next_deadline(self) -> float | None:
@@ -372,4 +390,4 @@ class Registrar:
     def handle_timeout(self, now: float) -> None:
         """Forget the bindings whose time is over; early calls do nothing."""
         for aor in self.store.due(now):
-            self.store.put(aor, self._live(aor, now))
+            self._put(aor, self._live(aor, now))

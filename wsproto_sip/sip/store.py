@@ -36,6 +36,7 @@ class Binding:
         flow: The connection it came on.
         received: Where it came from, for the ``received`` parameter.
         gruu: The number in its temporary GRUUs; 0 for none.
+        size: Octets it counts for among all.
     """
 
     contact: NameAddr
@@ -50,6 +51,7 @@ class Binding:
     flow: Flow | None = None
     received: SipUri | None = None
     gruu: int = 0
+    size: int = 0
 
     @property
     def uri(self) -> SipUri:
