@@ -38,6 +38,7 @@ CANDIDATES = {
     "picows": "a listener with a callback, in Cython",
     "uvicorn websockets": "uvicorn with ws='websockets-sansio'",
     "uvicorn wsproto": "uvicorn with ws='wsproto'",
+    "transport alone": "a BufferedProtocol that parses nothing but lengths: loop and kernel",
 }
 OURS = ("wsproto_sip", "wsproto_sip uvicorn")
 
@@ -103,6 +104,47 @@ async def serve_picows(announce: Any) -> None:
     await asyncio.Event().wait()
 
 
+class Mirror(asyncio.BufferedProtocol):
+    """Sends each frame's payload back, whatever it is: what loop and kernel take at least."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(256 * 1024))
+        self.filled = 0
+        self.open = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer[self.filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.filled += nbytes
+        if not self.open:
+            self.open = True
+            self.filled = 0
+            self.transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+                b"ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"
+            )
+            return
+        size = self.buffer[1] & 127
+        head = {126: 8, 127: 14}.get(size, 6)
+        if head > 6:
+            size = int.from_bytes(self.buffer[2 : head - 4], "big")
+        if self.filled >= head + size:
+            self.filled = 0
+            self.transport.write(frame(1, bytes(self.buffer[head : head + size]), None))
+
+
+async def serve_transport(announce: Any) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Mirror, HOST, 0)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """An ASGI application that echoes text."""
     await receive()
@@ -156,8 +198,10 @@ def run_server(candidate: str, loop: str) -> None:
             main = serve_picows(announce)
         case "uvicorn websockets":
             main = serve_uvicorn(announce, "websockets-sansio")
-        case _:
+        case "uvicorn wsproto":
             main = serve_uvicorn(announce, "wsproto")
+        case _:
+            main = serve_transport(announce)
     factory = None if loop == "asyncio" else importlib.import_module(loop).new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
@@ -341,6 +385,53 @@ def measure(
     return results
 
 
+#: Lines of the plot, ours first.
+COLOURS = {
+    "wsproto_sip": "#c0392b",
+    "wsproto_sip uvicorn": "#e59866",
+    "websockets": "#2e86c1",
+    "aiohttp": "#239b56",
+    "picows": "#7d3c98",
+    "uvicorn websockets": "#85c1e9",
+    "uvicorn wsproto": "#797d7f",
+    "transport alone": "#d5d8dc",
+}
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draws the medians, a panel for each loop, size and number of connections.
+
+    Args:
+        results: What was measured.
+        path: The file; its ending says the format.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    # The same figures give the same file.
+    mpl.rcParams.update({"svg.hashsalt": "wsproto-sip", "svg.fonttype": "none", "font.size": 8})
+    rows = list(results.samples)
+    columns = 2 if len(rows) > 1 else 1
+    lines = -(-len(rows) // columns)
+    figure, panels = pyplot.subplots(
+        lines, columns, figsize=(5 * columns, 2.1 * lines), squeeze=False, layout="constrained"
+    )
+    names = [name for name in COLOURS if name in results.candidates][::-1]
+    for panel in panels.flat[len(rows) :]:
+        panel.set_visible(False)
+    for panel, row in zip(panels.flat, rows, strict=False):
+        figures = [results.median(row, name) or 0.0 for name in names]
+        bars = panel.barh(names, figures, color=[COLOURS[name] for name in names])
+        panel.bar_label(bars, [f"{figure:.1f}" for figure in figures], padding=2)
+        connections = "connection" if row.endswith(", 1") else "connections"
+        panel.set_title(f"{row} {connections}")
+        panel.margins(x=0.15)
+    figure.suptitle("Server CPU per echoed message, µs (less is better)")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.echo", description=__doc__)
@@ -351,6 +442,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="few messages: figures mean nothing")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--plot", type=Path, default=None, help="a file, for example echo.svg")
     parser.add_argument("--loop", choices=LOOPS, default=None)
     parser.add_argument("--serve", choices=list(CANDIDATES), default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -368,6 +460,8 @@ def main(arguments: list[str] | None = None) -> int:
         warm_up=0 if options.smoke else 1,
     )
     print(results.render(goals(), markdown=options.markdown))
+    if options.plot:
+        plot(results, options.plot)
     if options.json:
         results.write_json(options.json, goals())
     return 0

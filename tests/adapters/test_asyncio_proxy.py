@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wsproto_sip.adapters import _asyncio_proxy
 from wsproto_sip.adapters._asyncio_proxy import on_socket
 from wsproto_sip.adapters.asyncio import connect, serve
 from wsproto_sip.adapters.proxies import ProxyError
@@ -41,31 +42,50 @@ class OnAsyncio(ThroughProxies):
         async with connect(uri, **options) as connection:
             yield connection
 
-    @pytest.mark.parametrize("way", ["abort", "cancel"])
-    def test_a_transport_that_ends_as_it_begins(self, way: str) -> None:
+    def test_a_transport_that_ends_as_it_begins(self) -> None:
         """Its descriptor is closed once, and the peer sees the end."""
-        tasks: list[asyncio.Task[Any]] = []
 
         class Ending(asyncio.Protocol):
-            transport: asyncio.Transport
-
             def connection_made(self, transport: Any) -> None:
-                self.transport = transport
+                transport.abort()
+
+        async def scenario() -> None:
+            here, there = socket.socketpair()
+            with there:
+                assert isinstance(await on_socket(Ending, here, {}), Ending)
+                await turns(lambda: here.fileno() == -1)
+                there.settimeout(BOUND)
+                assert there.recv(1) == b""
+
+        self.run(scenario())
+
+    @pytest.mark.parametrize("way", ["cancel", "abort"])
+    def test_a_transport_that_nobody_takes(self, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has ended, or who waited for it has."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        class Ending(_asyncio_proxy._Waiting):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
                 if way == "abort":
-                    transport.abort()
+                    self.ended = True
+                    asyncio.get_running_loop().call_soon(transport.abort)
                 else:
                     tasks[0].cancel()
 
         async def scenario() -> None:
             here, there = socket.socketpair()
             with there:
-                tasks.append(asyncio.create_task(on_socket(Ending, here, {})))
+                tasks.append(asyncio.create_task(on_socket(asyncio.Protocol, here, {})))
                 [result] = await asyncio.gather(*tasks, return_exceptions=True)
-                assert isinstance(result, Ending if way == "abort" else asyncio.CancelledError)
-                await turns(lambda: here.fileno() == -1)
+                assert isinstance(
+                    result, ConnectionResetError if way == "abort" else asyncio.CancelledError
+                )
                 there.settimeout(BOUND)
+                await turns(lambda: here.fileno() == -1)
                 assert there.recv(1) == b""
 
+        monkeypatch.setattr(_asyncio_proxy, "_Waiting", Ending)
         self.run(scenario())
 
     @pytest.mark.parametrize("steps", [0, 4, 8, 10, 12, 14, 18, 25, 40, 70])

@@ -74,6 +74,23 @@ class _Tunnelling(asyncio.Protocol):
             raise self._error
 
 
+class _Waiting(asyncio.Protocol):
+    """Keeps a transport until it is taken.
+
+    A connection has timers from its first moment. If it were given to ``create_connection()`` and
+    that was cancelled then, uvloop would not tell it that its transport is gone.
+    """
+
+    transport: asyncio.Transport
+    ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+
+
 async def on_socket(
     protocol_factory: Callable[[], _P], sock: socket.socket, options: dict[str, Any]
 ) -> _P:
@@ -84,20 +101,31 @@ async def on_socket(
         sock: The socket, connected.
         options: ``ssl`` and what goes with it.
     """
+    waiting = _Waiting()
+    await _begin(waiting, sock, options)
+    if waiting.ended:
+        raise ConnectionResetError("the connection ended as it began")
+    return _take_over(waiting.transport, protocol_factory())
+
+
+async def _begin(
+    protocol: _Waiting | _Tunnelling, sock: socket.socket, options: dict[str, Any]
+) -> None:
     loop = asyncio.get_running_loop()
-    protocol = protocol_factory()
     try:
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **options)
+        await loop.create_connection(lambda: protocol, sock=sock, **options)
     except BaseException:
-        begun = getattr(protocol, "transport", None)
-        if begun is not None:
+        transport = getattr(protocol, "transport", None)
+        if transport is not None:
             # asyncio says goodbye in TLS, and waits for the answer, when this is cancelled.
-            begun.abort()
+            transport.abort()
         sock.close()
         raise
-    if transport.is_closing() and not isinstance(loop, asyncio.BaseEventLoop):
-        # Ended in its first moment: uvloop closes the descriptor and does not tell the socket.
-        sock.detach()
+
+
+def _take_over(transport: asyncio.Transport, protocol: _P) -> _P:
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
     return protocol
 
 
@@ -141,7 +169,8 @@ async def connect_through(
         to_proxy["ssl"] = proxy_ssl or tls.create_default_context()
         to_proxy["server_hostname"] = proxy.host
     sock = await dial(proxy.host, proxy.port, **dialling)
-    tunnelling = await on_socket(lambda: _Tunnelling(tunnel), sock, to_proxy)
+    tunnelling = _Tunnelling(tunnel)
+    await _begin(tunnelling, sock, to_proxy)
     current = tunnelling.transport
     try:
         await tunnelling.ready
@@ -156,10 +185,7 @@ async def connect_through(
     except BaseException:
         current.abort()
         raise
-    protocol = protocol_factory()
-    current.set_protocol(protocol)
-    protocol.connection_made(current)
-    return protocol
+    return _take_over(current, protocol_factory())
 
 
 async def _through_socks(
