@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -33,11 +32,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from benchmarks._harness import DeliveryError, Turn, markdown_table, plain_table, take_turns
-from wsproto_sip import ConnectionType, WSConnection
+from benchmarks._loopback import HOST, Wire, frame_of
 from wsproto_sip.adapters.endpoint_server import EndpointServer
 from wsproto_sip.adapters.msrp_tcp import MsrpService
 from wsproto_sip.config import SessionConfig
-from wsproto_sip.events import AcceptConnection, Request
 from wsproto_sip.msrp import (
     Continuation,
     MessageSplitter,
@@ -225,8 +223,6 @@ def measure(size: int, count: int, rounds: int) -> dict[str, list[float]]:
 
 # -- over loopback ---------------------------------------------------------------------------------
 
-HOST = "127.0.0.1"
-
 
 def _known(context: RequestContext) -> Decision:
     return Continue(identity=Identity(context.request.target))
@@ -248,55 +244,6 @@ async def _serve() -> None:
         print(time.process_time_ns(), flush=True)
     await service.close()
     await server.close()
-
-
-def _frame_of(chunk: bytes) -> bytes:
-    """A chunk as a client's binary message, masked with zeros."""
-    size = len(chunk)
-    length = bytes([0xFE]) + size.to_bytes(2, "big") if size > 125 else bytes([0x80 | size])
-    if size > 65535:
-        length = bytes([0xFF]) + size.to_bytes(8, "big")
-    return b"\x82" + length + bytes(4) + chunk
-
-
-class Wire:
-    """One client's connection."""
-
-    def __init__(self, port: int, number: int) -> None:
-        self.sock = socket.create_connection((HOST, port))
-        self._buffer = bytearray()
-        opening = WSConnection(ConnectionType.CLIENT)
-        request = Request(host=HOST, target=f"/{number}", subprotocols=["msrp"])
-        self.sock.sendall(opening.send(request))
-        while True:
-            opening.receive_data(self.sock.recv(65536))
-            for event in opening.events():
-                assert isinstance(event, AcceptConnection)
-                return
-
-    def messages(self) -> Iterator[list[bytes]]:
-        """What comes with each read, as whole messages."""
-        buffer = self._buffer
-        while True:
-            found = []
-            at = 0
-            while len(buffer) - at >= 4:
-                size, start = buffer[at + 1], at + 2
-                if size == 126:
-                    size, start = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
-                if len(buffer) < start + size:
-                    break
-                # A Ping may be among them, which nobody here has to answer so soon.
-                if buffer[at] & 0x08 == 0:
-                    found.append(bytes(buffer[start : start + size]))
-                at = start + size
-            del buffer[:at]
-            if found:
-                yield found
-            data = self.sock.recv(262144)
-            if not data:
-                raise DeliveryError("the relay has ended the connection")
-            buffer += data
 
 
 @contextmanager
@@ -323,7 +270,7 @@ def _receive(wire: Wire, answer: bytes, count: int, arrived: list[bytes]) -> Non
     """The receiver: answers each chunk."""
     for chunks in wire.messages():
         arrived += chunks
-        answers = [_frame_of(answer % (tid, tid)) for tid in (chunk[5:25] for chunk in chunks)]
+        answers = [frame_of(answer % (tid, tid)) for tid in (chunk[5:25] for chunk in chunks)]
         wire.sock.sendall(b"".join(answers))
         if len(arrived) >= count:
             return
@@ -347,14 +294,14 @@ def loopback(size: int, count: int, rounds: int) -> tuple[float, float]:
     figures: list[tuple[float, float]] = []
     with _relay_process() as (port, used):
         for _ in range(rounds):
-            wires = {1: Wire(port, 1), 2: Wire(port, 2)}
+            wires = {1: Wire(port, "msrp", "/1"), 2: Wire(port, "msrp", "/2")}
 
             def exchange(number: int, data: bytes, wires: dict[int, Wire] = wires) -> bytes:
-                wires[number].sock.sendall(_frame_of(data))
+                wires[number].sock.sendall(frame_of(data))
                 return next(wires[number].messages())[0]
 
             pair = Pair(exchange)
-            stream = b"".join(map(_frame_of, pair.chunks(body, size, reports=True)))
+            stream = b"".join(map(frame_of, pair.chunks(body, size, reports=True)))
             arrived: list[bytes] = []
             threads = [
                 threading.Thread(target=_receive, args=(wires[2], pair.answer, count, arrived)),
