@@ -351,6 +351,30 @@ class TestPausing:
             delivered += len(session.receive(message, 0.0))
         assert delivered == count
 
+    @pytest.mark.parametrize(
+        ("messages", "octets", "count"), [(None, 40, 4), (4, None, 4), (None, None, 9)]
+    )
+    def test_without_a_bound_on_the_queue(
+        self, messages: int | None, octets: int | None, count: int
+    ) -> None:
+        limits = Limits(max_queued_messages=messages, max_queued_bytes=octets)
+        session = established(auto_pause=True, limits=limits)
+        delivered = 0
+        while delivered < 9 and not session.paused:
+            delivered += len(session.receive(frame(BINARY, bytes(10)), 0.0))
+        assert delivered == count
+
+    @pytest.mark.parametrize("cut", [1, 5, 8, 9])
+    def test_no_more_than_the_queue_however_reads_are_cut(self, cut: int) -> None:
+        session = established(auto_pause=True, limits=Limits(max_queued_messages=1))
+        octets = frame(BINARY, b"abc") + frame(BINARY) * 2
+        assert session.receive(octets[:cut], 0.0) + session.receive(octets[cut:], 0.0) == [
+            BytesMessage(b"abc")
+        ]
+        assert session.paused
+        assert session.resume(0.0) == [BytesMessage(b"")]
+        assert session.resume(0.0) == [BytesMessage(b"")]
+
     def test_pieces_count_as_their_message(self) -> None:
         limits = Limits(max_queued_messages=1, max_queued_bytes=10)
         session = established(auto_pause=True, whole_messages=False, limits=limits)

@@ -19,7 +19,7 @@ to be wrong depends on how it was cut; nothing else does.
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from itertools import repeat
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from ._masking import (
@@ -193,19 +193,20 @@ class FrameParser:
                 data = b"".join((self._held, data))
                 self._held, self._harmless = _NO_OCTETS, _NONE
         events: list[Event] = []
-        pos = 0
+        pos, turns = 0, self._turns
         self._inflated = 0
         try:
             if self._unfinished:
                 self._unfinished = self.paused = self.halted = False
                 if self._remaining:
                     pos = self._continue(data, events)
+                    turns = turns if self._remaining else islice(turns, 1, None)
             end = len(data)
             table, mask_bit, header, least, fast_limit = self._fast
             last = end - least
             kinds = self._kinds
             payload: bytes | bytearray
-            for _ in self._turns:
+            for _ in turns:
                 # Data frames without further ado that are complete and within the limits; every
                 # other case, and every error, is for _frame.
                 if pos <= last:
