@@ -236,6 +236,8 @@ def test_limits_can_be_set() -> None:
     length = sum(len(name) + len(value) + 32 for name, value in EXAMPLE)
     ServerExtendedConnect(limits=Limits(max_handshake_bytes=length)).receive_request(EXAMPLE)
     assert refused(EXAMPLE, limits=Limits(max_handshake_bytes=length - 1)).status_code == 431
+    none = Limits(max_handshake_bytes=None, max_headers=None)
+    ServerExtendedConnect(limits=none).receive_request([*EXAMPLE, *[(b"x", b"y" * 200)] * 200])
 
 
 def test_one_request_and_one_answer() -> None:

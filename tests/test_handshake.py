@@ -513,6 +513,18 @@ def test_limits_can_be_set() -> None:
     assert refused(with_field(b"Connection", b"a, upgrade"), limits=small).status_code == 400
 
 
+def test_limits_can_be_switched_off() -> None:
+    none = Limits(
+        max_handshake_bytes=None, max_header_line=None, max_headers=None, max_list_items=None
+    )
+    much = with_field(b"Connection", *[b"a, " * 3000, *[b"b"] * 100, b"upgrade"])
+    assert refused(much).status_code == 431
+    handshake = server(much, limits=none)
+    the_request(handshake)
+    handshake.receive_data(bytes(100_000))
+    assert handshake.trailing_data == bytes(100_000)
+
+
 # -- invariant 33: accepted iff a strict model accepts ---------------------------------------------
 
 TCHARS = frozenset(("!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters).encode())

@@ -190,6 +190,15 @@ def test_header_fields(count: int, fits: bool) -> None:
     assert read(head, SMALL) == ((head, b"") if fits else 431)
 
 
+def test_without_bounds() -> None:
+    head = b"G\r\n" + b"a: b\r\n" * 1000 + b"c: " + b"d" * 100_000 + b"\r\n\r\n"
+    none = Limits(max_handshake_bytes=None, max_header_line=None, max_headers=None)
+    assert read(head, none) == (head, b"")
+    reader = HeadReader(none)
+    assert feed(reader, head[:-1]) is None
+    assert feed(reader, head[-1:]) == (head, b"")
+
+
 def test_interim_heads_count_together() -> None:
     reader = HeadReader(Limits(max_handshake_bytes=50), b"HTTP/")
     head = b"HTTP/1.1 100 \r\n\r\n"

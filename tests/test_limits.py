@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from wsproto_sip.limits import STREAMING_LIMITS, Limits
+from wsproto_sip.limits import STREAMING_LIMITS, Limits, bound
 
 NAMES = [item.name for item in dataclasses.fields(Limits)]
 OPTIONAL = [item.name for item in dataclasses.fields(Limits) if "None" in str(item.type)]
@@ -68,6 +68,20 @@ def test_nothing_at_all_is_a_bound_unless_nothing_would_ever_be_taken() -> None:
                 dataclasses.replace(Limits(), **{name: 0})
         else:
             assert getattr(dataclasses.replace(Limits(), **{name: 0}), name) == 0
+
+
+def test_whatever_is_a_bound_can_be_switched_off() -> None:
+    assert [name for name in NAMES if name not in OPTIONAL] == [
+        "inflate_ratio_floor",
+        "control_burst",
+        "high_water",
+    ]
+
+
+@given(value=st.integers(min_value=0))
+def test_a_bound_to_compare_with(value: int) -> None:
+    assert bound(value) == value
+    assert bound(None) > value
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .events import RejectConnection
+from .limits import bound
 from .utilities import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class HeadReader:
         newest = buffer.rfind(b"\n", self._searched)
         found = _blank_line(buffer, max(self._searched - 2, 0)) if newest >= 0 else None
         end = found.end() if found is not None else len(buffer)
-        if self._spent + end > limits.max_handshake_bytes:
+        if self._spent + end > bound(limits.max_handshake_bytes):
             raise refusal(f"the head is longer than {limits.max_handshake_bytes} octets", 431)
         if found is None:
             if newest >= 0:
                 self._line = newest + 1
             self._searched = end
-            if end - self._line > limits.max_header_line:
+            if end - self._line > bound(limits.max_header_line):
                 raise refusal(f"a line is longer than {limits.max_header_line} octets", 431)
             return None
         head = bytes(buffer[:end])
@@ -113,8 +114,8 @@ class HeadReader:
     def _check_lines(self, head: bytes) -> None:
         limits = self._limits
         # The start line and the blank line are no fields.
-        if head.count(b"\n") - 2 > limits.max_headers:
+        if head.count(b"\n") - 2 > bound(limits.max_headers):
             raise refusal(f"more than {limits.max_headers} header fields", 431)
-        most = limits.max_header_line
+        most = bound(limits.max_header_line)
         if len(head) > most and max(map(len, head.split(b"\n"))) > most:
             raise refusal(f"a line is longer than {most} octets", 431)

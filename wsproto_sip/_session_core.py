@@ -27,6 +27,7 @@ from .lifecycle import (
     Step,
     TransportAction,
 )
+from .limits import bound
 from .prepared import PreparedMessage
 from .states import ConnectionState, ConnectionType
 from .timers import Deadlines, Timer
@@ -233,8 +234,8 @@ class SessionCore:
         in_use, deflate, rest = arrange_extensions(extensions, limits)
         self.extensions, chain = tuple(in_use), tuple(rest)
         frames = limits.max_frames_per_call
-        if config.auto_pause:
-            frames = min(frames or limits.max_queued_messages, limits.max_queued_messages)
+        if config.auto_pause and bound(limits.max_queued_messages) < bound(frames):
+            frames = limits.max_queued_messages
         self._parser = _Parser(
             client,
             limits,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ._head import refusal
 from .connection import Connection
 from .events import AcceptConnection, RejectConnection, Request
-from .limits import Limits
+from .limits import Limits, bound
 from .negotiation import (
     RESERVED,
     TAKEN_FROM_ANSWER,
@@ -69,10 +69,11 @@ _forbidden = re.compile(rb"[\r\n\x00]").search
 
 def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[bytes, bytes]:
     """Checks what RFC 9113 §8.2 and §8.3 ask of any header list, and joins its fields."""
-    if len(headers) > limits.max_headers + len(pseudo):
+    if len(headers) > bound(limits.max_headers) + len(pseudo):
         raise refusal(f"more than {limits.max_headers} header fields", 431)
     # RFC 9113 §6.5.2: a field counts as 32 octets more than it has.
-    if sum(len(name) + len(value) + 32 for name, value in headers) > limits.max_handshake_bytes:
+    size = sum(len(name) + len(value) + 32 for name, value in headers)
+    if size > bound(limits.max_handshake_bytes):
         raise refusal(f"the list is longer than {limits.max_handshake_bytes} octets", 431)
     seen: set[bytes] = set()
     regular = False

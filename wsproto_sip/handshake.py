@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -26,7 +27,7 @@ import h11
 
 from ._head import HeadReader, refusal
 from .events import AcceptConnection, RejectConnection, RejectData, Request
-from .limits import Limits
+from .limits import Limits, bound
 from .negotiation import (
     TAKEN_FROM_ANSWER,
     TAKEN_FROM_REQUEST,
@@ -163,7 +164,7 @@ class H11Handshake:
         self._failed = False
         self._h11 = h11.Connection(
             h11.SERVER if self._server else h11.CLIENT,
-            max_incomplete_event_size=limits.max_handshake_bytes,
+            max_incomplete_event_size=int(min(bound(limits.max_handshake_bytes), sys.maxsize)),
         )
         self._head = HeadReader(limits, b"" if self._server else b"HTTP/")
         self._events: deque[Event] = deque()
@@ -323,7 +324,7 @@ class H11Handshake:
 
     def _keep(self, data: BytesLike) -> None:
         self._trailing += data
-        if len(self._trailing) > self._limits.max_handshake_bytes:
+        if len(self._trailing) > bound(self._limits.max_handshake_bytes):
             raise RemoteProtocolError("too much was sent before the request was answered")
 
     def _read_request(self, headers: Iterable[tuple[bytes, bytes]], target: bytes) -> None:

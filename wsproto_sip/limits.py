@@ -2,15 +2,17 @@
 
 A bound stands where the bytes first cost memory: the head of the handshake while it is read, the
 frame at its header, the message while it is put together, inflated octets inside the inflater.
-``None`` switches a bound off; the defaults hold on a public address.
+``None`` switches a bound off; the defaults hold on a public address. What belongs to another bound
+(``inflate_ratio_floor``, ``control_burst``) goes with that one, and ``high_water`` bounds nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Final
 
-__all__ = ["STREAMING_LIMITS", "Limits"]
+__all__ = ["STREAMING_LIMITS", "Limits", "bound"]
 
 
 _NOT_ZERO: Final = frozenset(["max_frames_per_call", "max_queued_messages"])
@@ -49,10 +51,10 @@ class Limits:
         ValueError: A bound is negative, or 0 where nothing would ever be taken.
     """
 
-    max_handshake_bytes: int = 16 * 1024
-    max_header_line: int = 8 * 1024
-    max_headers: int = 64
-    max_list_items: int = 32
+    max_handshake_bytes: int | None = 16 * 1024
+    max_header_line: int | None = 8 * 1024
+    max_headers: int | None = 64
+    max_list_items: int | None = 32
     max_message_size: int | None = 1024 * 1024
     max_frame_size: int | None = None
     max_fragments: int | None = 1024
@@ -60,8 +62,8 @@ class Limits:
     inflate_ratio_floor: int = 64 * 1024
     max_inflated_per_read: int | None = 2 * 1024 * 1024
     max_frames_per_call: int | None = 256
-    max_queued_messages: int = 16
-    max_queued_bytes: int = 64 * 1024
+    max_queued_messages: int | None = 16
+    max_queued_bytes: int | None = 64 * 1024
     max_control_rate: int | None = 50
     control_burst: int = 200
     high_water: int = 64 * 1024
@@ -74,6 +76,18 @@ class Limits:
                 raise ValueError(f"{item.name} must not be negative: {value!r}")
             if value == 0 and item.name in _NOT_ZERO:
                 raise ValueError(f"{item.name} must be 1 or more")
+
+
+def bound(limit: int | None) -> float:
+    """A bound that can be compared with.
+
+    Args:
+        limit: As it stands in :class:`Limits`.
+
+    Returns:
+        The same number; infinity where there is no bound.
+    """
+    return inf if limit is None else limit
 
 
 #: What a connection gets that streams the pieces of messages to its caller: it holds no message,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .limits import bound
 from .utilities import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -98,7 +99,7 @@ def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> lis
     value = fields.get(name)
     if value is None:
         return []
-    if value.count(b",") >= limits.max_list_items:
+    if value.count(b",") >= bound(limits.max_list_items):
         raise RemoteProtocolError(f"more than {limits.max_list_items} items in {name.decode()}")
     if not value.isascii():
         raise RemoteProtocolError(f"octets outside ASCII in {name.decode()}")

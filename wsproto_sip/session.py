@@ -28,6 +28,7 @@ from .frame_protocol import CloseReason, Opcode
 from .handshake import H11Handshake
 from .keepalive import LATENESS, Keepalive, KeepaliveAction
 from .lifecycle import Cause, CheckTransport, Step, TransportAction
+from .limits import bound
 from .states import ConnectionState, ConnectionType
 from .timers import Timer
 from .utilities import LocalProtocolError, RemoteProtocolError
@@ -280,9 +281,8 @@ class Session(SessionCore):
                     data = data.encode()
                 self._delivered_bytes += len(data)
         limits = self.config.limits
-        if (
-            self._delivered >= limits.max_queued_messages
-            or self._delivered_bytes >= limits.max_queued_bytes
+        if self._delivered >= bound(limits.max_queued_messages) or self._delivered_bytes >= bound(
+            limits.max_queued_bytes
         ):
             self.pause(self._now)
 

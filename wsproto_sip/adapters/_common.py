@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from ..events import AcceptConnection, BytesMessage, RejectConnection, Request, TextMessage
 from ..lifecycle import Cause, ConnectionClosed
+from ..limits import bound
 from ..subprotocols import select_subprotocol
 
 if TYPE_CHECKING:
@@ -154,12 +155,13 @@ def adapted(config: SessionConfig) -> SessionConfig:
         config: The configuration.
     """
     limits = config.limits
-    frames = min(limits.max_frames_per_call or inf, limits.max_queued_messages)
+    frames = min(bound(limits.max_frames_per_call), bound(limits.max_queued_messages))
+    most = None if frames == inf else int(frames)
     return replace(
         config,
         auto_pause=False,
         whole_messages=True,
-        limits=replace(limits, max_outgoing=None, max_frames_per_call=int(frames)),
+        limits=replace(limits, max_outgoing=None, max_frames_per_call=most),
         profiles={name: adapted(profile) for name, profile in config.profiles.items()},
     )
 

@@ -29,6 +29,7 @@ from ..events import (
 )
 from ..frame_protocol import CloseReason
 from ..lifecycle import Cause, ConnectionClosed, TransportAction
+from ..limits import bound
 from ..states import ConnectionState
 from ..utilities import LocalProtocolError
 from ._common import BODY_KEPT, ConnectionClosedError, HandshakeRejected, lost
@@ -395,10 +396,9 @@ class Driver(Generic[W]):
     def _is_full(self) -> bool:
         """Whether a queue's worth of messages waits to be received."""
         limits = self.session.config.limits
-        return (
-            len(self._messages) >= limits.max_queued_messages
-            or sum(map(len, self._messages)) >= limits.max_queued_bytes
-        )
+        return len(self._messages) >= bound(limits.max_queued_messages) or sum(
+            map(len, self._messages)
+        ) >= bound(limits.max_queued_bytes)
 
     def _held_back(self, now: float) -> bool:
         """Whether the peer's close frame stays unanswered for a while.
