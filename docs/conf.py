@@ -57,6 +57,9 @@ nitpick_ignore = [
     ("py:class", "HeaderValue"),
     ("py:class", "Command"),
     ("py:class", "Result"),
+    # uvicorn's.
+    ("py:class", "Config"),
+    ("py:class", "ServerState"),
 ]
 
 

@@ -349,7 +349,8 @@ def serve(
         port: The port; 0 for a free one.
         ssl: For wss.
         process_request: Called, in the same thread, with each connection that has its
-            ``request``; it may return the answer, or raise :class:`HandshakeRejected`.
+            ``request``; it may return the answer, or raise
+            :class:`~wsproto_sip.adapters._common.HandshakeRejected`.
         subprotocols: Those that the server speaks; the client's order decides.
         extensions: Makes the extensions that one connection may use.
         config: How sessions behave; ``auto_pause``, ``whole_messages`` and

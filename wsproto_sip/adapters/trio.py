@@ -264,7 +264,7 @@ async def serve(
         ssl: For wss.
         backlog: Connections that may wait to be accepted; None for as many as there can be.
         process_request: Called with each connection that has its ``request``; it may return the
-            answer, or raise :class:`HandshakeRejected`.
+            answer, or raise :class:`~wsproto_sip.adapters._common.HandshakeRejected`.
         subprotocols: Those that the server speaks; the client's order decides.
         extensions: Makes the extensions that one connection may use.
         config: How sessions behave; ``auto_pause``, ``whole_messages`` and
