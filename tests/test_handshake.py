@@ -14,6 +14,7 @@ from wsproto_sip import handshake as module
 from wsproto_sip.events import (
     AcceptConnection,
     CloseConnection,
+    PlainRequest,
     RejectConnection,
     RejectData,
     Request,
@@ -707,6 +708,8 @@ def test_anything_is_accepted_or_refused(junk: bytes, more: bytes, at: int) -> N
 
 @given(st.binary(min_size=1, max_size=3), st.sampled_from([f[0] for f in FIELDS]))
 def test_octets_outside_ascii_anywhere(octets: bytes, name: bytes) -> None:
+    # A blank line would end the head in front of them.
+    octets = octets.replace(b"\n", b"-")
     # Each was an UnicodeDecodeError in wsproto 1.3.2.
     for extra in (b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Protocol", name):
         value = dict(FIELDS).get(extra, b"a") + octets + b"\xff"
@@ -805,6 +808,81 @@ def test_events_left_behind_in_a_loop_stay() -> None:
         assert type(event) is RejectConnection
         break
     assert list(handshake.events()) == [RejectData(b"ab", True)]
+
+
+# -- requests without an upgrade -------------------------------------------------------------------
+
+PLAIN = b"GET /page?x HTTP/1.1\r\nHost: example.com\r\nCookie: a=b\r\n\r\n"
+
+
+def asked(data: bytes) -> tuple[H11Handshake, PlainRequest]:
+    handshake = H11Handshake(SERVER, plain_requests=True)
+    handshake.receive_data(data)
+    [event] = handshake.events()
+    assert isinstance(event, PlainRequest)
+    return handshake, event
+
+
+def test_a_plain_request_can_be_answered_with_a_page() -> None:
+    handshake, event = asked(PLAIN)
+    headers = [(b"host", b"example.com"), (b"cookie", b"a=b")]
+    assert event == PlainRequest(Request("example.com", "/page?x", [], headers), "GET")
+    assert handshake.state is CONNECTING
+    with pytest.raises(LocalProtocolError, match="no request to accept"):
+        handshake.send(AcceptConnection())
+    # What comes behind it is not read, and bounded meanwhile.
+    handshake.receive_data(b"GET /more HTTP/1.1\r\n")
+    with pytest.raises(LocalProtocolError, match="there is a request already"):
+        handshake.initiate_upgrade_connection([], "/")
+    octets = handshake.send(RejectConnection(200, [(b"Content-Length", b"4")], has_body=True))
+    octets += handshake.send(RejectData(b"page"))
+    assert octets.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert octets.endswith(b"\r\nConnection: close\r\n\r\npage")
+    assert handshake.state is CLOSED
+
+
+def test_a_plain_head_gets_no_body() -> None:
+    handshake, event = asked(PLAIN.replace(b"GET", b"HEAD"))
+    assert event.method == "HEAD"
+    octets = handshake.send(RejectConnection(200, [(b"Content-Length", b"4")], has_body=True))
+    assert handshake.send(RejectData(b"page")) == b""
+    assert b"\r\nContent-Length: 4\r\n" in octets
+    assert handshake.state is CLOSED
+
+
+@pytest.mark.parametrize(
+    "field", [b"Upgrade: websocket", b"Connection: Upgrade", b"Upgrade: h2c\r\nConnection: upgrade"]
+)
+def test_half_an_upgrade_is_none(field: bytes) -> None:
+    asked(PLAIN.replace(b"Cookie: a=b", field))
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "allow"),
+    [
+        (PLAIN.replace(b"GET", b"POST"), 405, b"GET, HEAD"),
+        (CHROME.replace(b"GET", b"HEAD"), 405, b"GET"),
+        (PLAIN.replace(b"Cookie: a=b", b"Content-Length: 1"), 400, None),
+        (PLAIN.replace(b"Host: example.com", b"X: y"), 400, None),
+        (PLAIN.replace(b"1.1", b"1.0"), 400, None),
+    ],
+)
+def test_plain_requests_that_are_wrong(data: bytes, status: int, allow: bytes | None) -> None:
+    handshake = H11Handshake(SERVER, plain_requests=True)
+    with pytest.raises(RemoteProtocolError) as caught:
+        handshake.receive_data(data)
+    hint = caught.value.event_hint
+    assert isinstance(hint, RejectConnection)
+    assert hint.status_code == status
+    assert dict(hint.headers).get(b"Allow") == allow
+
+
+def test_where_plain_requests_are_taken_upgrades_are_too() -> None:
+    handshake = H11Handshake(SERVER, plain_requests=True)
+    handshake.receive_data(CHROME)
+    assert list(handshake.events()) == [the_request(server(CHROME))]
+    handshake.send(AcceptConnection("sip"))
+    assert handshake.state is OPEN
 
 
 # -- a request that somebody else has parsed -------------------------------------------------------

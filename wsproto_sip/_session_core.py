@@ -139,7 +139,10 @@ class SessionCore:
         self._now = now
         self._state = _CONNECTING
         self._handshake: H11Handshake | None = H11Handshake(
-            role, limits=config.limits, entropy=config.entropy
+            role,
+            limits=config.limits,
+            entropy=config.entropy,
+            plain_requests=config.plain_requests,
         )
         self._parser: _Parser | None = None
         self._encoder = FrameEncoder(role is ConnectionType.CLIENT, _keys(config.entropy))

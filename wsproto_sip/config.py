@@ -39,6 +39,9 @@ class SessionConfig:
         text_as_bytes: Whether text is delivered as its octets, checked but not decoded.
         auto_pause: Whether the session pauses when a queue's worth of messages was delivered
             (``limits.max_queued_messages``, ``max_queued_bytes``), until ``resume()``.
+        plain_requests: Whether a server takes requests that ask for no upgrade, as a
+            :class:`~wsproto_sip.events.PlainRequest` to be rejected, with a page perhaps; else
+            they are answered with 426.
         entropy: Source of masking keys, handshake keys and Ping payloads.
         profiles: Other configurations for connections that speak a certain sub-protocol.
     """
@@ -55,6 +58,7 @@ class SessionConfig:
     whole_messages: bool = True
     text_as_bytes: bool = False
     auto_pause: bool = False
+    plain_requests: bool = False
     entropy: Entropy = os.urandom
     profiles: Mapping[str, SessionConfig] = field(default_factory=dict)
 

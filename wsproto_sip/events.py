@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "Message",
     "Ping",
+    "PlainRequest",
     "Pong",
     "RejectConnection",
     "RejectData",
@@ -60,6 +61,21 @@ class Request(Event):
     extensions: Sequence[Extension] | Sequence[str] = field(default_factory=list)
     extra_headers: Headers = field(default_factory=list)
     subprotocols: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PlainRequest(Event):
+    """An HTTP request that asks for no upgrade, where a server was told to take such.
+
+    It can be rejected alone; over HTTP/1.1 a page is a rejection too, with a status of 200.
+
+    Args:
+        request: What there is of it; it offers nothing.
+        method: ``GET`` or ``HEAD``.
+    """
+
+    request: Request
+    method: str
 
 
 @dataclass(slots=True)

@@ -8,10 +8,10 @@ on a server its ``event_hint`` is the response to send. After that, and after a 
 dropped unread. Bodies of rejections are framed by h11, both ways.
 
 What a server answers to a bad request: 405 to another method than GET, 426 where the upgrade
-itself is missing or asks for another version, 431 to a head above a limit, h11's own choice
-(400 or 501) where it refuses, 400 to everything else. End of input before the handshake is over
-is a ``RemoteProtocolError`` wherever it falls, before the first octet and between a request and
-its answer too: nobody is left to talk to.
+itself is missing (unless plain requests are taken) or asks for another version, 431 to a head above
+a limit, h11's own choice (400 or 501) where it refuses, 400 to everything else. End of input before
+the handshake is over is a ``RemoteProtocolError`` wherever it falls, before the first octet and
+between a request and its answer too: nobody is left to talk to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, cast
 import h11
 
 from ._head import HeadReader, refusal
-from .events import AcceptConnection, RejectConnection, RejectData, Request
+from .events import AcceptConnection, PlainRequest, RejectConnection, RejectData, Request
 from .limits import Limits, bound
 from .negotiation import (
     TAKEN_FROM_ANSWER,
@@ -124,6 +124,8 @@ class H11Handshake:
         limits: Bounds of the head; the octets behind a request that was not answered yet may be
             ``max_handshake_bytes`` too.
         entropy: Source of the client's key.
+        plain_requests: Whether a server takes GET and HEAD without an upgrade too: they give a
+            :class:`~wsproto_sip.events.PlainRequest`, which can only be rejected.
 
     Attributes:
         subprotocol: The sub-protocol agreed on, once ``state`` is ``OPEN``.
@@ -142,6 +144,7 @@ class H11Handshake:
         "_method",
         "_offered",
         "_offers",
+        "_plain",
         "_server",
         "_state",
         "_subprotocols",
@@ -156,7 +159,9 @@ class H11Handshake:
         *,
         limits: Limits | None = None,
         entropy: Entropy = os.urandom,
+        plain_requests: bool = False,
     ) -> None:
+        self._plain = plain_requests
         self._server = connection_type is ConnectionType.SERVER
         self._limits = limits = limits or _DEFAULT_LIMITS
         self._entropy = entropy
@@ -169,7 +174,8 @@ class H11Handshake:
         self._head = HeadReader(limits, b"" if self._server else b"HTTP/")
         self._events: deque[Event] = deque()
         self._trailing = bytearray()
-        # The key of the request that was received or sent; None while there is no such request.
+        # The key of the request that was received or sent; None while there is no such request,
+        # nothing for one that cannot be accepted.
         self._key: bytes | None = None
         self._method = b"GET"
         # What it offered: text on a server, objects on a client.
@@ -212,7 +218,7 @@ class H11Handshake:
         """
         if not self._server:
             raise LocalProtocolError("a client has no request to begin with")
-        if self._state is not _CONNECTING or self._failed or self._key or self._head:
+        if self._state is not _CONNECTING or self._failed or self._key is not None or self._head:
             raise LocalProtocolError("there is a request already")
         try:
             target = path.encode() if isinstance(path, str) else path
@@ -313,10 +319,8 @@ class H11Handshake:
         self._h11.receive_data(head)
         request = cast("h11.Request", self._next_event())
         self._method = request.method
-        if request.method != b"GET":
-            raise refusal(
-                f"the method is {request.method[:20]!r} and not GET", 405, [(b"Allow", b"GET")]
-            )
+        if request.method != b"GET" and not (self._plain and request.method == b"HEAD"):
+            raise self._bad_method(b"GET, HEAD" if self._plain else b"GET")
         if request.http_version < b"1.1":
             raise RemoteProtocolError("the version of HTTP is below 1.1")
         self._read_request(request.headers.raw_items(), request.target)
@@ -349,7 +353,14 @@ class H11Handshake:
             _has_token(fields, b"upgrade", b"websocket", limits)
             and _has_token(fields, b"connection", b"upgrade", limits)
         ):
-            raise refusal("no upgrade to websocket is asked for", 426, _UPGRADE)
+            if not self._plain:
+                raise refusal("no upgrade to websocket is asked for", 426, _UPGRADE)
+            self._key = b""
+            plain = Request(host, target.decode("ascii"), [], headers)
+            self._events.append(PlainRequest(plain, self._method.decode("ascii")))
+            return
+        if self._method != b"GET":
+            raise self._bad_method(b"GET")
         version = fields.get(b"sec-websocket-version")
         if version is None or b"," in version:
             raise refusal("one Sec-WebSocket-Version is needed", 400, _VERSION)
@@ -374,8 +385,12 @@ class H11Handshake:
             )
         )
 
+    def _bad_method(self, allowed: bytes) -> RemoteProtocolError:
+        text = f"the method is {self._method[:20]!r} and not {allowed.decode()}"
+        return refusal(text, 405, [(b"Allow", allowed)])
+
     def _accept(self, event: AcceptConnection) -> bytes:
-        if self._state is not _CONNECTING or self._key is None:
+        if self._state is not _CONNECTING or not self._key:
             raise LocalProtocolError("there is no request to accept")
         fields, agreed = write_answer(event, self._offers, self._subprotocols)
         lines = [

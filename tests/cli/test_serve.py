@@ -39,6 +39,7 @@ def test_it_says_what_it_offers_and_how_to_try_it(serve: Server) -> None:
     assert "sip, msrp and none" in text
     assert f"-m wsproto_sip connect {url}\n" in text
     assert "SIP for any domain; anybody may register\n" in text
+    assert f"\nTwo tabs of a browser that show {url.replace('ws:', 'http:')} can" in text
     assert "\nWithout a sub-protocol and on msrp, every message comes back" in text
     assert f'new WebSocket("{url}")' in text
     assert (err, process.returncode) == (b"", 0)
@@ -177,9 +178,28 @@ def test_the_close_is_echoed(shared: Server) -> None:
         assert (received.code, received.reason) == (4321, "enough")
 
 
-def test_a_plain_request_gets_a_plain_answer(shared: Server) -> None:
+@pytest.mark.parametrize(
+    ("target", "start"),
+    [("/", b"HTTP/1.1 200 OK\r\n"), ("/chat", b"HTTP/1.1 404 Not Found\r\n")],
+)
+def test_a_plain_request_gets_the_page(shared: Server, target: str, start: bytes) -> None:
     with socket.create_connection(address_of(shared[0])) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         with sock.makefile("rb") as stream:
             answer = stream.read()  # to the end: the server closes first
-    assert answer.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+    assert answer.startswith(start)
+    assert (b"\r\n\r\n<!doctype html>\n" in answer) is (target == "/")
+
+
+def test_without_the_page_a_plain_request_is_told_to_upgrade(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    process = start("serve", "--port", "0", "--no-page")
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().split()[2]
+    with socket.create_connection(address_of(url)) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with sock.makefile("rb") as stream:
+            assert stream.read().startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+    process.terminate()
+    assert b"Two tabs" not in process.communicate()[0]

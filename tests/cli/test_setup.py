@@ -10,8 +10,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from wsproto_sip.cli.settings import Settings, SettingsError
-from wsproto_sip.cli.setup import endpoint_config, is_loopback, policies, proxies, server_tls
+from wsproto_sip.cli.settings import Settings, SettingsError, is_loopback
+from wsproto_sip.cli.setup import endpoint_config, policies, proxies, server_tls
 from wsproto_sip.events import Request
 from wsproto_sip.policy.decision import Accept, PolicyChain, Reject, RequestContext
 

@@ -441,13 +441,14 @@ def test_the_edge_of_an_upstream(transport: str) -> None:
             await writer.wait_closed()
             ended.set()
 
-        async with await asyncio.start_server(attach, HOST, core.port), core.datagrams() as send:
+        async with await asyncio.start_server(attach, sock=sock), core.datagrams() as send:
             await calls(service.url, send)
             service.process.terminate()
             if transport == "tcp":
                 await ended.wait()
 
-    with launched(*flags) as service:
+    # It connects as soon as it starts.
+    with socket.create_server((HOST, core.port)) as sock, launched(*flags) as service:
         assert f"SIP edge of {where}, which reaches it at {HOST}:{local}" in service.announced
         run(scenario(service))
 

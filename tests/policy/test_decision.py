@@ -16,6 +16,7 @@ from wsproto_sip.policy.decision import (
     PolicyChain,
     Reject,
     RequestContext,
+    Respond,
     header_values,
     refuse,
 )
@@ -181,7 +182,7 @@ def test_reject_gives_the_events() -> None:
 
 @pytest.mark.parametrize("status", [-1, 0, 100, 101, 200, 299, 600, 1000])
 def test_a_refusal_has_the_status_of_one(status: int) -> None:
-    with pytest.raises(ValueError, match="not the status of a refusal"):
+    with pytest.raises(ValueError, match="not a status from 300 to 599"):
         Reject(status)
 
 
@@ -219,3 +220,26 @@ def test_identities_can_be_keys_whatever_their_attributes() -> None:
     assert {BOB: 1}[Identity("bob", "token", {"role": "admin"})] == 1
     assert hash(BOB) == hash(Identity("bob", "token"))
     assert Identity("bob", "token") != BOB
+
+
+@pytest.mark.parametrize("status", [199, 600])
+def test_an_answer_has_a_status(status: int) -> None:
+    with pytest.raises(ValueError, match=f"not a status from 200 to 599: {status}"):
+        Respond(status)
+
+
+def test_a_plain_request_is_answered_or_refused() -> None:
+    plain = replace(CONTEXT, upgrade=False)
+    page = Respond(200, "a page", body=b"page")
+    assert PolicyChain([passing, lambda _: page]).decide(plain) == page
+    rejection, body = page.events()
+    assert rejection == RejectConnection(200, [(b"content-length", b"4")], True)
+    assert body == RejectData(b"page")
+    refused = PolicyChain([passing]).decide(plain)
+    assert isinstance(refused, Reject)
+    assert refused.status == 426
+    assert dict(refused.headers)[b"Upgrade"] == b"websocket"
+    later = PolicyChain([lambda _: Deferred("who?", lambda _: Continue())])
+    pending = later.decide(plain)
+    assert isinstance(pending, Pending)
+    assert later.resume(pending, None) == refused

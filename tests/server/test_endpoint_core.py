@@ -31,6 +31,7 @@ from wsproto_sip.policy.decision import (
     Identity,
     Reject,
     RequestContext,
+    Respond,
 )
 from wsproto_sip.policy.forwarded import ForwardedPolicy, TrustedNetworks
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
@@ -84,6 +85,42 @@ class TestAdmission:
         assert ended.closed.cause is Cause.REJECTION
         assert len(server) == 0
         assert server.statistics.values()["ws_failed_handshakes"] == 1
+
+    @pytest.mark.parametrize(
+        ("method", "answer", "failed"),
+        [("GET", Respond(200, body=b"page"), 0), ("HEAD", Reject(404), 1), ("GET", Continue(), 1)],
+    )
+    def test_plain_requests(self, method: str, answer: Decision, failed: int) -> None:
+        seen: list[RequestContext] = []
+
+        def look(context: RequestContext) -> Decision:
+            seen.append(context)
+            return answer
+
+        server = endpoint(look, session=SessionConfig(plain_requests=True))
+        cid = server.accept(("192.0.2.1", 4000), 0.0)
+        octets = f"{method} /page HTTP/1.1\r\nHost: example.com\r\n\r\n".encode()
+        assert server.receive(cid, octets, 1.0) == []
+        [context] = seen
+        assert (context.method, context.upgrade) == (method, False)
+        assert (context.request.target, context.now) == ("/page", 1.0)
+        [output] = server.take_output()
+        status = 426 if isinstance(answer, Continue) else answer.status  # type: ignore[union-attr]
+        assert output.data.startswith(b"HTTP/1.1 %d " % status)
+        assert output.data.endswith(b"page") is (status == 200)
+        assert output.action is TransportAction.CLOSE
+        ended = only(server.receive(cid, None, 2.0), Closed)
+        assert isinstance(ended, Closed)
+        assert not ended.opened
+        # A page that is shown is no handshake that has failed.
+        assert server.statistics.values()["ws_failed_handshakes"] == failed
+
+    def test_plain_requests_are_not_taken_unless_wanted(self) -> None:
+        server = endpoint(lambda context: Respond(200))
+        cid = server.accept(("192.0.2.1", 4000), 0.0)
+        server.receive(cid, b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", 0.0)
+        [output] = server.take_output()
+        assert output.data.startswith(b"HTTP/1.1 426 ")
 
     def test_what_policies_are_told(self) -> None:
         seen: list[RequestContext] = []

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from wsproto_sip.policy.decision import Identity
 from wsproto_sip.server.commands import DisplayState, DumpFilter, DumpOrder
-from wsproto_sip.server.registry import Entry, Registry
+from wsproto_sip.server.registry import Entry, Others, Registry
 from wsproto_sip.session import Session
 from wsproto_sip.states import ConnectionType
 
@@ -299,3 +299,12 @@ class RegistryMachine(RuleBasedStateMachine):
 
 RegistryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestRegistryMachine = RegistryMachine.TestCase
+
+
+def test_others() -> None:
+    registry = Registry()
+    others = Others(registry.addresses, "192.0.2.1")
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        add(registry, address=address)
+    assert dict(others) == {"192.0.2.1": 1, "192.0.2.2": 1}
+    assert len(others) == 2

@@ -30,6 +30,7 @@ from ..utilities import LocalProtocolError
 from ._text import authority, reason_of
 from .logs import log_event, set_up
 from .msrp import msrp_application, msrp_users, relay_uri
+from .page import page_policy
 from .settings import Settings, SettingsError, add_options, load, restart_needed
 from .setup import endpoint_config, load_certificate, proxies, server_tls
 from .sip import sip_files, sip_line, sip_reload, sip_service
@@ -345,6 +346,9 @@ async def _serve(settings: Settings, read: Callable[[], tuple[Settings, list[str
             print("Listening on", url)
         for line in service.offers:
             print(line)
+        if page_policy(settings) is not None:
+            page = urls[0].replace("ws", "http", 1)
+            print(f"Two tabs of a browser that show {page} can call each other")
         commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in places)
         guide = _GUIDE.format(
             subprotocols=_listed(settings.subprotocol),

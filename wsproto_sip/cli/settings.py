@@ -8,6 +8,7 @@ flag and the TOML key; its kind reads text from the command line and checks valu
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -17,7 +18,15 @@ from typing import Any, Final
 
 from ..server.modparams import ModParamError, ModParams, SubProtocols
 
-__all__ = ["Settings", "SettingsError", "add_options", "load", "option_name", "restart_needed"]
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "add_options",
+    "is_loopback",
+    "load",
+    "option_name",
+    "restart_needed",
+]
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
@@ -243,6 +252,11 @@ class Settings:
         restart=True,
     )
 
+    page: bool | None = _option(
+        None,
+        _SWITCH,
+        "a page with a telephone for browsers; on where --host is this machine, off elsewhere",
+    )
     upstream: str | None = _option(
         None,
         _text("upstream", "udp|tcp:HOST:PORT"),
@@ -350,6 +364,21 @@ class Settings:
     drain_seconds: float = _option(
         5.0, _seconds(0, _HOUR), "that connections are closed over at SIGTERM"
     )
+
+    @property
+    def local(self) -> bool:
+        """Whether programs on this machine alone can connect, and no proxy does so for others."""
+        return is_loopback(self.host) and not self.trusted_proxy
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there is for programs on this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def option_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +26,8 @@ from ..server.endpoint_config import EndpointConfig, subprotocol_profiles
 from ..subprotocols import MSRP, SIP
 from ._text import reason_of
 from .accounts import basic_verifier, digest_lookup, parse_accounts
-from .settings import SettingsError
+from .page import page_policy
+from .settings import SettingsError, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "WILDCARDS",
     "endpoint_config",
-    "is_local",
-    "is_loopback",
     "load_certificate",
     "policies",
     "proxies",
@@ -53,21 +51,6 @@ _KEEPALIVE_TIMEOUT_SIP: Final = 180.0
 
 #: Addresses that are all of a machine's.
 WILDCARDS: Final = frozenset(["0.0.0.0", "::"])  # noqa: S104  # compared with, not bound to
-
-
-def is_loopback(host: str) -> bool:
-    """Whether what listens there is for programs on this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def is_local(settings: Settings) -> bool:
-    """Whether programs on this machine alone can connect, and no proxy does so for others."""
-    return is_loopback(settings.host) and not settings.trusted_proxy
 
 
 def _made(option: str, make: Callable[[], T]) -> T:
@@ -138,6 +121,10 @@ def policies(settings: Settings) -> list[Policy]:
         header = ForwardedHeader(settings.proxy_header)
         trusted = _made("trusted-proxy", lambda: TrustedNetworks(settings.trusted_proxy))
         found.append(ForwardedPolicy(trusted, header=header))
+    # Before what its visitors cannot meet: to open a page is no handshake.
+    page = page_policy(settings)
+    if page is not None:
+        found.append(page)
     if settings.path:
         found.append(_made("path", lambda: TargetPolicy(settings.path)))
     if settings.allowed_host:
@@ -178,6 +165,7 @@ def _session(settings: Settings) -> SessionConfig:
         close_timeout=float(settings.close_timeout),
         idle_timeout=float(settings.idle_timeout) or None,
         keepalive=keepalive,
+        plain_requests=page_policy(settings) is not None,
     )
     profiles = subprotocol_profiles(session)
     if settings.keepalive_timeout is None:

@@ -21,7 +21,7 @@ from ..sip.users import Users, UsersError
 from ..subprotocols import SIP
 from ._text import in_uri, reason_of
 from .settings import Settings, SettingsError, option_name
-from .setup import WILDCARDS, is_local
+from .setup import WILDCARDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def sip_files(settings: Settings) -> SipFiles | None:
         raise SettingsError("--upstream-local: there is no --upstream")
     if settings.upstream_local is not None:
         _local_of(settings.upstream_local)
-    anyone = is_local(settings) if settings.sip_anyone is None else settings.sip_anyone
+    anyone = settings.local if settings.sip_anyone is None else settings.sip_anyone
     registers = settings.upstream is None and settings.sip_users is None
     if registers and settings.auth_file is None and not anyone:
         raise SettingsError(
@@ -234,7 +234,7 @@ def _config(
         name,
         Domains(
             names or (name,),
-            any_host=not names and settings.upstream is None and is_local(settings),
+            any_host=not names and settings.upstream is None and settings.local,
         ),
         port,
         EdgeMode(settings.sip_mode),

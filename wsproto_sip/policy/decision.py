@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..events import AcceptConnection, Event, RejectConnection, RejectData, Request
-from ..negotiation import RESERVED
+from ..negotiation import RESERVED, WEBSOCKET_VERSION
 from ..utilities import check_header_fields
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "PolicyChain",
     "Reject",
     "RequestContext",
+    "Respond",
     "header_values",
     "refuse",
 ]
@@ -71,7 +72,10 @@ class RequestContext:
         peer_port: The client's port.
         secure: Whether the client's side of the connection is TLS.
         local_port: The port the connection was accepted on.
-        method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and 3.
+        method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and 3; ``HEAD`` too of plain
+            requests.
+        upgrade: Whether it asks for a WebSocket at all. A plain request, which a browser sends for
+            a page, passes through the policies too; where none answers it, it gets 426.
         enabled: Whether new connections are wanted at all (``ws.disable``, draining).
         identity: Who the client is, where an earlier policy found out.
         subprotocol: The sub-protocol to answer with, where an earlier policy has chosen one.
@@ -86,6 +90,7 @@ class RequestContext:
     secure: bool = False
     local_port: int | None = None
     method: str = "GET"
+    upgrade: bool = True
     enabled: bool = True
     identity: Identity | None = None
     subprotocol: str | None = None
@@ -141,9 +146,12 @@ class Reject:
     headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes = b""
 
+    #: The first status that is one.
+    LEAST: ClassVar[int] = 300
+
     def __post_init__(self) -> None:
-        if not 300 <= self.status <= 599:
-            raise ValueError(f"not the status of a refusal (300 to 599): {self.status!r}")
+        if not self.LEAST <= self.status <= 599:
+            raise ValueError(f"not a status from {self.LEAST} to 599: {self.status!r}")
         check_header_fields(self.headers)
 
     def events(self) -> list[Event]:
@@ -161,6 +169,21 @@ class Reject:
         headers.append((b"content-length", b"%d" % len(self.body)))
         rejection = RejectConnection(status_code=self.status, headers=headers, has_body=True)
         return [rejection, RejectData(data=self.body)]
+
+
+@dataclass(frozen=True, slots=True)
+class Respond(Reject):
+    """A plain request is answered: a :class:`Reject` that may be none at all, such as 200.
+
+    A request for a WebSocket should not get one with a status below 300: over HTTP/2 and 3 that
+    would accept it, and is not sent.
+
+    Args:
+        status: The HTTP status code, 200 to 599.
+        reason: As for :class:`Reject`; so are the others.
+    """
+
+    LEAST: ClassVar[int] = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +208,13 @@ class Later(Enum):
 
     LATER = "later"
 
+
+# RFC 9110 §15.5.22, §7.8: to what, and named in Connection too.
+_UPGRADE = (
+    (b"Upgrade", b"websocket"),
+    (b"Connection", b"Upgrade"),
+    (b"Sec-WebSocket-Version", WEBSOCKET_VERSION),
+)
 
 LATER = Later.LATER
 """What a caller's hook returns when it cannot answer at once; the policy then defers."""
@@ -301,6 +331,8 @@ class PolicyChain:
             if not isinstance(settled, Accept):
                 return settled
             so_far = settled
+        if not so_far.context.upgrade:
+            return Reject(426, "no upgrade is asked for", _UPGRADE)
         return so_far
 
     @staticmethod

@@ -9,7 +9,7 @@ looks first at where the connection is then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..events import (
@@ -18,6 +18,7 @@ from ..events import (
     CloseConnection,
     Event,
     Ping,
+    PlainRequest,
     Pong,
     RejectConnection,
     Request,
@@ -42,7 +43,7 @@ from .endpoint_events import (
     Writable,
 )
 from .outgoing import Outgoing
-from .registry import Entry, Registry
+from .registry import Entry, Others, Registry
 from .statistics import Ending, Statistics
 from .target import Target
 
@@ -68,23 +69,6 @@ _CLOSABLE: Final = frozenset(
 _CONTROLS: Final = frozenset([CloseConnection, Ping, Pong])
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
-
-
-class _Others(Mapping[str, int]):
-    """How many connections each address has besides one, at the moment."""
-
-    def __init__(self, counts: Mapping[str, int], address: str) -> None:
-        self._counts = counts
-        self._address = address
-
-    def __getitem__(self, address: str) -> int:
-        return self._counts[address] - (address == self._address)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
-    def __len__(self) -> int:
-        return len(self._counts)
 
 
 class EndpointCore:
@@ -426,7 +410,7 @@ class EndpointCore:
                 if trip is not None and trip is not entry.round_trip:
                     entry.round_trip = trip
                     self.statistics.round_trips.add(trip)
-            elif isinstance(event, Request):
+            elif isinstance(event, Request | PlainRequest):
                 self._admit(entry, event, now, given)
                 continue
             elif isinstance(event, AcceptConnection):
@@ -442,8 +426,12 @@ class EndpointCore:
         self._note(entry)
         return given
 
-    def _admit(self, entry: Entry, request: Request, now: float, given: list[Event]) -> None:
-        """Asks the policies about a handshake."""
+    def _admit(
+        self, entry: Entry, event: Request | PlainRequest, now: float, given: list[Event]
+    ) -> None:
+        """Asks the policies about a handshake, or a plain request."""
+        plain = event if isinstance(event, PlainRequest) else PlainRequest(event, "GET")
+        request = plain.request
         address, port = entry.peer
         context = RequestContext(
             request=request,
@@ -452,9 +440,11 @@ class EndpointCore:
             peer_port=port,
             secure=entry.secure,
             local_port=entry.local[1] if entry.local is not None else None,
+            method=plain.method,
+            upgrade=plain is not event,
             enabled=self._lets_in,
             connections=len(self.registry) - 1,
-            connections_by_address=_Others(self.registry.addresses, address),
+            connections_by_address=Others(self.registry.addresses, address),
         )
         self._conclude(entry, self._ask(self.config.policies.decide, context), request, now, given)
 
@@ -465,10 +455,11 @@ class EndpointCore:
             session.send(RejectConnection(status_code=503), now)
             self._refused(entry)
 
-    def _refused(self, entry: Entry) -> None:
+    def _refused(self, entry: Entry, status: int = 500) -> None:
         entry.pending = None
         entry.refused = True
-        self.statistics.handshake_failed()
+        if status >= 300:
+            self.statistics.handshake_failed()
         self._note(entry)
 
     @property
@@ -520,6 +511,7 @@ class EndpointCore:
             given.append(AdmissionPending(entry.cid, outcome.question))
             return
         accepted: Accept | None = None
+        status = 500
         try:
             if isinstance(outcome, Accept):
                 extensions = self.config.extensions(outcome.subprotocol)
@@ -528,12 +520,13 @@ class EndpointCore:
             else:
                 for event in outcome.events():
                     session.send(event, now)
+                status = outcome.status
         except Exception:
             # A policy decided what was not offered or cannot be sent, or a hook raised something.
             self.errors += 1
             session.send(RejectConnection(status_code=500), now)
         if accepted is None:
-            self._refused(entry)
+            self._refused(entry, status)
             return
         self._note(entry)
         context = accepted.context

@@ -9,7 +9,7 @@ assignments and neither end of it is ever searched for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..typing import Address
 
-__all__ = ["Entry", "Registry"]
+__all__ = ["Entry", "Others", "Registry"]
 
 _DISPLAY = {
     ConnectionState.CONNECTING: DisplayState.CONNECTING,
@@ -142,6 +142,28 @@ class Entry:
             and wanted.sub_protocol in (None, self.session.subprotocol)
             and wanted.state in (None, _DISPLAY[self.session.state])
         )
+
+
+class Others(Mapping[str, int]):
+    """How many connections each address has besides one of them, at the moment.
+
+    Args:
+        counts: How many each has.
+        address: That one's.
+    """
+
+    def __init__(self, counts: Mapping[str, int], address: str) -> None:
+        self._counts = counts
+        self._address = address
+
+    def __getitem__(self, address: str) -> int:
+        return self._counts[address] - (address == self._address)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
 
 
 class Registry:
