@@ -1,7 +1,7 @@
 """Reading one message: framing, limits, and the fields that every message needs.
 
 This runs for every message of every connection: a head in its common spelling is read in one pass
-of :mod:`~wsproto_sip.sip._head`, and everything unusual (folds, compact names, repeated fields) and
+of ``sip._head``, and everything unusual (folds, compact names, repeated fields) and
 everything wrong is left to slower code that gives the same result.
 """
 
