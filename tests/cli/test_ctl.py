@@ -178,10 +178,10 @@ def test_wrong_arguments(capsys: Captured, arguments: list[str], err: str) -> No
 
 
 def test_tables() -> None:
-    line = "{}: wss:192.0.2.1:4711 -> wss:[::1]:443 (state: OPEN, {} last used 7s ago, {}: sip)"
+    line = "{}: wss:192.0.2.1:4711 -> wss:[::1]:443 (state: OPEN{},  last used 7s ago, {}: sip)"
     result = {
         "connections": [
-            line.format(3, "awaiting Pong,", "sub-protocol"),
+            line.format(3, ", awaiting Pong", "sub-protocol"),
             line.format(12345, "", "sub-protocol"),
             "something \x1b[31melse",
         ],

@@ -340,7 +340,7 @@ def test_dump_shows_what_waits_for_a_pong(guide: Service) -> None:
         assert guide.call("ws.ping", line.partition(":")[0]) == {}
         # Its Pong is not written before the Ping is read.
         [line] = [text for text in lines_of(guide.call("ws.dump")) if f":{port} -> " in text]
-        assert "(state: OPEN, awaiting Pong, last used " in line
+        assert "(state: OPEN, awaiting Pong,  last used " in line
         client.frame()
 
 

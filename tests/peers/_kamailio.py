@@ -25,7 +25,7 @@ from tests.sip._phones import lines
 from wsproto_sip.sip.domains import Domains
 from wsproto_sip.sip.edge_config import EdgeConfig, EdgeMode, Upstream
 
-__all__ = ["DOMAIN", "Kamailio", "in_front_of", "kamailio", "needs_kamailio", "password"]
+__all__ = ["DOMAIN", "Kamailio", "in_front_of", "kamailio", "needs_kamailio", "password", "running"]
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "data" / "kamailio" / "registrar.cfg"
 #: What it is responsible for.
@@ -68,23 +68,29 @@ def in_front_of(
 
 @contextmanager
 def kamailio(*, digest: bool = False) -> Iterator[Kamailio]:
-    """Runs one.
+    """Runs one as registrar and proxy.
 
     Args:
         digest: Whether it asks users for their passwords, in REGISTER, INVITE and MESSAGE.
     """
+    with running(CONFIGURATION, *(["-A", "WITH_DIGEST"] if digest else [])) as core:
+        yield core
+
+
+@contextmanager
+def running(configuration: Path, *more: str) -> Iterator[Kamailio]:
+    """Runs one that answers OPTIONS over UDP.
+
+    Args:
+        configuration: Its configuration, which takes HOST and PORT.
+        more: Further options.
+    """
     assert PROGRAM is not None
     port = free_port()
-    options = [
-        "-A",
-        f"HOST={HOST}",
-        "-A",
-        f"PORT={port}",
-        *(["-A", "WITH_DIGEST"] if digest else []),
-    ]
+    options = ["-A", f"HOST={HOST}", "-A", f"PORT={port}", *more]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         log = Path(scratch, "log")
-        command = [PROGRAM, "-DD", "-E", "-f", str(CONFIGURATION), "-Y", scratch, *options]
+        command = [PROGRAM, "-DD", "-E", "-f", str(configuration), "-Y", scratch, *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, "-m", "32", "-M", "4"],

@@ -171,7 +171,7 @@ def test_a_line_is_the_modules() -> None:
     waiting = replace(INFO, awaiting_pong=True, idle=181.9, secure=True, sub_protocol="msrp")
     assert format_connection(waiting) == (
         "3: wss:127.0.0.1:39512 -> wss:127.0.0.1:27180"
-        " (state: OPEN, awaiting Pong, last used 181s ago, sub-protocol: msrp)"
+        " (state: OPEN, awaiting Pong,  last used 181s ago, sub-protocol: msrp)"
     )
 
 

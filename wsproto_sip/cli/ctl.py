@@ -37,7 +37,7 @@ __all__ = ["Refused", "add_command", "over_fifo", "over_http", "over_socket", "t
 _MAX_ANSWER: Final = 1024 * 1024
 
 _LINE = re.compile(
-    r"(\d+): (\S+) -> (\S+) \(state: (\S+), (awaiting Pong,)? last used (\d+)s ago, "
+    r"(\d+): (\S+) -> (\S+) \(state: (\w+)(, awaiting Pong)?,  last used (\d+)s ago, "
     r"sub-protocol: (\S+)\)"
 )
 _HEADINGS = ("ID", "PEER", "LOCAL", "STATE", "IDLE", "SUB-PROTOCOL")

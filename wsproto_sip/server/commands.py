@@ -287,10 +287,10 @@ def format_connection(info: ConnectionInfo) -> str:
     """One line of a dump, as the module writes it; safe to print whatever the addresses hold."""
     peer = _address(info.secure, info.peer_address, info.peer_port)
     local = _address(info.secure, info.local_address, info.local_port)
-    awaiting = "awaiting Pong," if info.awaiting_pong else ""
+    awaiting = ", awaiting Pong" if info.awaiting_pong else ""
     protocol = _UNSAFE.sub("?", info.sub_protocol or "none")
     return (
-        f"{info.id}: {peer} -> {local} (state: {info.state.value}, {awaiting}"
+        f"{info.id}: {peer} -> {local} (state: {info.state.value}{awaiting}, "
         f" last used {max(0, int(info.idle))}s ago, sub-protocol: {protocol})"
     )
 
