@@ -183,13 +183,16 @@ class Phone:
         found = [m for m in self.got if isinstance(m, SipRequest) and m.method == method]
         return found[-1]
 
-    def hear(self, method: str, status: int) -> None:
-        """Waits until a response of that status to a request with the method has come.
+    def hear(self, pattern: str) -> None:
+        """Waits until a message has come that JavaScript's regular expression matches.
 
-        The library may think it no event, and one that was read before does not count.
+        That is for what the library has no event for. One that was read before does not count.
         """
-        pattern = rf"^SIP/2\.0 {status} [^]*\r\nCSeq: *[0-9]+ {method}\r\n"
         self._browser.do("hear", self._page, pattern=pattern)
+
+    def hear_response(self, method: str, status: int) -> None:
+        """Waits likewise for a response of a status to a request with a method."""
+        self.hear(rf"^SIP/2\.0 {status} [^]*\r\nCSeq: *[0-9]+ {method}\r\n")
 
     def responses(self, method: str) -> list[SipResponse]:
         """The final responses to requests with a method that have come, in their order."""
@@ -203,7 +206,17 @@ class Phone:
         ]
 
     def close(self) -> None:
-        """Closes the page."""
+        """Unregisters, if it is registered, and closes the page.
+
+        A registrar behind the edge keeps the bindings of those who only go away.
+        """
+        try:
+            self.tell("leave")
+        finally:
+            self.vanish()
+
+    def vanish(self) -> None:
+        """Closes the page, and with it the connection."""
         self._browser.do("close", self._page)
 
 

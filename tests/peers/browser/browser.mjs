@@ -57,7 +57,7 @@ const pages = new Map();
 
 async function open({ page: name, kind, settings }) {
   const page = await context.newPage();
-  const opened = { page, frames: [], console: [], heard: new EventEmitter() };
+  const opened = { page, frames: [], said: [], console: [], heard: new EventEmitter() };
   pages.set(name, opened);
   page.on("console", (message) => opened.console.push(message.text()));
   page.on("pageerror", (error) => opened.console.push(String(error)));
@@ -65,7 +65,9 @@ async function open({ page: name, kind, settings }) {
     for (const [event, sent] of [["framesent", true], ["framereceived", false]]) {
       socket.on(event, ({ payload }) => {
         const text = typeof payload === "string";
-        opened.frames.push({ sent, text, payload: text ? payload : payload.toString("latin1") });
+        if (!text) payload = payload.toString("latin1");
+        opened.frames.push({ sent, text, payload });
+        opened.said.push(summary(sent, payload));
         opened.heard.emit("frame");
       });
     }
@@ -109,10 +111,15 @@ async function account({ page }) {
   return [
     `events that nobody asked for: ${left.join(", ")}`,
     ...opened.console.slice(-10).map((line) => `console: ${line}`),
-    ...opened.frames
-      .slice(-14)
-      .map(({ sent, payload }) => (sent ? "> " : "< ") + payload.split("\r\n\r\n")[0].replaceAll("\r\n", "\n  ")),
+    ...opened.said.slice(-60),
   ];
+}
+
+/** One line on a message: when, which way, what. */
+function summary(sent, payload) {
+  const [start] = payload.split("\r\n", 1);
+  const [, cseq] = /^CSeq: *(.*)/im.exec(payload) ?? [];
+  return `${performance.now().toFixed()} ms ${sent ? ">" : "<"} ${start} (${cseq})`;
 }
 
 const commands = {

@@ -86,6 +86,7 @@ export class JsSipPhone extends Phone {
     session.on("unhold", ({ originator }) => {
       if (originator === "remote") this.tell("resumed");
     });
+    session.on("update", () => this.tell("updated"));
     session.on("newDTMF", ({ originator, dtmf }) => {
       if (originator === "remote") this.tell("tone", { tone: dtmf.tone });
       else dtmf.on("succeeded", ({ response }) => this.tell("sent", { status: status(response) }));
@@ -110,9 +111,10 @@ export class JsSipPhone extends Phone {
     return this.until("registered");
   }
 
-  unregister() {
+  /** Itself, or everybody who has registered for the user. */
+  unregister(all = false) {
     this.again = false;
-    this.ua.unregister();
+    this.ua.unregister({ all });
     return this.until("unregistered");
   }
 
@@ -173,6 +175,13 @@ export class JsSipPhone extends Phone {
   resume() {
     return new Promise((resolve, reject) => {
       if (!this.session.unhold({}, resolve)) reject(new Error("cannot resume"));
+    });
+  }
+
+  /** Offers what there is already, by UPDATE, as it does itself to keep a long call. */
+  update() {
+    return new Promise((resolve, reject) => {
+      if (!this.session.renegotiate({ useUpdate: true }, resolve)) reject(new Error("cannot"));
     });
   }
 

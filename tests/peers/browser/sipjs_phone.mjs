@@ -150,11 +150,17 @@ export class SipJsPhone extends Phone {
     return this.#register();
   }
 
-  async unregister() {
+  /** Itself, or everybody who has registered for the user. */
+  async unregister(all = false) {
     this.again = false;
     const [final, requestDelegate] = answered();
-    await this.registerer.unregister({ requestDelegate });
+    await this.registerer.unregister({ all, requestDelegate });
     return { status: status(await final) };
+  }
+
+  /** Does what it does by itself with a keepAliveInterval (RFC 7118 §6). */
+  async keepAlive() {
+    await this.ua.transport.sendKeepAlive();
   }
 
   /** Unregisters before its page is closed, if it is registered. */
