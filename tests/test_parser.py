@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 import zlib
 from array import array
@@ -45,7 +46,8 @@ from wsproto_sip.frame_protocol import CloseReason, Opcode, RsvBits
 from wsproto_sip.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from types import FrameType
 
 OPEN = Limits(
     max_message_size=None,
@@ -826,6 +828,60 @@ def test_a_trickled_frame_costs_its_size(opcode: int, size: int) -> None:
     assert peak_of(parser, pieces) < 3 * len(payload)
     (event,) = parser.receive(last)
     assert event.data == (payload if opcode == BINARY else payload.decode())  # type: ignore[attr-defined]
+
+
+def steps_of(parser: FrameParser, reads: Iterable[bytes]) -> int:
+    """How many instructions of the interpreter some reads take."""
+    steps = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for read in reads:
+            parser.receive(read)
+    finally:
+        sys.settrace(before)
+    assert not parser.closed
+    return steps
+
+
+@both_modes
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda count: octets(frame(BINARY, bytes(count))),
+        lambda count: octets(frame(TEXT, "ü".encode() * (count // 2))),
+        lambda count: octets(frame(PING, b"payload") * (count // 13)),
+        lambda count: [frame(PING, b"payload") * count],
+        lambda count: [frame(TEXT, fin=False), frame(CONTINUATION, b"x", fin=False) * count],
+        lambda count: [frame(TEXT, fin=False), *[frame(CONTINUATION, fin=False)] * count],
+        lambda count: [frame(TEXT, b"x") * count],
+    ],
+    ids=[
+        "a frame octet by octet",
+        "text octet by octet",
+        "Pings octet by octet",
+        "Pings",
+        "fragments",
+        "fragments one by one",
+        "messages",
+    ],
+)
+def test_twice_as_much_is_twice_the_work(
+    make: Callable[[int], Iterable[bytes]], whole: bool
+) -> None:
+    once, twice = (
+        steps_of(FrameParser(False, OPEN, whole_messages=whole), make(count))
+        for count in (1000, 2000)
+    )
+    assert once > 1000
+    assert twice / once < 2.1
 
 
 def test_much_ascii_octet_by_octet() -> None:
