@@ -262,3 +262,20 @@ def test_with_an_upstream() -> None:
     assert isinstance(response, SipResponse)
     assert response.status == 200
     assert server.application.next_deadline() is None
+
+
+def test_an_upstream_that_is_not_there() -> None:
+    server = Server(upstream=replace(UPSTREAM, transport="tcp"))
+    alice = Browser(server, "alice")
+    alice.send(TextMessage(alice.request("MESSAGE", "sip:bob@sip.test")))
+    (action,) = server.left
+    assert isinstance(action, SendToUpstream)
+    # Half a message is forgotten with its connection.
+    application = server.application
+    assert application.upstream_received(b"SIP/2.0 200", 1.0, link=action.link) == []
+    application.upstream_lost(action.link)
+    assert application.upstream_failed(1.0) == []
+    server.flush()
+    (response,) = alice.messages()
+    assert isinstance(response, SipResponse)
+    assert response.status == 500

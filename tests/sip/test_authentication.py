@@ -170,3 +170,8 @@ def test_own_credentials_are_consumed() -> None:
     alone = request(("Proxy-Authorization", mine))
     server.consume(alone)
     assert "proxy-authorization" not in alone
+
+
+def test_who_is_known() -> None:
+    assert authenticator().knows("alice")
+    assert not authenticator().knows("bob")

@@ -584,6 +584,16 @@ def test_a_stream_that_cannot_be_framed() -> None:
     alice.response(200)
 
 
+def test_an_upstream_that_cannot_be_reached() -> None:
+    world = World(upstream=TCP)
+    alice = world.phone("alice", registers=False)
+    alice.send("MESSAGE", BOB)
+    world.upstream_request()
+    world.do(world.edge.upstream_failed(world.now))
+    alice.response(500)
+    assert world.edge.transactions == 0
+
+
 def test_a_single_pong_in_the_stream_gets_no_answer() -> None:
     world = World(upstream=TCP)
     world.from_upstream(b"")

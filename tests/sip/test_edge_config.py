@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wsproto_sip.sip.domains import Domains
-from wsproto_sip.sip.edge_config import EdgeConfig, EdgeMode, Upstream
+from wsproto_sip.sip.edge_config import DATAGRAMS, STREAM, EdgeConfig, EdgeMode, Upstream
 from wsproto_sip.sip.errors import SipValueError
 
 
@@ -44,8 +44,10 @@ def test_a_host_that_is_none() -> None:
 
 
 def test_upstreams() -> None:
-    assert not Upstream("core", "192.0.2.1", 5060, "192.0.2.2", 5080).reliable
-    assert Upstream("core", "core.test", 5060, "192.0.2.2", 5080, "tcp").reliable
+    datagrams = Upstream("core", "192.0.2.1", 5060, "192.0.2.2", 5080)
+    assert (datagrams.reliable, datagrams.link) == (False, DATAGRAMS)
+    stream = Upstream("core", "core.test", 5060, "192.0.2.2", 5080, "tcp")
+    assert (stream.reliable, stream.link) == (True, STREAM)
     with pytest.raises(ValueError, match="neither udp nor tcp"):
         Upstream("core", "192.0.2.1", 5060, "192.0.2.2", 5080, "tls")
     for host, port, local_host, local_port in (

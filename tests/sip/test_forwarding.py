@@ -1028,6 +1028,7 @@ def test_the_upstream_is_told_that_a_flow_has_failed() -> None:
 
 def test_without_an_upstream_nothing_goes_there() -> None:
     world = World()
+    world.edge._outbox.send(None, world.phone("alice").make("MESSAGE", BOB))
     world.edge._outbox.send_upstream(b"x", 0)
     assert world.edge._outbox.take() == []
 

@@ -4,6 +4,7 @@ from math import inf
 
 import pytest
 
+from wsproto_sip.sip.edge_config import DATAGRAMS, STREAM
 from wsproto_sip.sip.errors import SipParseError
 from wsproto_sip.sip.forking import Target
 from wsproto_sip.sip.message import SipRequest
@@ -156,3 +157,16 @@ def test_timers() -> None:
     table.arm(one)
     table.remove(one)
     assert table.next_deadline() is None
+
+
+def test_datagrams_may_be_lost() -> None:
+    invite = transaction()
+    copy = branch(invite)
+    assert not invite.lossy
+    assert not copy.lossy
+    invite.link = copy.link = DATAGRAMS
+    assert invite.lossy
+    assert copy.lossy
+    invite.link = copy.link = STREAM
+    assert not invite.lossy
+    assert not copy.lossy
