@@ -38,6 +38,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 
+#: Seconds that the program may take to end; it takes none of that.
+_PATIENCE = 60
+
 #: As playwright-core has it.
 _NODE_VERSION = 20
 
@@ -240,4 +243,9 @@ def browser(modules: Path, options: Sequence[str] = ()) -> Iterator[Browser]:
         yield Browser(process)
     finally:
         # At the end of its input it closes Chromium and ends.
-        process.communicate()
+        try:
+            process.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise

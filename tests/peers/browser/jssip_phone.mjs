@@ -11,8 +11,9 @@ function userAgent({ url, user, domain, password }) {
     uri: `sip:${user}@${domain}`,
     ...(password && { password }),
     register: false, // true: registers whenever it has connected
-    connection_recovery_min_interval: 1, // seconds before it connects again: 2 to 30 by default
-    connection_recovery_max_interval: 2,
+    // Seconds before it connects again: 2 to 30 by default, which is kinder to a busy server.
+    connection_recovery_min_interval: 1,
+    connection_recovery_max_interval: 1,
   });
 }
 // [end]
