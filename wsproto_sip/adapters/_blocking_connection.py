@@ -217,6 +217,13 @@ class Connection(Driver[_Waiter]):
             if not self._give(message_event(message), self._time()):
                 self._wait_lost()
                 raise self._closed_error()
+            session = self.session
+            if self._answer_by == inf:
+                # The usual case: it goes out at once.
+                self._write(session.data_to_send())
+                if not (self._out or self._stuck):
+                    session.touched = False
+                    return
             self._settle()
 
     def _may_send(self) -> bool:
@@ -456,7 +463,15 @@ class Connection(Driver[_Waiter]):
             self._error = error
             self._over = True
             return
-        self._dispatch(self.session.receive(data or None, self._time()))
+        session = self.session
+        empty = self._receiving and not self._messages and not self._dropping
+        events = session.receive(data or None, self._time())
+        if data and empty and not session.touched:
+            # The usual case: nothing but messages, and somebody who waits for them.
+            self._messages += [event.data for event in events]  # type: ignore[attr-defined]
+            self._wake()
+            return
+        self._dispatch(events)
         if not data:
             self._input_over = True
         self._settle()
