@@ -17,7 +17,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.cli._service import HANGS, FrameClient, launched
-from wsproto_sip.server.statistics import MODULE_STATISTICS
+from wsproto_sip.server.statistics import GAUGES, MODULE_STATISTICS
 
 from ._kamailio import PROGRAM, running
 
@@ -45,6 +45,7 @@ SHOWN = (
     "Sec-WebSocket-Version",
 )
 SIP: Any = ["sip"]
+MSRP: Any = ["msrp"]
 
 
 class Server:
@@ -89,9 +90,9 @@ class Server:
         raise NotImplementedError
 
     @contextmanager
-    def client(self) -> Iterator[tuple[FrameClient, int]]:
-        """A client that speaks SIP, and the id of its connection."""
-        with FrameClient(self, SIP) as client:  # type: ignore[arg-type]
+    def client(self, subprotocols: Any = SIP) -> Iterator[tuple[FrameClient, int]]:
+        """A client, and the id of its connection."""
+        with FrameClient(self, subprotocols) as client:  # type: ignore[arg-type]
             [line] = [line for line in self.dump() if f":{client.socket.getsockname()[1]} " in line]
             yield client, int(line.partition(":")[0])
 
@@ -233,3 +234,39 @@ def test_statistics_have_the_same_names(both: Both) -> None:
     module, ours = [server.statistics() for server in both]
     assert set(ours) == set(module)
     assert len(ours) == 25
+
+
+def test_one_that_is_closing_is_treated_alike(both: Both) -> None:
+    seen = []
+    for server in both:
+        with server.client() as (_, cid):
+            # It does not read, so it answers no close frame.
+            assert server.call("ws.close", cid) == {}
+            [line] = [line for line in server.dump() if line.startswith(f"{cid}: ")]
+            ping, pong = server.call("ws.ping", cid), server.call("ws.pong", cid)
+            again = server.call("ws.close", cid)
+            left = [line for line in server.dump() if line.startswith(f"{cid}: ")]
+            seen.append((re.sub(r"\d+", "N", line), ping, pong, again, left))
+    module, ours = seen
+    assert ours == module
+
+
+def test_statistics_count_the_same(both: Both) -> None:
+    counted = []
+    for server in both:
+        before = server.statistics()
+        for subprotocol in (SIP, MSRP):
+            with server.client(subprotocol) as (client, cid):
+                for command in ("ws.pong", "ws.ping"):
+                    assert server.call(command, cid) == {}
+                    client.frame()
+                assert server.call("ws.close", cid) == {}
+                client.frame()
+                # The server closes first, when it has the answer.
+                assert client.socket.recv(1) == b""
+        server.shake_hands(HEADERS | {"Sec-WebSocket-Version": "8"})
+        after = server.statistics()
+        # Those that go down do so when the module looks for connections that have ended.
+        counted.append({name: after[name] - before[name] for name in after if name not in GAUGES})
+    module, ours = counted
+    assert ours == module
