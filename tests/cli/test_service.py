@@ -112,7 +112,7 @@ def test_cors_modes(mode: int, expected: str | None) -> None:
     async def scenario() -> None:
         origin: Any = "https://a.example"
         async with (
-            serving("--cors-mode", str(mode)) as service,
+            serving("--cors-mode", str(mode), "--origin", "any") as service,
             dial(service.url, origin=origin) as client,
         ):
             assert client.response is not None

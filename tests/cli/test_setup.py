@@ -64,7 +64,7 @@ ORIGIN = b"origin"
 @pytest.mark.parametrize(
     ("stated", "page", "other", "null", "missing"),
     [
-        ((), 101, 101, 101, 101),
+        ((), 403, 403, 403, 101),
         (("https://a.example",), 101, 403, 403, 403),
         (("https://a.example", "missing"), 101, 403, 403, 101),
         (("null",), 403, 403, 101, 403),
@@ -76,6 +76,14 @@ def test_origins(stated: tuple[str, ...], page: int, other: int, null: int, miss
     given = settings(origin=stated)
     found = [decide(given, (ORIGIN, o)) for o in (b"https://a.example", b"https://b", b"null")]
     assert [*found, decide(given)] == [page, other, null, missing]
+
+
+def test_pages_of_this_machine() -> None:
+    for stated in ((), ("loopback",)):
+        given = settings(origin=stated)
+        assert decide(given, (ORIGIN, b"http://localhost:3000")) == 101
+        assert decide(given, (ORIGIN, b"http://localhost.example.com")) == 403
+    assert decide(settings(origin=("missing",)), (ORIGIN, b"http://localhost:3000")) == 403
 
 
 def test_origins_have_to_be_stated_for_others() -> None:

@@ -174,3 +174,46 @@ def test_an_origin_allows_itself_and_nothing_else(scheme: str, host: str, port: 
         *([] if default is None else [f"{scheme}://{host}:{default}"]),
     ):
         assert decide(policy, other.encode()) == FORBIDDEN
+
+
+LOOPBACK = OriginPolicy(
+    ["https://example.com"], allow_null=False, allow_missing=False, allow_loopback=True
+)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"https://example.com",
+        b"http://localhost",
+        b"https://localhost:8443",
+        b"http://app.localhost:3000",
+        b"http://127.0.0.1:8080",
+        b"http://127.9.9.9",
+        b"http://[::1]:8080",
+    ],
+)
+def test_pages_of_the_client_s_own_machine(origin: bytes) -> None:
+    assert decide(LOOPBACK, origin) == Continue()
+    if b"example" not in origin:
+        assert decide(STRICT, origin) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"http://example.org",
+        b"http://localhost.example.org",
+        b"http://mylocalhost",
+        b"http://127.0.0.1.example.org",
+        b"http://192.0.2.1",
+        b"http://[2001:db8::1]",
+        b"http://[0:0::1]",
+        b"http://localhost:80",
+        b"http://localhost/",
+        b"chrome-extension://localhost",
+        b"http://localhost\xff",
+    ],
+)
+def test_no_pages_of_the_client_s_own_machine(origin: bytes) -> None:
+    assert decide(LOOPBACK, origin) == FORBIDDEN

@@ -57,7 +57,7 @@ Sub-protocols {subprotocols}; messages of at most {size} octets.
 _ECHO = """\
 {where}, every message comes back as it was sent. Try it from another terminal:
   {command}
-or in a browser's console:
+or in a browser's console, on a page that may connect:
   ws = new WebSocket({arguments}); ws.onmessage = (e) => console.log(e.data); ws.onopen = () => ws.send("hello")
 """  # noqa: E501  # one line to copy
 

@@ -162,8 +162,9 @@ class Settings:
     origin: tuple[str, ...] = _option(
         (),
         _text("origin", "ORIGIN", many=True),
-        "web pages that may connect: https://example.com, any, null (files and sandboxes), "
-        "missing (no browser); needed unless --host is this machine, where all may",
+        "web pages that may connect: https://example.com, any, loopback (of this machine), null "
+        "(files and sandboxes), missing (no browser); needed unless --host is this machine, where "
+        "it is loopback and missing",
         group="admission",
     )
     allowed_host: tuple[str, ...] = _option(

@@ -82,11 +82,17 @@ def _origins(settings: Settings) -> OriginPolicy:
                 f"--origin: state which web pages may connect to {settings.host}, such as "
                 "https://example.com, or any; null and missing let the others in"
             )
-        stated = ("any", "null", "missing")
+        # Not any: pages from elsewhere could call and listen in the name of who opens them.
+        stated = ("loopback", "missing")
     allowed: Iterable[str] | AnyOrigin = ANY_ORIGIN
     if "any" not in stated:
-        allowed = [origin for origin in stated if origin not in ("null", "missing")]
-    return OriginPolicy(allowed, allow_null="null" in stated, allow_missing="missing" in stated)
+        allowed = [origin for origin in stated if origin not in ("null", "missing", "loopback")]
+    return OriginPolicy(
+        allowed,
+        allow_null="null" in stated,
+        allow_missing="missing" in stated,
+        allow_loopback="loopback" in stated,
+    )
 
 
 def _authentication(settings: Settings, path: str) -> AuthenticationPolicy:

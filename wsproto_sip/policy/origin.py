@@ -29,6 +29,21 @@ ANY_ORIGIN = AnyOrigin.ANY
 """Every origin is allowed. It has to be asked for by name."""
 
 
+def _is_loopback(origin: str) -> bool:
+    """Whether an origin is that of pages on this machine, whatever their port."""
+    match = _ORIGIN.fullmatch(origin)
+    if match is None or _fault(origin) is not None or match[1] not in ("http", "https"):
+        return False
+    host = match[2].strip("[]")
+    if host == "localhost" or host.endswith(".localhost"):
+        # RFC 6761 §6.3.
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _fault(origin: str) -> str | None:
     """What keeps a text from being an origin as a browser writes it; ``None`` if nothing does."""
     match = _ORIGIN.fullmatch(origin)
@@ -54,14 +69,16 @@ class OriginPolicy:
     """Refuse with 403 Forbidden what a page of another origin started.
 
     Origins are compared as a whole, scheme, host and port, in the one form browsers write them
-    in, so that no suffix, prefix, other port or other case can look like an allowed one. All
-    three arguments must be given: what to do is the application's decision.
+    in, so that no suffix, prefix, other port or other case can look like an allowed one. The
+    first three arguments must be given: what to do is the application's decision.
 
     Args:
         allowed: The origins (``https://example.com``, ``https://example.com:8443``), or
             :data:`ANY_ORIGIN`.
         allow_null: Whether ``null`` may connect: sandboxed frames and local files, so anybody.
         allow_missing: Whether a request without Origin may connect: what is not a browser.
+        allow_loopback: Whether pages of the client's own machine may, at any port of ``localhost``
+            or a loopback address: for servers that only this machine reaches.
 
     Raises:
         ValueError: An allowed origin is not written as a browser would; the message says how it
@@ -70,8 +87,14 @@ class OriginPolicy:
     """
 
     def __init__(
-        self, allowed: Iterable[str] | AnyOrigin, *, allow_null: bool, allow_missing: bool
+        self,
+        allowed: Iterable[str] | AnyOrigin,
+        *,
+        allow_null: bool,
+        allow_missing: bool,
+        allow_loopback: bool = False,
     ) -> None:
+        self._allow_loopback = allow_loopback
         self._allowed: frozenset[bytes] | None = None
         self._allow_null = allow_null
         self._allow_missing = allow_missing
@@ -98,7 +121,9 @@ class OriginPolicy:
         if origin == b"null":
             return Continue() if self._allow_null else refuse(403, "Origin is null")
         if self._allowed is not None:
-            passes = origin in self._allowed
+            passes = origin in self._allowed or (
+                self._allow_loopback and _is_loopback(origin.decode("latin-1"))
+            )
         else:
             passes = _fault(origin.decode("latin-1")) is None
         return Continue() if passes else refuse(403, "Origin is not allowed")
