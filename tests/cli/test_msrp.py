@@ -234,7 +234,7 @@ def test_serve_is_a_relay_for_clients_and_a_peer(tmp_path: Path) -> None:
         )
         assert process.stdout is not None
         url = lines[0].removeprefix("Listening on ")
-        offer, peers = lines[-2:]
+        offer, peers = [line for line in lines if line.startswith("MSRP ")]
         relay = MsrpUri.parse(offer.removeprefix("MSRP relay ").encode())
         host, _, port = peers.removeprefix("MSRP peers on ").partition(":")
         assert (await process.stdout.readline()).startswith(b"Without a sub-protocol, every")

@@ -91,7 +91,7 @@ def guide(
     with launched(
         *("--kamailio-cfg", str(path / "kamailio.cfg"), "--log-format", "json", *options),
         *("--fifo", str(path / "tmp" / "fifo"), "--ctl-socket", str(path / "socket")),
-        *("--ctl-http", "0"),
+        *("--ctl-http", "0", "--origin", "any", "--origin", "missing"),
         tls=context,
         # What it connects to itself it trusts as others do.
         environment={"SSL_CERT_FILE": str(path / "ca.pem")} if context else None,

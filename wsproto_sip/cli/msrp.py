@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapters.msrp_tcp import MsrpService
@@ -18,10 +17,9 @@ from ..msrp import (
 )
 from ..policy.digest import Algorithm
 from ..subprotocols import MSRP
-from ._text import in_uri, reason_of
-from .accounts import parse_accounts
+from ._text import in_uri
 from .settings import SettingsError
-from .setup import WILDCARDS
+from .setup import WILDCARDS, read_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,24 +60,10 @@ def msrp_users(settings: Settings) -> dict[str, str | Ha1] | None:
     if shortest > longest:
         raise SettingsError(f"--msrp-min-expires: {shortest} is above {longest}, the longest time")
     msrp_peers(settings)
-    realm = settings.auth_realm
-    users: dict[str, str | Ha1] = {}
-    try:
-        accounts = parse_accounts(Path(path).read_text(encoding="utf-8"), realm)
-        for name, account in accounts.items():
-            if account.password is not None:
-                users[name] = account.password
-            elif Algorithm.MD5 in account.ha1:
-                users[name] = Ha1(account.ha1[Algorithm.MD5])
-            else:
-                raise ValueError(f"{name} has no hash for MD5, the one that MSRP knows")
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not UTF-8") from None
-    except ValueError as exc:
-        raise SettingsError(f"{path}: {exc}") from None
-    except OSError as exc:
-        raise SettingsError(f"{path}: {reason_of(exc)}") from None
-    return users
+    return {
+        name: Ha1(account.ha1[Algorithm.MD5]) if account.password is None else account.password
+        for name, account in read_accounts(path, settings.auth_realm, md5=True).items()
+    }
 
 
 def msrp_peers(settings: Settings) -> dict[str, tuple[str, int]]:

@@ -12,11 +12,12 @@ from ..config import SessionConfig
 from ..extensions import Extension, PerMessageDeflate
 from ..keepalive import KeepaliveConfig, Mechanism
 from ..limits import Limits
+from ..policy.accounts import basic_verifier, digest_lookup, parse_accounts
 from ..policy.authentication import AuthenticationPolicy, Basic, Scheme
 from ..policy.capacity import CapacityPolicy
 from ..policy.cors import CorsPolicy
 from ..policy.decision import Policy, PolicyChain
-from ..policy.digest import Digest
+from ..policy.digest import Account, Algorithm, Digest
 from ..policy.forwarded import ForwardedHeader, ForwardedPolicy, TrustedNetworks
 from ..policy.host import HostPolicy
 from ..policy.origin import ANY_ORIGIN, AnyOrigin, OriginPolicy
@@ -25,7 +26,6 @@ from ..policy.target import TargetPolicy
 from ..server.endpoint_config import EndpointConfig, subprotocol_profiles
 from ..subprotocols import MSRP, SIP
 from ._text import reason_of
-from .accounts import basic_verifier, digest_lookup, parse_accounts
 from .page import page_policy
 from .settings import SettingsError, is_loopback
 
@@ -40,6 +40,7 @@ __all__ = [
     "load_certificate",
     "policies",
     "proxies",
+    "read_accounts",
     "server_tls",
 ]
 
@@ -95,8 +96,17 @@ def _origins(settings: Settings) -> OriginPolicy:
     )
 
 
-def _authentication(settings: Settings, path: str) -> AuthenticationPolicy:
-    realm = settings.auth_realm
+def read_accounts(path: str, realm: str, *, md5: bool = False) -> dict[str, Account]:
+    """Reads a file of users.
+
+    Args:
+        path: Where it is.
+        realm: The realm that its hashes have to be for.
+        md5: Whether each user needs a password or a hash of MD5, for want of another algorithm.
+
+    Raises:
+        SettingsError: It cannot be read, or a user is wrong.
+    """
     try:
         accounts = parse_accounts(Path(path).read_text(encoding="utf-8"), realm)
     except UnicodeDecodeError:
@@ -105,6 +115,17 @@ def _authentication(settings: Settings, path: str) -> AuthenticationPolicy:
         raise SettingsError(f"{path}: {exc}") from None
     except OSError as exc:
         raise SettingsError(f"{path}: {reason_of(exc)}") from None
+    for name, account in accounts.items():
+        if md5 and account.password is None and Algorithm.MD5 not in account.ha1:
+            raise SettingsError(
+                f"{path}: {name} has no hash for MD5, the one that clients of SIP and MSRP know"
+            )
+    return accounts
+
+
+def _authentication(settings: Settings, path: str) -> AuthenticationPolicy:
+    realm = settings.auth_realm
+    accounts = read_accounts(path, realm)
     schemes: list[Scheme] = []
     for name in dict.fromkeys(settings.auth_scheme):
         if name == "digest":

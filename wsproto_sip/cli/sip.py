@@ -17,11 +17,11 @@ from ..sip.edge import SipEdge
 from ..sip.edge_config import EdgeConfig, EdgeMode, Upstream
 from ..sip.errors import SipValueError
 from ..sip.uri import SipUri
-from ..sip.users import Users, UsersError
+from ..sip.users import Users
 from ..subprotocols import SIP
 from ._text import in_uri, reason_of
 from .settings import Settings, SettingsError, option_name
-from .setup import WILDCARDS
+from .setup import WILDCARDS, read_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,12 +97,8 @@ def _users(settings: Settings) -> Users | None:
     path = settings.sip_users
     if path is None:
         return None
-    try:
-        return Users.parse(Path(path).read_bytes())
-    except UsersError as exc:
-        raise SettingsError(f"{path}: {exc}") from None
-    except OSError as exc:
-        raise SettingsError(f"{path}: {reason_of(exc)}") from None
+    realm = settings.auth_realm
+    return Users(read_accounts(path, realm, md5=True), realm)
 
 
 def _flow_keys(settings: Settings) -> tuple[bytes, ...]:

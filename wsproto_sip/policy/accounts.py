@@ -1,4 +1,8 @@
-"""The file of users: ``user:password``, or ``user:realm:HA1`` so that no password is stored."""
+"""The file of users: ``user:password``, or ``user:realm:HA1`` so that no password is stored.
+
+The second form is that of Apache's ``htdigest``: the hash of ``user:realm:password`` (RFC 7616
+§3.4.2), 32 hexadecimal digits of MD5 or 64 of SHA-256. One file serves the handshake, SIP and MSRP.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 
-from ..policy.authentication import is_username, same_secret
-from ..policy.decision import Identity
-from ..policy.digest import Account, Algorithm, digest_ha1
+from .authentication import is_username, same_secret
+from .decision import Identity
+from .digest import Account, Algorithm, digest_ha1
 
 __all__ = ["basic_verifier", "digest_lookup", "parse_accounts"]
 
-_HA1 = re.compile(r"([^:]*):([0-9a-f]{64}|[0-9a-f]{32})")
+_HA1 = re.compile(r"([^:]*):([0-9A-Fa-f]{64}|[0-9A-Fa-f]{32})")
 _FOREIGN = re.compile(r"\$[0-9A-Za-z]+\$|\{[A-Z]+\}")
 
 
@@ -28,10 +32,10 @@ def parse_accounts(text: str, realm: str) -> dict[str, Account]:
         The accounts by user.
 
     Raises:
-        ValueError: With the number of the line that is wrong, and why.
+        ValueError: With the number of the line that is wrong, and why; it never holds a password.
     """
     accounts: dict[str, Account] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         line = line.removesuffix("\r")
         if not line or line.startswith("#"):
             continue
@@ -61,7 +65,7 @@ def _take(line: str, realm: str, accounts: dict[str, Account]) -> None:
     hashes = {} if known is None else dict(known.ha1)
     if algorithm in hashes or (known is not None and known.password is not None):
         raise ValueError(f"{name} is there already")
-    accounts[name] = Account(Identity(name), None, {**hashes, algorithm: match[2]})
+    accounts[name] = Account(Identity(name), None, {**hashes, algorithm: match[2].lower()})
 
 
 def digest_lookup(accounts: Mapping[str, Account]) -> Callable[[str], Account | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from wsproto_sip.cli.accounts import basic_verifier, digest_lookup, parse_accounts
+from wsproto_sip.policy.accounts import basic_verifier, digest_lookup, parse_accounts
 from wsproto_sip.policy.decision import Identity
 from wsproto_sip.policy.digest import Algorithm, digest_ha1
 
@@ -15,7 +15,8 @@ MD5 = digest_ha1(Algorithm.MD5, "bob", REALM, "b:secret")
 
 
 def test_a_file() -> None:
-    text = f"# users\n\nalice:pass:word \r\nbob:{REALM}:{SHA}\nbob:{REALM}:{MD5}\ncarol:\n"
+    text = f"\ufeff# users\n\nalice:pass:word \r\nbob:{REALM}:{SHA}\n"
+    text += f"bob:{REALM}:{MD5.upper()}\ncarol:\n"
     accounts = parse_accounts(text, REALM)
     assert list(accounts) == ["alice", "bob", "carol"]
     assert accounts["alice"].password == "pass:word "
