@@ -124,7 +124,11 @@ def both() -> Iterator[tuple[Server, Server]]:
     """The two, the module first."""
     with (
         running(CONFIGURATION) as module,
-        launched("--kamailio-cfg", str(CONFIGURATION), "--ctl-http", "0") as service,
+        launched(
+            *("--kamailio-cfg", str(CONFIGURATION), "--ctl-http", "0"),
+            # The module leaves the Origin to the script around it.
+            *("--origin", "any", "--origin", "missing"),
+        ) as service,
     ):
         port = int(service.places["--url"].rstrip("/").rpartition(":")[2])
         yield (
