@@ -125,6 +125,10 @@ def test_limits() -> None:
     size = len(data) + 2
     accepted(parse_message(data + "\r\n", limits=SipLimits(max_message_size=size)))
     assert refused(data + "\r\n", SipLimits(max_message_size=size - 1)).status == 513
+    error = refused(data + "\r\n" + "x" * (size + 1), SipLimits(max_message_size=size))
+    assert error.status == 413
+    assert error.response is not None
+    assert error.response.status == 413
     accepted(parse_message(data + "\r\n", limits=SipLimits(max_headers=5)))
     assert refused(data + "\r\n", SipLimits(max_headers=4)).status == 400
     accepted(parse_message(data + "\r\n", limits=SipLimits(max_uri=7)))

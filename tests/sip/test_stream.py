@@ -113,6 +113,7 @@ def test_lost_framing() -> None:
 def test_limits() -> None:
     limits = SipLimits(max_message_size=len(ONE))
     assert fatal(HEAD + b"Content-Length: 5\r\n\r\n", limits).status == 513
+    assert fatal(HEAD + b"Content-Length: %d\r\n\r\n" % (len(ONE) + 1), limits).status == 413
     error = fatal(b"x" * (len(ONE) + 1), limits)
     assert (error.status, error.response) == (513, None)
     parser = SipStreamParser(limits=limits)

@@ -19,7 +19,8 @@ class SipLimits:
     128 values at most, where it is read; more are answered with 400.
 
     Args:
-        max_message_size: Octets of a message, head and body; more are answered with 513.
+        max_message_size: Octets of a message, head and body; more are answered with 513, and with
+            413 where the body alone has more (RFC 3261 §21.4.11).
         max_headers: Header fields, folded ones counted once; more are answered with 400.
         max_header_line: Octets of one header field with its folds, and of the start line beside
             its Request-URI; more are answered with 513.

@@ -52,8 +52,8 @@ def parse_message(
 
     Raises:
         SipParseError: With the status to answer: 400 for bad syntax, a missing or repeated field
-            or too many fields or Vias, 414 for a Request-URI and 513 for a message or field that
-            is too long, 505 for another version of SIP.
+            or too many fields or Vias, 413 for a body, 414 for a Request-URI and 513 for a message
+            or field that is too long, 505 for another version of SIP.
     """
     if isinstance(data, str):
         try:
@@ -141,7 +141,8 @@ def _read(
 ) -> SipRequest | SipResponse:
     max_size, max_headers, max_line, max_vias, max_uri = bounds
     if len(data) > max_size:
-        raise SipParseError(513, f"message of {len(data)} octets")
+        status = 413 if len(body) > max_size else 513
+        raise SipParseError(status, f"message of {len(data)} octets")
     text = "".join(lines)
     if "\r" in text or "\n" in text:
         raise SipParseError(400, "a CR or LF that ends no line")

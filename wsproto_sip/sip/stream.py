@@ -141,9 +141,10 @@ class SipStreamParser:
             if len(lengths) != 1:
                 raise SipParseError(400, f"{len(lengths)} Content-Length fields in a stream")
             text = lengths[0].decode("latin-1").rstrip(" \t")
-            size = len(head) + 4 + parse_uint(text, 10**18, "Content-Length")
+            body = parse_uint(text, 10**18, "Content-Length")
+            size = len(head) + 4 + body
             if size > maximum:
-                raise SipParseError(513, f"message of {size} octets")
+                raise SipParseError(413 if body > maximum else 513, f"message of {size} octets")
         except SipParseError as error:
             self._fail(items, error, head)
             return False
