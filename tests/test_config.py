@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "whole_messages": True,
         "text_as_bytes": False,
         "auto_pause": False,
+        "plain_requests": False,
         "entropy": os.urandom,
         "profiles": {},
     }

@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from wsproto_sip.cli.settings import Settings, SettingsError, is_loopback
-from wsproto_sip.cli.setup import endpoint_config, policies, proxies, server_tls
+from wsproto_sip.cli.setup import endpoint_config, policies, proxies, read_accounts, server_tls
 from wsproto_sip.events import Request
 from wsproto_sip.policy.decision import Accept, PolicyChain, Reject, RequestContext
 
@@ -242,3 +242,24 @@ def test_certificates(tmp_path: Path) -> None:
         with pytest.raises(SettingsError) as caught:
             server_tls(settings(**values))
         assert str(caught.value).startswith(message)
+
+
+def test_compression_is_for_connections_without_a_sub_protocol() -> None:
+    for deflate in (True, False):
+        extensions = endpoint_config(settings(deflate=deflate)).extensions
+        assert [len(extensions(name)) for name in (None, "sip", "msrp")] == [deflate, 0, 0]
+
+
+def test_a_page_takes_plain_requests() -> None:
+    for page in (True, False):
+        config = endpoint_config(settings(page=page, path=("/ws",)))
+        assert config.session.plain_requests is page
+        assert decide(settings(page=page), upgrade=False) == (200 if page else 426)
+
+
+def test_some_have_no_use_for_other_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"alice:secret\nbob:r:{'0' * 64}\n")
+    assert set(read_accounts(str(path), "r")) == {"alice", "bob"}
+    with pytest.raises(SettingsError, match="users: bob has no hash for MD5"):
+        read_accounts(str(path), "r", md5=True)
