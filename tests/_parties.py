@@ -56,6 +56,8 @@ class Party:
     def __init__(self, role: ConnectionType, deflate: bool) -> None:
         self.client = role is ConnectionType.CLIENT
         self.messages: list[str | bytes] = []
+        # Whether it reads on in a fragmented message behind a control frame.
+        self.takes_pieces = True
         self._pieces: list[Any] = []
 
     def begin(self) -> None:
@@ -103,6 +105,8 @@ class Wsproto(Party):
     def __init__(self, role: ConnectionType, deflate: bool) -> None:
         super().__init__(role, deflate)
         self._extensions: list[Any] = [TheirDeflate()] if deflate else []
+        # Behind a control frame wsproto takes the rest of a compressed message for a plain one.
+        self.takes_pieces = not deflate
         self._connection = TheirConnection(TheirType.CLIENT if self.client else TheirType.SERVER)
         self._out = b""
         self._action = TransportAction.NONE

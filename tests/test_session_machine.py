@@ -199,6 +199,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(number=ENDS, text=st.text(max_size=5), as_text=st.booleans(), last=st.booleans())
     def say_piece(self, number: int, text: str, as_text: bool, last: bool) -> None:
         before = self.unfinished[number]
+        last |= not self.ends[1 - number].takes_pieces
         if before is not None:
             as_text = isinstance(before, str)
         data: str | bytes = text if as_text else text.encode()
