@@ -286,14 +286,18 @@ def write_figures(path: Path, figures: Iterable[Figure], **more: object) -> None
     path.write_text(text + "\n", encoding="utf-8")
 
 
+#: Packages that are measured in other processes than this one.
+run_elsewhere: set[str] = set()
+
+
 def environment() -> Mapping[str, str]:
     """The interpreter, the machine, and the versions of what was measured."""
     facts = {
         platform.python_implementation(): platform.python_version(),
         "on": f"{platform.system()} {platform.machine()}",
     }
-    for package in ("wsproto", "websockets", "aiohttp", "picows"):
-        if package in sys.modules:
+    for package in ("wsproto", "websockets", "aiohttp", "picows", "uvicorn", "uvloop"):
+        if package in sys.modules or package in run_elsewhere:
             facts[package] = metadata.version(package)
     return facts
 

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ._harness import Goal, Results
+from ._harness import Goal, Results, run_elsewhere
 
 HOST = "127.0.0.1"
 LOOPS = ("asyncio", "uvloop")
@@ -49,35 +49,39 @@ KEY = bytes(4)
 # -- servers, each run in a process of its own ---------------------------------------------------
 
 
-async def serve_wsproto_sip(announce: Any) -> None:
+async def serve_wsproto_sip(announce: Any, deflate: bool) -> None:
     from wsproto_sip.adapters.asyncio import serve
+    from wsproto_sip.extensions import PerMessageDeflate
+
+    def extensions() -> list[Any]:
+        return [PerMessageDeflate()] if deflate else []
 
     async def echo(connection: Any) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with serve(echo, HOST, 0) as server:
+    async with serve(echo, HOST, 0, extensions=extensions) as server:
         announce(server.addresses[0][1])
         await asyncio.Event().wait()
 
 
-async def serve_websockets(announce: Any) -> None:
+async def serve_websockets(announce: Any, deflate: bool) -> None:
     from websockets.asyncio.server import serve
 
     async def echo(websocket: Any) -> None:
         async for message in websocket:
             await websocket.send(message)
 
-    async with serve(echo, HOST, 0, compression=None) as server:
+    async with serve(echo, HOST, 0, compression="deflate" if deflate else None) as server:
         announce(next(iter(server.sockets)).getsockname()[1])
         await asyncio.Event().wait()
 
 
-async def serve_aiohttp(announce: Any) -> None:
+async def serve_aiohttp(announce: Any, deflate: bool) -> None:
     from aiohttp import web
 
     async def echo(request: Any) -> Any:
-        response = web.WebSocketResponse(compress=False)
+        response = web.WebSocketResponse(compress=deflate)
         await response.prepare(request)
         async for message in response:
             await response.send_str(message.data)
@@ -97,6 +101,10 @@ async def serve_picows(announce: Any) -> None:
 
     class Echo(picows.WSListener):
         def on_ws_frame(self, transport: Any, frame: Any) -> None:
+            if frame.msg_type == picows.WSMsgType.CLOSE:
+                transport.send_close(frame.get_close_code())
+                transport.disconnect()
+                return
             transport.send(frame.msg_type, frame.get_payload_as_bytes())
 
     server = await picows.ws_create_server(lambda _: Echo(), HOST, 0)
@@ -153,7 +161,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "text": message["text"]})
 
 
-async def serve_uvicorn(announce: Any, ws: Any) -> None:
+async def serve_uvicorn(announce: Any, ws: Any, deflate: bool) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -163,7 +171,7 @@ async def serve_uvicorn(announce: Any, ws: Any) -> None:
         ws=ws,
         log_level="error",
         lifespan="off",
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=deflate,
     )
     server = uvicorn.Server(config)
 
@@ -177,7 +185,7 @@ async def serve_uvicorn(announce: Any, ws: Any) -> None:
         group.create_task(server.serve())
 
 
-def run_server(candidate: str, loop: str) -> None:
+def run_server(candidate: str, loop: str, deflate: bool) -> None:
     """Runs one server until its process is ended."""
 
     def announce(port: int) -> None:
@@ -185,21 +193,21 @@ def run_server(candidate: str, loop: str) -> None:
 
     match candidate:
         case "wsproto_sip":
-            main = serve_wsproto_sip(announce)
+            main = serve_wsproto_sip(announce, deflate)
         case "wsproto_sip uvicorn":
             from wsproto_sip.adapters.uvicorn import WebSocketProtocol
 
-            main = serve_uvicorn(announce, WebSocketProtocol)
+            main = serve_uvicorn(announce, WebSocketProtocol, deflate)
         case "websockets":
-            main = serve_websockets(announce)
+            main = serve_websockets(announce, deflate)
         case "aiohttp":
-            main = serve_aiohttp(announce)
+            main = serve_aiohttp(announce, deflate)
         case "picows":
             main = serve_picows(announce)
         case "uvicorn websockets":
-            main = serve_uvicorn(announce, "websockets-sansio")
+            main = serve_uvicorn(announce, "websockets-sansio", deflate)
         case "uvicorn wsproto":
-            main = serve_uvicorn(announce, "wsproto")
+            main = serve_uvicorn(announce, "wsproto", deflate)
         case _:
             main = serve_transport(announce)
     factory = None if loop == "asyncio" else importlib.import_module(loop).new_event_loop
@@ -229,12 +237,14 @@ class Candidate:
     Args:
         name: Which.
         loop: On which loop.
+        deflate: Whether it may agree on permessage-deflate.
     """
 
-    def __init__(self, name: str, loop: str) -> None:
+    def __init__(self, name: str, loop: str, *, deflate: bool = False) -> None:
         self.name = name
+        command = [sys.executable, "-m", "benchmarks.echo", "--serve", name, "--loop", loop]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.echo", "--serve", name, "--loop", loop],
+            [*command, "--deflate"] if deflate else command,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -251,18 +261,32 @@ class Candidate:
         while len(self.sockets) > count:
             self.sockets.pop().close()
         while len(self.sockets) < count:
-            sock = socket.create_connection((HOST, self.port))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.sendall(
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-            )
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n"):
-                answer += sock.recv(1)
-            if not answer.startswith(b"HTTP/1.1 101"):
-                raise RuntimeError(f"{self.name}: {answer[:100]!r}")
-            self.sockets.append(sock)
+            self.sockets.append(self.open()[0])
+
+    def open(self, *fields: bytes) -> tuple[socket.socket, bytes]:
+        """Opens a connection; its socket, and the head of the answer.
+
+        Args:
+            fields: More header fields of the request.
+        """
+        sock = socket.create_connection((HOST, self.port), 30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        request = [
+            b"GET / HTTP/1.1",
+            b"Host: x",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Version: 13",
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            *fields,
+        ]
+        sock.sendall(b"\r\n".join([*request, b"", b""]))
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += sock.recv(4096)
+        if not answer.startswith(b"HTTP/1.1 101"):
+            raise RuntimeError(f"{self.name}: {answer[:100]!r}")
+        return sock, answer
 
     def cpu(self) -> float:
         """The seconds of CPU time that the server has used, to the microsecond where possible."""
@@ -444,11 +468,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--plot", type=Path, default=None, help="a file, for example echo.svg")
     parser.add_argument("--loop", choices=LOOPS, default=None)
+    parser.add_argument("--deflate", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=list(CANDIDATES), default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        run_server(options.serve, options.loop)
+        run_server(options.serve, options.loop, options.deflate)
         return 0
+    run_elsewhere.update({"wsproto", "websockets", "aiohttp", "picows", "uvicorn", "uvloop"})
     if options.smoke:
         options.rounds, options.messages = 1, 64
     results = measure(
