@@ -65,7 +65,7 @@ def _new_deflater(level: int, window_bits: int, mem_level: int) -> _Compress:
 _spare: defaultdict[tuple[int, int, int], deque[_Compress]] = defaultdict(lambda: deque(maxlen=4))
 
 
-def deflate_message(data: bytes, window_bits: int, level: int = 6, mem_level: int = 5) -> bytes:
+def deflate_message(data: bytes, window_bits: int, level: int = 6, mem_level: int = 4) -> bytes:
     """Compresses a message by itself, so that it may be sent on many connections.
 
     The result fits every connection where
@@ -152,7 +152,7 @@ class DeflateCodec:
         "ratio_floor",
     )
 
-    def __init__(self, level: int = 6, mem_level: int = 5) -> None:
+    def __init__(self, level: int = 6, mem_level: int = 4) -> None:
         self.level = level
         self.mem_level = mem_level
         # Receiving: between messages there is only the history, never more than one window of it.

@@ -266,7 +266,7 @@ class PerMessageDeflate(DeflateCodec, Extension):
         server_max_window_bits: int | None = None,
         *,
         default_window_bits: int = 12,
-        mem_level: int = 5,
+        mem_level: int = 4,
         level: int = 6,
         min_size: int = 0,
     ) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wsproto_sip.adapters import _asyncio_connection
 from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.asyncio import (
     Connection,
@@ -457,6 +458,21 @@ def opened(**options: Any) -> tuple[Connection, Transport]:
 def receive(connection: Connection, data: bytes) -> None:
     connection.get_buffer(-1)[: len(data)] = data
     connection.buffer_updated(len(data))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_buffers(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections share one, but where a loop reads while it does something else."""
+    monkeypatch.setattr(_asyncio_connection, "_READS_AHEAD", ahead)
+
+    async def scenario() -> None:
+        (one, _), (other, _) = opened(), opened()
+        assert (one.get_buffer(-1) is other.get_buffer(-1)) != ahead
+        for connection in (one, other):
+            connection.abort()
+            connection.connection_lost(None)
+
+    run(scenario())
 
 
 class TestCallbacks:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
+import threading
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
@@ -39,6 +41,29 @@ _OPEN = ConnectionState.OPEN
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
 
 
+#: Whether reads are under way between callbacks.
+_READS_AHEAD = sys.platform == "win32"
+
+#: Each thread's buffer for reads.
+_shared = threading.local()
+
+
+def _read_buffer() -> memoryview:
+    """Where a connection reads to.
+
+    A loop takes what was read out of the buffer before it reads from anybody else, so that the
+    connections of a thread share one. Only where a read is under way between callbacks (Windows)
+    each has its own.
+    """
+    if _READS_AHEAD:
+        return memoryview(bytearray(READ_SIZE))
+    try:
+        buffer: memoryview = _shared.buffer
+    except AttributeError:
+        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
+    return buffer
+
+
 class Connection(Driver["asyncio.Future[float]"], asyncio.BufferedProtocol):
     """One WebSocket connection.
 
@@ -46,7 +71,6 @@ class Connection(Driver["asyncio.Future[float]"], asyncio.BufferedProtocol):
 
     Args:
         session: What it drives.
-        buffer: Where reads go; None for one of its own.
         request: What a client begins with.
 
     Attributes:
@@ -63,12 +87,11 @@ class Connection(Driver["asyncio.Future[float]"], asyncio.BufferedProtocol):
         self,
         session: Session,
         *,
-        buffer: memoryview | None = None,
         request: Request | None = None,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         super().__init__(session, request, loop.time)
-        self._buffer = memoryview(bytearray(READ_SIZE)) if buffer is None else buffer
+        self._buffer = _read_buffer()
         # Done when the client's handshake is.
         self._opening: asyncio.Future[None] | None = loop.create_future() if request else None
         # Who waits for a message, and who to send one.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as tls
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from ..frame_protocol import CloseReason
 from ..lifecycle import Cause
 from ..session import Session
 from ..states import ConnectionType
-from ._asyncio_connection import READ_SIZE, Connection
+from ._asyncio_connection import Connection
 from ._asyncio_dial import dial
 from ._asyncio_proxy import connect_through, on_socket
 from ._asyncio_reconnect import Reconnecting
@@ -61,9 +60,6 @@ __all__ = [
 
 _logger = logging.getLogger("wsproto_sip.asyncio")
 
-#: Where a read is under way between callbacks (Windows), connections cannot share a buffer.
-_BUFFER_IS_SHARED: Final = sys.platform != "win32"
-
 #: Seconds that RFC 8305 §5 recommends between attempts to connect.
 _ATTEMPT_DELAY: Final = 0.25
 
@@ -81,7 +77,7 @@ class _ServerConnection(Connection):
 
     def __init__(self, server: Server) -> None:
         session = Session(ConnectionType.SERVER, now=server._loop.time(), config=server.config)
-        super().__init__(session, buffer=server._buffer)
+        super().__init__(session)
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -129,7 +125,6 @@ class Server:
         self._subprotocols = subprotocols
         self._extensions = extensions
         self._loop = asyncio.get_running_loop()
-        self._buffer = memoryview(bytearray(READ_SIZE)) if _BUFFER_IS_SHARED else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._listeners: list[asyncio.Server] = []
