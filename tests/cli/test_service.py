@@ -111,8 +111,9 @@ async def serving(
 def test_cors_modes(mode: int, expected: str | None) -> None:
     async def scenario() -> None:
         origin: Any = "https://a.example"
+        pages = ["--origin", "any", "--origin", "missing"]
         async with (
-            serving("--cors-mode", str(mode), "--origin", "any") as service,
+            serving("--cors-mode", str(mode), *pages) as service,
             dial(service.url, origin=origin) as client,
         ):
             assert client.response is not None
