@@ -155,7 +155,7 @@ class Results:
 
     def goals_table(self, goals: Iterable[Goal]) -> list[list[str]]:
         """Each goal, what was measured, and whether that is good enough."""
-        rows = [["goal", "divided by", "at most", "measured", ""]]
+        rows = [["goal", "of", "divided by", "at most", "measured", ""]]
         for goal in goals:
             ratio = self.ratio(goal.workload, goal.ours, goal.peer)
             if ratio is None:
@@ -163,7 +163,8 @@ class Results:
             else:
                 verdict = "reached" if ratio <= goal.ratio else "NOT REACHED"
             measured = "-" if ratio is None else f"{ratio:.4f}"
-            rows.append([goal.workload, goal.peer, f"{goal.ratio:.2f}", measured, verdict])
+            bound = f"{goal.ratio:.2f}"
+            rows.append([goal.workload, goal.ours, goal.peer, bound, measured, verdict])
         return rows
 
     def write_json(self, path: Path, goals: Iterable[Goal]) -> None:

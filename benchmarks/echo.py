@@ -21,9 +21,15 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from wsproto_sip import ConnectionType, Session, TransportAction
+from wsproto_sip.events import AcceptConnection, Request, TextMessage
 
 from ._harness import Goal, Results, run_elsewhere
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOST = "127.0.0.1"
 LOOPS = ("asyncio", "uvloop")
@@ -32,6 +38,7 @@ CONNECTIONS = (1, 64)
 
 CANDIDATES = {
     "wsproto_sip": "serve() with `async for` and `await send()`",
+    "wsproto_sip Session": "a Session on a BufferedProtocol of the benchmark's own, no tasks",
     "wsproto_sip uvicorn": "uvicorn with wsproto_sip.adapters.uvicorn",
     "websockets": "websockets.asyncio.server.serve(), its C extension in use",
     "aiohttp": "aiohttp.web, its C extensions in use, `async for` and `await send_str()`",
@@ -40,10 +47,10 @@ CANDIDATES = {
     "uvicorn wsproto": "uvicorn with ws='wsproto'",
     "transport alone": "a BufferedProtocol that parses nothing but lengths: loop and kernel",
 }
-OURS = ("wsproto_sip", "wsproto_sip uvicorn")
+OURS = ("wsproto_sip", "wsproto_sip Session", "wsproto_sip uvicorn")
 
-#: Masked with four zeros: unmasking costs the server the same whatever the key is.
-KEY = bytes(4)
+#: What frames are masked with; zeros would be cheaper to undo for some.
+KEY = bytes.fromhex("37fa213d")
 
 
 # -- servers, each run in a process of its own ---------------------------------------------------
@@ -63,6 +70,91 @@ async def serve_wsproto_sip(announce: Any, deflate: bool) -> None:
     async with serve(echo, HOST, 0, extensions=extensions) as server:
         announce(server.addresses[0][1])
         await asyncio.Event().wait()
+
+
+class Echo(asyncio.BufferedProtocol):
+    """What a framework does that has a session for each transport, and no tasks."""
+
+    buffer = memoryview(bytearray(64 * 1024))
+
+    def __init__(self, extensions: Callable[[], list[Any]]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.timer: asyncio.TimerHandle | None = None
+        self.extensions = extensions
+        self.session = Session(ConnectionType.SERVER, now=self.loop.time())
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.settle(self.loop.time())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        now = self.loop.time()
+        session = self.session
+        events = session.receive(bytes(self.buffer[:nbytes]), now)
+        # Nothing but messages, which are the usual case.
+        usual = not session.touched
+        self.answer(events, now)
+        if usual and not self.transport.get_write_buffer_size():
+            session.touched = False
+        else:
+            self.settle(now)
+
+    def answer(self, events: list[Any], now: float) -> None:
+        session = self.session
+        for event in events:
+            if type(event) is TextMessage:
+                session.send(event, now)
+            elif type(event) is Request:
+                session.send(AcceptConnection(extensions=self.extensions()), now)
+        if data := session.data_to_send():
+            self.transport.write(data)
+
+    def settle(self, now: float) -> None:
+        session, transport = self.session, self.transport
+        session.transport_backlog(transport.get_write_buffer_size(), now)
+        if session.transport_action is TransportAction.CLOSE:
+            transport.close()
+        elif session.transport_action is TransportAction.ABORT:
+            transport.abort()
+        elif session.writable and not session.has_work:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+        if self.timer is not None:
+            self.timer.cancel()
+        deadline = session.next_deadline()
+        self.timer = None if deadline is None else self.loop.call_at(deadline, self.wake_up)
+        session.touched = False
+
+    def wake_up(self) -> None:
+        now = self.loop.time()
+        self.answer(self.session.handle_timeout(now), now)
+        self.settle(now)
+
+    def pause_writing(self) -> None:
+        self.settle(self.loop.time())
+
+    resume_writing = pause_writing
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.session.receive(None, self.loop.time())
+
+
+async def serve_session(announce: Any, deflate: bool) -> None:
+    from wsproto_sip.extensions import PerMessageDeflate
+
+    def extensions() -> list[Any]:
+        return [PerMessageDeflate()] if deflate else []
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Echo(extensions), HOST, 0)
+    announce(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
 
 
 async def serve_websockets(announce: Any, deflate: bool) -> None:
@@ -194,6 +286,8 @@ def run_server(candidate: str, loop: str, deflate: bool) -> None:
     match candidate:
         case "wsproto_sip":
             main = serve_wsproto_sip(announce, deflate)
+        case "wsproto_sip Session":
+            main = serve_session(announce, deflate)
         case "wsproto_sip uvicorn":
             from wsproto_sip.adapters.uvicorn import WebSocketProtocol
 
@@ -228,6 +322,9 @@ def frame(opcode: int, payload: bytes, key: bytes | None) -> bytes:
         head = bytes([0x80 | opcode, mask | 126]) + size.to_bytes(2, "big")
     else:
         head = bytes([0x80 | opcode, mask | 127]) + size.to_bytes(8, "big")
+    if key is not None:
+        mask_number = int.from_bytes((key * (size // 4 + 1))[:size], "big")
+        payload = (int.from_bytes(payload, "big") ^ mask_number).to_bytes(size, "big")
     return head + (key or b"") + payload
 
 
@@ -352,7 +449,8 @@ def goals() -> list[Goal]:
             ("uvloop", {"websockets": 0.5, "aiohttp": 1.0}),
         ):
             row = f"{loop}, 800 B, {connections}"
-            found += [Goal(row, "wsproto_sip", peer, ratio) for peer, ratio in theirs.items()]
+            for ours in OURS[:2]:
+                found += [Goal(row, ours, peer, ratio) for peer, ratio in theirs.items()]
             found.append(Goal(row, "wsproto_sip uvicorn", "uvicorn wsproto", 0.6))
     return found
 

@@ -49,6 +49,8 @@ _REJECTING = ConnectionState.REJECTING
 _CLOSED = ConnectionState.CLOSED
 
 _DEFAULT: Final = SessionConfig()
+#: Made once: a union in isinstance() is made anew each time.
+_MESSAGES: Final = (Message, PreparedMessage)
 #: What a session has that sends nothing at the moment, and one key source for nearly all of them:
 #: an idle connection should cost what it has to.
 _NOTHING: Final[list[bytes]] = []
@@ -282,7 +284,7 @@ class SessionCore:
         if handshake is not None:
             self._queue(handshake.send(event))  # type: ignore[arg-type]
             self._follow(handshake)
-        elif isinstance(event, Message | PreparedMessage):
+        elif isinstance(event, _MESSAGES):
             if self._state is not _OPEN and (self._state is not _REMOTE_CLOSING or self._failed):
                 raise self._refusal(event)
             if isinstance(event, PreparedMessage):
