@@ -401,6 +401,8 @@ class Candidate:
         """
         request, answer = frame(1, payload, KEY), frame(1, payload, None)
         expected = len(answer)
+        # Who unmasks nothing is right about the header alone.
+        checked = 2 if self.name == "transport alone" else 32
         rounds = max(1, messages // len(self.sockets))
         left = dict.fromkeys(self.sockets, rounds)
         got = dict.fromkeys(self.sockets, 0)
@@ -417,7 +419,10 @@ class Candidate:
                     size = sock.recv_into(buffer)
                     if not size:
                         raise RuntimeError(f"{self.name} closed the connection")
-                    if not got[sock] and buffer[: min(size, 4)] != answer[: min(size, 4)]:
+                    if (
+                        not got[sock]
+                        and buffer[: min(size, checked)] != answer[: min(size, checked)]
+                    ):
                         raise RuntimeError(f"{self.name} answered {bytes(buffer[:20])!r}")
                     got[sock] += size
                     if got[sock] < expected:
