@@ -22,6 +22,7 @@ from wsproto_sip.adapters.asyncio import (
     Connection,
     ConnectionClosedError,
     Server,
+    _ServerConnection,
     connect,
     open_connection,
     reconnect,
@@ -309,6 +310,44 @@ class TestServer:
                 # Going away, and nothing behind it.
                 assert await reader.read() == b"\x88\x02\x03\xe9"
             writer.close()
+
+        run(scenario())
+
+    def test_a_peer_that_is_gone_while_draining(self) -> None:
+        """What is written to it resets the connection; the others are sent away all the same."""
+
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                port = server.addresses[0][1]
+                gone = [socket.create_connection((HOST, port)) for _ in range(3)]
+                await turns(lambda: len(server.connections) == 3)
+                async with connect(f"ws://{HOST}:{port}") as client:
+                    for sock in gone:
+                        sock.close()
+                    await server.drain(5)
+                    assert (await client.wait_closed()).code == 1001
+            assert not server.connections
+
+        run(scenario())
+
+    def test_a_transport_that_comes_behind_the_end(self) -> None:
+        """It was accepted before, and has agreed on TLS since."""
+
+        async def scenario() -> None:
+            async with serve(echo, HOST, 0) as server:
+                pass
+            connection, transport = _ServerConnection(server), Transport()
+            connection.connection_made(transport)
+            assert transport.calls == ["abort"]
+            connection.connection_lost(None)
+            assert not server.connections
+
+        run(scenario())
+
+    def test_one_sub_protocol_is_no_list(self) -> None:
+        async def scenario() -> None:
+            with pytest.raises(TypeError, match="a sequence of names"):
+                Server(echo, subprotocols="sip")
 
         run(scenario())
 

@@ -15,6 +15,7 @@ from wsproto_sip.adapters._common import (
     message_event,
     no_extensions,
     only_closed,
+    protocol_names,
     redirected,
 )
 from wsproto_sip.config import SessionConfig
@@ -194,6 +195,17 @@ def test_messages() -> None:
     for data in (b"x", bytearray(b"x"), memoryview(b"x")):
         assert message_event(data) == BytesMessage(data)  # type: ignore[arg-type]
     assert message_event(prepared) is prepared
+    with pytest.raises(TypeError, match="a message is str, octets or prepared, and not int"):
+        message_event(5)  # type: ignore[arg-type]
+
+
+def test_one_name_is_no_list_of_sub_protocols() -> None:
+    assert protocol_names(("a", "b")) == ["a", "b"]
+    with pytest.raises(TypeError, match=r"a sequence of names: \['sip'\]"):
+        protocol_names("sip")
+    uri = WebSocketURI.parse("ws://h/")
+    with pytest.raises(TypeError, match="a sequence of names"):
+        make_request(uri, headers=[], subprotocols="sip", extensions=[])
 
 
 def test_default_answer() -> None:

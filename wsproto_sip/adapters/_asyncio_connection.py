@@ -15,6 +15,7 @@ import asyncio
 import ssl
 import sys
 import threading
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
@@ -345,7 +346,9 @@ class Connection(Driver["asyncio.Future[float]"], asyncio.BufferedProtocol):
         if self.session.closed or not transport.can_write_eof():
             transport.close()
         else:
-            transport.write_eof()
+            # Where the peer has reset it, asyncio says so here; the end comes by itself.
+            with suppress(OSError):
+                transport.write_eof()
 
     def _drop_transport(self) -> None:
         self.transport.abort()

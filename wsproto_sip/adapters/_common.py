@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 from ..events import AcceptConnection, BytesMessage, RejectConnection, Request, TextMessage
 from ..lifecycle import Cause, ConnectionClosed
 from ..limits import bound
+from ..prepared import PreparedMessage
 from ..subprotocols import select_subprotocol
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ..config import SessionConfig
     from ..events import Event
     from ..extensions import Extension
-    from ..prepared import PreparedMessage
     from ..typing import Headers
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "message_event",
     "no_extensions",
     "only_closed",
+    "protocol_names",
     "redirected",
 ]
 
@@ -171,6 +172,20 @@ def no_extensions() -> Sequence[Extension]:
     return ()
 
 
+def protocol_names(subprotocols: Sequence[str]) -> list[str]:
+    """Makes a list of the sub-protocols that a program speaks.
+
+    Args:
+        subprotocols: Their names.
+
+    Raises:
+        TypeError: It is one name, which would be taken for those of its letters.
+    """
+    if isinstance(subprotocols, str):
+        raise TypeError(f"subprotocols is a sequence of names: [{subprotocols!r}]")
+    return list(subprotocols)
+
+
 def default_answer(
     request: Request, subprotocols: Sequence[str], extensions: Sequence[Extension]
 ) -> AcceptConnection:
@@ -192,12 +207,17 @@ def message_event(
 
     Args:
         message: Text, octets, or a prepared message.
+
+    Raises:
+        TypeError: It is something else.
     """
     if isinstance(message, bytes | bytearray | memoryview):
         return BytesMessage(message)  # type: ignore[arg-type]
     if isinstance(message, str):
         return TextMessage(message)
-    return message
+    if isinstance(message, PreparedMessage):
+        return message
+    raise TypeError(f"a message is str, octets or prepared, and not {type(message).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +304,9 @@ def make_request(
             URI's credentials.
         subprotocols: The sub-protocols to offer.
         extensions: The extensions to offer.
+
+    Raises:
+        TypeError: The sub-protocols are one name.
     """
     fields = list(headers)
     if uri.credentials is not None and all(name.lower() != b"authorization" for name, _ in fields):
@@ -293,7 +316,7 @@ def make_request(
         target=uri.target,
         extensions=list(extensions),
         extra_headers=fields,
-        subprotocols=list(subprotocols),
+        subprotocols=protocol_names(subprotocols),
     )
 
 

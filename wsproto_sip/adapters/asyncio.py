@@ -32,6 +32,7 @@ from ._common import (
     make_request,
     no_extensions,
     only_closed,
+    protocol_names,
     redirected,
 )
 from .backoff import Backoff, is_transient
@@ -83,6 +84,9 @@ class _ServerConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server.connections.add(self)
         super().connection_made(transport)
+        if self._server._drained:
+            # It was accepted, or agreed on TLS, while the others were sent away.
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -122,12 +126,13 @@ class Server:
         self.config = adapted(config)
         self._handler = handler
         self._process_request = process_request
-        self._subprotocols = subprotocols
+        self._subprotocols = protocol_names(subprotocols)
         self._extensions = extensions
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._listeners: list[asyncio.Server] = []
+        self._drained = False
 
     async def listen(
         self,
@@ -214,10 +219,13 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """Closes everything: connections with 1001, then what is left after a time by force.
 
+        A connection that was accepted before, and gets its transport later, is dropped.
+
         Args:
             seconds: What handlers and peers have to finish.
         """
         self.stop_listening()
+        self._drained = True
         for connection in list(self.connections):
             connection.begin_close(CloseReason.GOING_AWAY, cause=Cause.SHUTDOWN)
         try:

@@ -34,6 +34,7 @@ from ._common import (
     default_answer,
     make_request,
     no_extensions,
+    protocol_names,
     redirected,
 )
 from .backoff import Backoff, is_transient, retry_after
@@ -119,7 +120,7 @@ class Server:
         self.max_connections = max_connections
         self._handler = handler
         self._process_request = process_request
-        self._subprotocols = subprotocols
+        self._subprotocols = protocol_names(subprotocols)
         self._extensions = extensions
         # Guards what follows, and tells when something of it has left.
         self._change = Condition()

@@ -30,6 +30,7 @@ from ._common import (
     make_request,
     no_extensions,
     only_closed,
+    protocol_names,
     redirected,
 )
 from ._trio_connection import Connection
@@ -114,7 +115,7 @@ class Server:
         self._nursery = nursery
         self._handler = handler
         self._process_request = process_request
-        self._subprotocols = subprotocols
+        self._subprotocols = protocol_names(subprotocols)
         self._extensions = extensions
         self._listeners: list[trio.SocketListener] = []
         self._accepting: list[trio.CancelScope] = []
