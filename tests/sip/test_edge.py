@@ -17,6 +17,7 @@ from wsproto_sip.sip import (
     digest_ha1,
     is_keepalive,
     parse_message,
+    parse_uri,
 )
 from wsproto_sip.sip.authentication import DigestAuthenticator
 from wsproto_sip.sip.domains import Domains
@@ -538,6 +539,55 @@ def test_register_goes_to_the_upstream() -> None:
     world.from_upstream(invite.make_response(180))
     alice.hang_up()
     assert world.upstream_request().method == "CANCEL"
+
+
+@pytest.mark.parametrize("check_identity", [True, False])
+@pytest.mark.parametrize("login", ["alice", "alice@other.test", None])
+def test_nobody_registers_for_somebody_else_at_the_upstream(
+    login: str | None, check_identity: bool
+) -> None:
+    """It may leave all asking to the edge, and then it knows nothing but To."""
+    world = World(
+        upstream=UPSTREAM,
+        domains=Domains(("sip.test", "other.test")),
+        authenticator=authenticator(),
+        challenge_requests=True,
+        check_identity=check_identity,
+    )
+    alice = world.phone("alice", login=login, password="wonderland", registers=False)
+    fields = [("Contact", f"<{alice.contact}>"), ("Supported", "path")]
+    sender = "<sip:alice@sip.test>;tag=1"
+    for to in ("sip:bob@sip.test", "sip:alice@elsewhere.test", "tel:+1", "sip:sip.test"):
+        answer = alice.ask("REGISTER", "sip:sip.test", *fields, sender=sender, to=f"<{to}>")
+        assert answer.status == 403
+        assert not world.upstream
+    for to in ("sip:alice@sip.test", "sip:alice@other.test"):
+        options: dict[str, str] = {"sender": sender, "to": f"<{to}>"}
+        alice.send("REGISTER", "sip:sip.test", *fields, **options)
+        if login is None:
+            proof = alice.credentials(alice.response(407), "REGISTER", "sip:sip.test")
+            alice.send("REGISTER", "sip:sip.test", proof, *fields, **options)
+        assert world.upstream_request().to.uri == parse_uri(to)
+
+
+@pytest.mark.parametrize("name", ["P-Asserted-Identity", "Remote-Party-ID"])
+def test_a_client_asserts_nothing(name: str) -> None:
+    claim = (name, "<sip:boss@sip.test>")
+    _, alice, bob = pair()
+    alice.send("INVITE", BOB, claim, body=SDP)
+    alice.response(100)
+    invite = bob.request("INVITE")
+    assert name not in invite
+    bob.say(invite.make_response(180, headers=[claim]))
+    assert name not in alice.response(180)
+    behind = World(upstream=UPSTREAM)
+    carol = behind.phone("carol", registers=False)
+    carol.send("MESSAGE", BOB, claim)
+    message = behind.upstream_request()
+    assert name not in message
+    # The upstream's word is passed on.
+    behind.from_upstream(message.make_response(200, headers=[claim]))
+    assert carol.response(200).get(name) == claim[1]
 
 
 def test_a_stream_from_the_upstream() -> None:

@@ -44,7 +44,7 @@ from .routing import (
 from .stream import KeepAlive, SipStreamParser
 from .transactions import key_of
 from .transport import Source
-from .uri import SipUri
+from .uri import SipUri, Uri
 
 if TYPE_CHECKING:
     from ..typing import Entropy
@@ -58,6 +58,8 @@ _ABILITIES = (
     ("Allow", "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, REFER, REGISTER, UPDATE"),
     ("Supported", "outbound, path, gruu"),
 )
+#: What only a trusted element may say of who it is (RFC 3325 §5), and what was used before that.
+_ASSERTIONS = ("p-asserted-identity", "remote-party-id")
 #: Users that may prove on one connection who they are, and are remembered.
 _MAX_PROVEN = 20
 
@@ -294,6 +296,9 @@ class SipEdge:
     ) -> None:
         """Handle a message; what turns out to be wrong with it late is answered all the same."""
         origin = _flow(connection)
+        if connection is not None:
+            for name in _ASSERTIONS:
+                message.remove_header(name)
         try:
             if isinstance(message, SipResponse):
                 self.dropped += not self._forwarder.response(message, origin, now)
@@ -373,6 +378,12 @@ class SipEdge:
             rejection := self._authenticate(request, connection, now, in_dialog=bool(own))
         ):
             return rejection
+        if (
+            connection is not None
+            and request.method == "REGISTER"
+            and (rejection := self._check_registered(request, connection))
+        ):
+            return rejection
         if for_edge:
             self._outbox.send(origin, request.make_response(200, headers=_ABILITIES))
             return None
@@ -406,18 +417,38 @@ class SipEdge:
         user = connection.peer.user
         if user is None or not self.config.check_identity:
             return None
+        return check_identity(request, self._identity(user, request.from_.uri))
+
+    def _identity(self, user: str, claimed: Uri) -> SipUri:
+        """The user of a connection, in the form that agrees with a claim to be them."""
         name, at, host = user.rpartition("@")
         if not at:
             name, host = user, self._domains.first
-        claimed = request.from_.uri
-        if isinstance(claimed, SipUri):
-            identity = SipUri.make(host, name, scheme=claimed.scheme)
-            if self._domains.has(identity) and self._domains.has(claimed):
-                # A user is the same in all our domains.
-                identity = SipUri.make(claimed.host, name, scheme=claimed.scheme)
+        if not isinstance(claimed, SipUri):
+            return SipUri.make(host, name)
+        identity = SipUri.make(host, name, scheme=claimed.scheme)
+        if self._domains.has(identity) and self._domains.has(claimed):
+            # A user is the same in all our domains.
+            identity = SipUri.make(claimed.host, name, scheme=claimed.scheme)
+        return identity
+
+    def _check_registered(self, request: SipRequest, connection: Connection) -> Rejection | None:
+        """Compare whom a REGISTER for the upstream is for with who has proven to send it.
+
+        An upstream that leaves the asking to the edge cannot tell.
+        """
+        target, user = request.to.uri, connection.peer.user
+        if user is not None:
+            expected = self._identity(user, target).aor
+            right = isinstance(target, SipUri) and target.aor == expected
+        elif self.authenticator is not None and self.config.challenge_requests:
+            # From is who has answered the challenge.
+            sender = request.from_.sip_uri
+            aor = self._domains.aor(target) if isinstance(target, SipUri) else None
+            right = aor is not None and aor == self._domains.aor(sender)
         else:
-            identity = SipUri.make(host, name)
-        return check_identity(request, identity)
+            return None
+        return None if right else Rejection(403, f"{target!s:.100} is somebody else")
 
     def _user_of(self, connection: Connection) -> str | None:
         """The name of the user in our domains that a connection was opened for."""
