@@ -26,13 +26,22 @@ function listed(value) {
 }
 
 export function address(value) {
-  const bracketed = /<([^>]*)>(.*)$/s.exec(value);
+  // A quoted name before it may hold anything, angle brackets too.
+  const bracketed = /^(?:\s*"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^>]*)>(.*)$/s.exec(value);
   const [, uri, rest] = bracketed || /^\s*([^;]*)(.*)$/s.exec(value);
   const tag = /;\s*tag\s*=\s*([^\s;]+)/i.exec(rest);
   return { uri, tag: tag ? tag[1] : null };
 }
 
-export const userOf = (uri) => decodeURIComponent((/^sips?:([^@;?]*)@/i.exec(uri) || [])[1] || uri);
+export function userOf(uri) {
+  const user = (/^sips?:([^@;?]*)@/i.exec(uri) || [])[1] || uri;
+  try {
+    return decodeURIComponent(user);
+  } catch {
+    // Not UTF-8.
+    return user;
+  }
+}
 
 export class Message {
   constructor(start, headers, body = "") {
@@ -143,7 +152,8 @@ export class UserAgent extends EventTarget {
     clearTimeout(this.timers.reconnect);
     if (this.call) this.call.hangUp();
     if (this.registered) await this.register(0).catch(() => {});
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.close(1000);
+    // One that is still being opened would register when it is open; the end of either is told.
+    if (this.socket.readyState < WebSocket.CLOSING) this.socket.close(1000);
     else this.lost();
   }
 
