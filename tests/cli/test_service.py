@@ -276,6 +276,35 @@ def test_reloading(capfd: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_realm_takes_a_restart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Hashes are for one realm: those of another one would lock everybody out."""
+    users = tmp_path / "users"
+
+    def realm(name: str) -> Settings:
+        return settings("--sip-users", str(users), "--auth-realm", name)
+
+    async def scenario() -> None:
+        users.write_text(f"alice:one:{'a' * 32}\n", encoding="utf-8")
+        flags = ["--sip-users", str(users), "--auth-realm", "one"]
+        async with serving(*flags, reloads=[(realm("two"), [])] * 2) as service:
+            service.service.reload()
+            assert service.service._sip is not None
+            authenticator = service.service._sip.application.edge.authenticator
+            assert authenticator is not None
+            assert authenticator.users.ha1("alice", authenticator.realm, "MD5") == "a" * 32
+            users.write_text(f"alice:two:{'a' * 32}\n", encoding="utf-8")
+            service.service.reload()
+
+    run(scenario())
+    assert capfd.readouterr().err.splitlines() == [
+        "wsproto-sip: only a restart changes auth-realm",
+        (
+            f"wsproto-sip: nothing is reloaded: {users}: line 1: "
+            "the hash is for realm 'two', not 'one'"
+        ),
+    ]
+
+
 def test_tls_takes_a_restart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
         str(tmp_path / "both.pem")

@@ -221,7 +221,14 @@ def test_an_upstream_that_nobody_knows() -> None:
     [
         ({}, "SIP for any domain; anybody may register"),
         ({"sip_domain": ("a.test", "b.test")}, "SIP for a.test, b.test; anybody may register"),
-        ({"sip_users": "users"}, "SIP for any domain; users register by password"),
+        (
+            {"sip_users": "users"},
+            "SIP for any domain; users register by password, and anybody may call them",
+        ),
+        (
+            {"sip_users": "users", "sip_challenge": True},
+            "SIP for any domain; users register by password",
+        ),
         ({"auth_file": "x"}, "SIP for any domain; users register under the name they connect with"),
         (
             {"upstream": "tcp:[::1]:5060", "upstream_local": "[::1]:5080"},
@@ -231,7 +238,7 @@ def test_an_upstream_that_nobody_knows() -> None:
 )
 def test_what_there_is_to_say(tmp_path: Path, fields: dict[str, Any], line: str) -> None:
     if "sip_users" in fields:
-        fields = {"sip_users": written(tmp_path / "users", "alice:wonderland\n")}
+        fields = {**fields, "sip_users": written(tmp_path / "users", "alice:wonderland\n")}
     settings = Settings(**fields)
     assert service_of(settings, lambda service: sip_line(settings, service)) == line
 

@@ -255,7 +255,9 @@ class Service:
     def reload(self) -> None:
         """Reads the files again; what was in force stays unless all of it is right."""
         try:
-            settings, notes = self._read()
+            stated, notes = self._read()
+            # One realm for the handshake, SIP and MSRP, of which only the first could change it.
+            settings = replace(stated, auth_realm=self._settings.auth_realm)
             config, networks = endpoint_config(settings), proxies(settings)
             users, files = msrp_users(settings), sip_files(settings)
             if self._tls is not None:
@@ -267,7 +269,7 @@ class Service:
             return
         for note in notes:
             _warn(note)
-        fixed = restart_needed(self._settings, settings)
+        fixed = restart_needed(self._settings, stated)
         if (settings.tls_cert is None) is not (self._tls is None):
             fixed.append("tls-cert")
         if fixed:

@@ -188,7 +188,9 @@ class Settings:
     auth_file: str | None = _option(
         None, _path(), "users who may connect, a line each: user:password or user:realm:HA1"
     )
-    auth_realm: str = _option("wsproto-sip", _text("realm"), "what users are asked for")
+    auth_realm: str = _option(
+        "wsproto-sip", _text("realm"), "what users are asked for", restart=True
+    )
     auth_scheme: tuple[str, ...] = _option(
         ("digest", "basic"),
         _word("digest", "basic", many=True),

@@ -298,6 +298,8 @@ def sip_line(settings: Settings, service: SipService) -> str:
     where = "any domain" if domains.any_host else ", ".join(domains.names)
     if settings.sip_users is not None:
         who = "users register by password"
+        if not settings.sip_challenge:
+            who += ", and anybody may call them"
     elif settings.auth_file is not None:
         who = "users register under the name they connect with"
     else:
