@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.peers._support import HOST, Endpoint, connected, request, run
-from wsproto_sip.adapters.endpoint_server import _address
+from wsproto_sip.adapters.endpoint_server import _address, _Peer
 from wsproto_sip.config import SessionConfig
 from wsproto_sip.events import (
     AcceptConnection,
@@ -768,5 +768,25 @@ def test_a_transport_that_comes_too_late_is_dropped() -> None:
             await here.closed()
             await there.closed()
             assert [closed.opened for closed in await there.closed()] == [False]
+
+    run(scenario())
+
+
+def test_a_transport_that_comes_behind_the_end_is_dropped() -> None:
+    """It was accepted before: nobody is served by a server that is closed."""
+
+    async def scenario() -> None:
+        async with serving() as running:
+            pass
+        late = _Peer(running.server, None)
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        with theirs:
+            await loop.create_connection(lambda: late, sock=ours)
+            assert len(running.endpoint) == 0
+            assert await loop.sock_recv(theirs, 1) == b""
+        await running.server.close()
+        assert running.events == []
 
     run(scenario())

@@ -424,6 +424,8 @@ async def connect(
 ) -> AsyncIterator[Connection]:
     """Has a connection while a block runs, and closes it with 1000 behind it.
 
+    Where the block fails, the connection is dropped.
+
     The arguments and exceptions are those of :func:`open_connection`.
 
     Yields:

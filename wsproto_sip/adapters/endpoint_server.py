@@ -72,6 +72,7 @@ class EndpointServer:
         endpoint: The endpoint.
         loop: The event loop.
         proxies: As above; may be exchanged, for connections to come.
+        closed: Whether :meth:`close` was called.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class EndpointServer:
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._tls: ssl.SSLContext | None = None
         self._empty = asyncio.Event()
+        self.closed = False
 
     def now(self) -> float:
         """The time on the clock that the endpoint is driven with."""
@@ -154,7 +156,8 @@ class EndpointServer:
                 await self._emptied()
 
     async def close(self) -> None:
-        """Stops: listeners, timer, and whatever is still open."""
+        """Stops: listeners, timer, and whatever is still open; once and for all."""
+        self.closed = True
         self.stop_listening()
         if self._timer is not None:
             self._timer.cancel()
@@ -337,6 +340,10 @@ class _Peer(asyncio.BufferedProtocol):
         self.transport = transport = cast("asyncio.Transport", transport)
         server = self._server
         server.joined(self)
+        if server.closed:
+            # It was accepted before, and the loop tells only now.
+            transport.abort()
+            return
         transport.set_write_buffer_limits(server.full_at())
         peer, local = _address(transport, "peername"), _address(transport, "sockname")
         if self.cid is not None:
