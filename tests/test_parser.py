@@ -876,9 +876,10 @@ def steps_of(parser: FrameParser, reads: Iterable[bytes]) -> int:
 def test_twice_as_much_is_twice_the_work(
     make: Callable[[int], Iterable[bytes]], whole: bool
 ) -> None:
-    once, twice = (
+    # Python 3.12 does not count all instructions of code that it traces for the first time.
+    _, once, twice = (
         steps_of(FrameParser(False, OPEN, whole_messages=whole), make(count))
-        for count in (1000, 2000)
+        for count in (2000, 1000, 2000)
     )
     assert once > 1000
     assert twice / once < 2.1
