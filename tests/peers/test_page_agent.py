@@ -35,5 +35,7 @@ def test_what_others_say_of_themselves(tmp_path: Path) -> None:
         {"uri": "sip:bob@sip.test", "tag": "1"},
     ]
     assert found["users"] == ["b b", "%FF", "tel:+1"]
+    # A registrar may grant less time than was asked for.
+    assert found["refreshed"] == [120 * 750, 60 * 750, 600 * 750]
     # A connection that was still being opened does not register after all.
     assert (found["closed"], found["state"]) == (3, "unregistered")

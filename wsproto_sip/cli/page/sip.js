@@ -292,7 +292,7 @@ export class UserAgent extends EventTarget {
       this.failures = 0;
       const timer = Number(response.get("flow-timer"));
       if (timer) this.keepAlive(timer);
-      this.timers.refresh = setTimeout(() => this.register(), expires * 750);
+      this.timers.refresh = setTimeout(() => this.register(), this.granted(response, expires) * 750);
       this.tell("registered");
     } catch (error) {
       // The connection's end, if that was it, has been told.
@@ -301,6 +301,14 @@ export class UserAgent extends EventTarget {
         this.tell(`not registered: ${error.message}`);
       }
     }
+  }
+
+  // RFC 3261 §10.2.4: for how long is the registrar's to say.
+  granted(response, asked) {
+    const contacts = response.all("contact").flatMap(listed);
+    const own = contacts.find((value) => address(value).uri === this.contact) || "";
+    const [, seconds] = /;\s*expires\s*=\s*(\d+)/i.exec(own) || [];
+    return Number(seconds || response.get("expires")) || asked;
   }
 
   dialogless(user) {
