@@ -89,12 +89,25 @@ def test_several_fields_are_one_list() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        b"for=192.0.2.60;proto=wss;",
+        b";for=192.0.2.60 ; ;proto=wss",
+        b"for=192.0.2.60;proto=wss,",
+        b", ,for=192.0.2.60;proto=wss, ;,for=10.2.2.2 , ",
+    ],
+)
+def test_empty_parameters_and_hops_are_none(value: bytes) -> None:
+    assert forwarded(value) == ("192.0.2.60", None, True)
+
+
+@pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b"", "no parameter at character 0"),
+        (b"", "no hop"),
+        (b" ;, ;", "no hop"),
         (b"for", "no parameter at character 0"),
-        (b"for=192.0.2.60,", "no parameter at character 15"),
-        (b"for=192.0.2.60;", "no parameter at character 15"),
+        (b"for=192.0.2.60;x", "no parameter at character 15"),
         (b"for =192.0.2.60", "no parameter at character 0"),
         (b"for=192.0.2.60:80", "no parameter at character 0"),
         (b'for="192.0.2.60', "no parameter at character 0"),

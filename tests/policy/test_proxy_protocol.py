@@ -66,6 +66,13 @@ def test_headers(data: bytes, header: ProxyHeader) -> None:
     assert parser.trailing == b"GET / HTTP/1.1\r\n"
 
 
+@pytest.mark.parametrize("family", [0x00, 0x11, 0x13, 0x41, 0xFF])
+def test_the_family_of_a_proxy_that_speaks_for_itself_is_ignored(family: int) -> None:
+    parser = ProxyHeaderParser()
+    assert parser.feed(v2(0x20, family, b"abc") + b"GET") == ProxyHeader(2)
+    assert parser.trailing == b"GET"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -14,11 +14,12 @@ __all__ = ["ForwardedHeader", "ForwardedPolicy", "TrustedNetworks"]
 
 _MAX_HOPS = 32
 
-# RFC 7239 §4: name "=" ( token | quoted-string ), joined by ";" within a hop and "," between hops.
+# RFC 7239 §4: name "=" ( token | quoted-string ), joined by ";" within a hop and "," between hops;
+# there may be nothing between two of those (RFC 9110 §5.6.1.2).
 _PAIR = re.compile(
-    r"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
+    r"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
     r'(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)|"((?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*+)")'
-    r"[ \t]*+(;|,|\Z)"
+    r"[ \t]*+)?(;|,|\Z)"
 )
 _ESCAPED = re.compile(r"\\(.)")
 # RFC 7239 §6: an address with or without a port; "unknown" and "_name" hide the address.
@@ -187,21 +188,30 @@ def _forwarded_hops(text: str) -> list[_Hop]:
             raise ValueError(f"no parameter at character {position}")
         position = match.end()
         name, token, quoted, delimiter = match.groups()
-        name = name.lower()
-        if name in pairs:
-            raise ValueError(f"parameter {name} twice")
-        pairs[name] = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        if name is not None:
+            name = name.lower()
+            if name in pairs:
+                raise ValueError(f"parameter {name} twice")
+            pairs[name] = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
         if delimiter == ";":
             continue
-        hop = _node(pairs["for"], bare=False) if "for" in pairs else _Hop(None)
-        if "proto" in pairs:
-            scheme = pairs["proto"].lower()
-            if scheme not in _SCHEMES:
-                raise ValueError("unknown scheme")
-            hop = replace(hop, secure=_SCHEMES[scheme])
-        hops.append(hop)
-        pairs = {}
+        if pairs:
+            hops.append(_hop(pairs))
+            pairs = {}
         if len(hops) > _MAX_HOPS:
             raise ValueError("too many hops")
         if not delimiter:
-            return hops
+            break
+    if not hops:
+        raise ValueError("no hop")
+    return hops
+
+
+def _hop(pairs: dict[str, str]) -> _Hop:
+    hop = _node(pairs["for"], bare=False) if "for" in pairs else _Hop(None)
+    if "proto" in pairs:
+        scheme = pairs["proto"].lower()
+        if scheme not in _SCHEMES:
+            raise ValueError("unknown scheme")
+        hop = replace(hop, secure=_SCHEMES[scheme])
+    return hop

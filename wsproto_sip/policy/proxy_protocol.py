@@ -138,7 +138,8 @@ class ProxyHeaderParser:
         version, command = divmod(buffer[12], 16)
         family, transport = divmod(buffer[13], 16)
         length = int.from_bytes(buffer[14:16], "big")
-        if version != 2 or command > 1 or family > 3 or transport > 2:
+        # §2.2: where the proxy speaks for itself the family has no meaning.
+        if version != 2 or command > 1 or (command and (family > 3 or transport > 2)):
             raise RemoteProtocolError("unknown version, command or family in the PROXY header")
         if length > self._max_length:
             raise RemoteProtocolError("the PROXY header is too long")
