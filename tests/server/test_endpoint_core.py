@@ -347,6 +347,24 @@ class TestAdmission:
         assert server.errors == 1
         assert server.statistics.failed_handshakes == 1
 
+    @pytest.mark.parametrize(
+        "decision",
+        [
+            Reject(304, body=b"a response without a body"),
+            Reject(403, body="text"),  # type: ignore[arg-type]
+        ],
+    )
+    def test_a_rejection_that_breaks_off_ends_its_connection(self, decision: Decision) -> None:
+        server = endpoint(lambda context: decision)
+        cid = server.accept(("192.0.2.1", 4000), 0.0)
+        [closed] = server.receive(cid, REQUEST, 0.0)
+        assert isinstance(closed, Closed)
+        [output] = server.take_output()
+        assert output.action is TransportAction.ABORT
+        assert len(server) == 0
+        assert server.errors == 1
+        assert server.statistics.failed_handshakes == 1
+
     def test_extensions_that_cannot_be_had(self) -> None:
         def broken(subprotocol: str | None) -> list[PerMessageDeflate]:
             raise RuntimeError("no zlib")

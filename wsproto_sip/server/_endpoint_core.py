@@ -524,9 +524,13 @@ class EndpointCore:
         except Exception:
             # A policy decided what was not offered or cannot be sent, or a hook raised something.
             self.errors += 1
-            session.send(RejectConnection(status_code=500), now)
+            if session.state is ConnectionState.CONNECTING:
+                session.send(RejectConnection(status_code=500), now)
         if accepted is None:
             self._refused(entry, status)
+            if entry.session.state is ConnectionState.REJECTING:
+                # The body could not follow its head: there is no answer that is whole.
+                given += self._handle(entry, session.abort(now=now), now)
             return
         self._note(entry)
         context = accepted.context
