@@ -434,9 +434,16 @@ def test_what_is_refused_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [Request(host="h", target="/"), AcceptConnection(), Event(), RejectData(b""), None, "x"],
+    "event", [Request(host="h", target="/"), AcceptConnection(), Event(), RejectData(b"")]
 )
+def test_events_of_the_handshake_come_too_late(event: Event) -> None:
+    connection = server()
+    with pytest.raises(LocalProtocolError, match=r" cannot be sent in state OPEN$"):
+        connection.send(event)
+    assert connection.state is OPEN
+
+
+@pytest.mark.parametrize("wrong", [None, "x"])
 def test_what_a_connection_does_not_send(wrong: Any) -> None:
     with pytest.raises(TypeError, match="not an event that an open connection sends"):
         server().send(wrong)

@@ -908,6 +908,7 @@ def test_a_parsed_request(path: bytes | str) -> None:
         (FIELDS[:1] + FIELDS[2:], "/", 426),
         ([*FIELDS, (b"transfer-encoding", b"chunked")], "/", 400),
         (FIELDS, "/ä", 400),
+        (FIELDS, "/\ud800\udcff", 400),
         (FIELDS, b"/\xff", 400),
         (FIELDS, "", 400),
         ([*FIELDS, (b"host", b"b")], "/", 400),

@@ -390,7 +390,16 @@ def test_reserved_names(name: bytes) -> None:
         check_header_fields([(name, b"x")], {b"upgrade"})
 
 
-@pytest.mark.parametrize("field", [("a", "b"), (b"a", "b"), ("a", b"b"), (b"a", None), (1, b"b")])
+@pytest.mark.parametrize("field", [("A", "b"), (b"A", "b"), ("A", b"b")])
+def test_fields_may_be_text_in_ascii(field: tuple[object, object]) -> None:
+    assert check_header_fields([field]) == [(b"A", b"b")]
+    with pytest.raises(LocalProtocolError, match="handshake's own"):
+        check_header_fields([field], {b"a"})
+    with pytest.raises(LocalProtocolError, match="cannot be sent"):
+        check_header_fields([(field[0], "b\r\nc: d")])
+
+
+@pytest.mark.parametrize("field", [("\xe4", "b"), (b"a", "\xe4"), (b"a", None), (1, b"b")])
 def test_fields_are_bytes(field: tuple[object, object]) -> None:
     with pytest.raises(LocalProtocolError, match="are bytes"):
         check_header_fields([field])

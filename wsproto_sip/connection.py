@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from ._masking import KeySource
 from ._parser import FrameParser
-from .events import CloseConnection, Message, Ping, Pong
+from .events import CloseConnection, Event, Message, Ping, Pong
 from .extensions import PerMessageDeflate
 from .frame_protocol import CloseReason, FrameEncoder, Opcode
 from .handshake import H11Handshake
@@ -37,7 +37,6 @@ from .utilities import LocalProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from .events import Event
     from .extensions import Extension
     from .typing import BytesLike, Entropy, Headers
 
@@ -154,7 +153,7 @@ class Connection:
         Raises:
             LocalProtocolError: The event may not be sent now, or its contents may not be sent at
                 all; the connection is as it was.
-            TypeError: It is not an event that a connection sends.
+            TypeError: It is no event.
         """
         if isinstance(event, Message):
             # RFC 6455 §5.5.1: data may go out until our own close frame has; after an error of
@@ -175,6 +174,8 @@ class Connection:
                 raise self._refusal(event)
             opcode = Opcode.PING if isinstance(event, Ping) else Opcode.PONG
             return self._encoder.control(opcode, event.payload)
+        if isinstance(event, Event):
+            raise self._refusal(event)
         raise TypeError(f"not an event that an open connection sends: {event!r}")
 
     def _refusal(self, event: Event) -> LocalProtocolError:
@@ -330,7 +331,7 @@ class WSConnection:
         Raises:
             LocalProtocolError: The event may not be sent now, or its contents may not be sent at
                 all; the connection is as it was.
-            TypeError: It is not an event that can be sent.
+            TypeError: It is no event, and the connection is open.
         """
         octets = self._stage.send(event)
         if self._stage is self._handshake:

@@ -221,7 +221,7 @@ class H11Handshake:
         if self._state is not _CONNECTING or self._failed or self._key is not None or self._head:
             raise LocalProtocolError("there is a request already")
         try:
-            target = path.encode() if isinstance(path, str) else path
+            target = path.encode(errors="surrogatepass") if isinstance(path, str) else path
             self._read_request(headers, target)
         except RemoteProtocolError as error:
             self._fail(error)

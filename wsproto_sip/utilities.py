@@ -207,18 +207,23 @@ def check_header_fields(
     """Checks header fields that are about to be sent (RFC 9110 §5.1, §5.5).
 
     Args:
-        headers: Names and values.
+        headers: Names and values; text in ASCII will do.
         reserved: Names, in lower case, that the caller may not set.
 
     Returns:
-        The same fields, in a list of its own.
+        The same fields as octets, in a list of its own.
 
     Raises:
         LocalProtocolError: A name is no token or is reserved, or a value has control characters
-            (no CR, LF or NUL passes) or white space around it, or either is not ``bytes``.
+            (no CR, LF or NUL passes) or white space around it, or either is something else.
     """
     checked: Headers = []
     for name, value in headers:
+        # h11 takes text too, and so programs pass it.
+        if isinstance(name, str) and name.isascii():
+            name = name.encode("ascii")
+        if isinstance(value, str) and value.isascii():
+            value = value.encode("ascii")
         if not (isinstance(name, bytes) and isinstance(value, bytes)):
             raise LocalProtocolError(f"header names and values are bytes: {name!r}: {value!r}")
         if _is_token(name) is None:
