@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from wsproto_sip.adapters import blocking
+from wsproto_sip.adapters import _blocking_connection, blocking
 from wsproto_sip.adapters._common import adapted
 from wsproto_sip.adapters.blocking import (
     Backoff,
@@ -565,6 +565,23 @@ class TestConnecting:
             with pytest.raises(ZeroDivisionError), client:
                 raise ZeroDivisionError
             assert ends.get(timeout=BOUND).cause is Cause.END_OF_INPUT
+
+    def test_no_descriptors_to_wake_its_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The socket to the server is closed all the same."""
+
+        def alarm() -> None:
+            raise OSError(errno.EMFILE, "too many")
+
+        monkeypatch.setattr(_blocking_connection, "Alarm", alarm)
+        with socket.create_server((HOST, 0)) as listener:
+            with pytest.raises(OSError, match="too many") as caught:
+                connect(f"ws://{HOST}:{listener.getsockname()[1]}")
+            # While the frames that held it are still there.
+            assert caught.traceback
+            server_side, _ = listener.accept()
+            with server_side:
+                server_side.settimeout(BOUND)
+                assert server_side.recv(1) == b""
 
     def test_one_that_was_not_started(self) -> None:
         ours, theirs = socket.socketpair()

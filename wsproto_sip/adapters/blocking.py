@@ -452,7 +452,12 @@ def connect(
             until=until,
         )
         session = Session(ConnectionType.CLIENT, now=monotonic(), config=config)
-        connection = Connection(session, sock, request=request)
+        try:
+            connection = Connection(session, sock, request=request)
+        except OSError:
+            # There are too few descriptors to wake its thread.
+            sock.close()
+            raise
         try:
             connection.start()
             connection.wait_opened(left(until))
