@@ -7,15 +7,17 @@ import logging
 import socket
 import struct
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from tests.peers._support import HOST, Endpoint, connected, request, run
-from wsproto_sip.adapters.endpoint_server import _address, _Peer
+from tests.peers._support import BOUND, HOST, Endpoint, connected, request, run
+from wsproto_sip.adapters.endpoint_server import EndpointServer, _address, _Peer
 from wsproto_sip.config import SessionConfig
 from wsproto_sip.events import (
     AcceptConnection,
@@ -32,6 +34,7 @@ from wsproto_sip.limits import Limits
 from wsproto_sip.policy.decision import LATER, Identity, PolicyChain
 from wsproto_sip.policy.forwarded import TrustedNetworks
 from wsproto_sip.policy.token import Source, TokenPolicy, TokenQuestion, TokenSource
+from wsproto_sip.server import endpoint as server_endpoint
 from wsproto_sip.server.endpoint_config import EndpointConfig
 from wsproto_sip.server.endpoint_events import AdmissionPending, Closed, Opened, Writable
 
@@ -39,9 +42,6 @@ from ._endpoint import CLIENT_TLS, SERVER_TLS, Running, open_files, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-    from typing import Any
-
-    from wsproto_sip.adapters.endpoint_server import EndpointServer
 
 PROXIES = TrustedNetworks(["127.0.0.0/8"])
 V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n"
@@ -746,7 +746,7 @@ def test_connecting_takes_no_longer_than_a_handshake(monkeypatch: pytest.MonkeyP
 
     async def scenario() -> None:
         async with serving() as running:
-            monkeypatch.setattr(running.server.loop, "create_connection", never)
+            monkeypatch.setattr(running.server.loop, "sock_connect", never)
             running.endpoint.connect("ws://192.0.2.1/", running.clock())
             running.server.pump()
             await asyncio.sleep(0)
@@ -770,6 +770,28 @@ def test_a_transport_that_comes_too_late_is_dropped() -> None:
             assert [closed.opened for closed in await there.closed()] == [False]
 
     run(scenario())
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed")
+def test_closing_while_connecting_on_uvloop() -> None:
+    """It waits for no transport of which nobody is told any more, however far that has come."""
+
+    async def scenario() -> None:
+        with socket.create_server((HOST, 0)) as listener:
+            for turns in range(8):
+                endpoint = server_endpoint.Endpoint(EndpointConfig(), now=0.0)
+                server = EndpointServer(endpoint, lambda _cid, _event: None)
+                endpoint.connect(f"ws://{HOST}:{listener.getsockname()[1]}/", server.now())
+                server.pump()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(BOUND):
+                    await server.close()
+                assert not server._transports
+
+    uvloop: Any = import_module("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 def test_a_transport_that_comes_behind_the_end_is_dropped() -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["dial"]
+__all__ = ["ATTEMPT_DELAY", "dial"]
+
+#: Seconds that RFC 8305 §5 recommends between attempts to connect.
+ATTEMPT_DELAY: Final = 0.25
 
 #: What ``getaddrinfo()`` gives.
 _Info = tuple[int, int, int, str, Any]

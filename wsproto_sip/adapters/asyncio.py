@@ -20,7 +20,7 @@ from ..lifecycle import Cause
 from ..session import Session
 from ..states import ConnectionType
 from ._asyncio_connection import Connection
-from ._asyncio_dial import dial
+from ._asyncio_dial import ATTEMPT_DELAY, dial
 from ._asyncio_proxy import connect_through, on_socket
 from ._asyncio_reconnect import Reconnecting
 from ._common import (
@@ -60,9 +60,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("wsproto_sip.asyncio")
-
-#: Seconds that RFC 8305 §5 recommends between attempts to connect.
-_ATTEMPT_DELAY: Final = 0.25
 
 #: Options that say how an address is found and reached.
 _OF_DIALLING: Final[tuple[str, ...]] = ("family", "flags", "local_addr")
@@ -391,7 +388,7 @@ async def _transport(
 
     options = dict(options)
     dialling = {name: options.pop(name) for name in _OF_DIALLING if name in options}
-    dialling["delay"] = options.pop("happy_eyeballs_delay", _ATTEMPT_DELAY)
+    dialling["delay"] = options.pop("happy_eyeballs_delay", ATTEMPT_DELAY)
     if uri.secure:
         options["ssl"] = ssl or tls.create_default_context()
         options.setdefault("server_hostname", uri.host)

@@ -28,6 +28,8 @@ from ..lifecycle import TransportAction
 from ..policy.proxy_protocol import ProxyHeaderParser
 from ..server.endpoint_events import CapacityError, Closed, UnknownConnectionError
 from ..utilities import LocalProtocolError, RemoteProtocolError
+from ._asyncio_dial import ATTEMPT_DELAY, dial
+from ._asyncio_proxy import on_socket
 
 if TYPE_CHECKING:
     import ssl
@@ -241,14 +243,14 @@ class EndpointServer:
         return task
 
     async def _connect(self, connect: Connect) -> None:
-        tls: Any = None
+        options: dict[str, Any] = {}
         if connect.secure:
-            tls = self._tls if self._tls is not None else True
+            options["ssl"] = self._tls if self._tls is not None else True
+            options["server_hostname"] = connect.host
         opened = False
         try:
-            await self.loop.create_connection(
-                lambda: _Peer(self, None, connect.cid), connect.host, connect.port, ssl=tls
-            )
+            sock = await dial(connect.host, connect.port, delay=ATTEMPT_DELAY)
+            await on_socket(lambda: _Peer(self, None, connect.cid), sock, options)
             opened = True
         except (OSError, ValueError) as exc:
             _logger.info("connection %d: %s", connect.cid, exc)
