@@ -177,6 +177,8 @@ def test_another_version() -> None:
         [*EXAMPLE, (b"a", b"x\r\ny: z")],
         [*EXAMPLE, (b"a", b"x\n")],
         [*EXAMPLE, (b"a", b"\x00")],
+        [*EXAMPLE, (b"a", b" b")],
+        [*EXAMPLE, (b"a", b"b\t")],
         replaced(b":path", b"/\r\na: b"),
         # §8.2.2.
         [*EXAMPLE, (b"connection", b"upgrade")],

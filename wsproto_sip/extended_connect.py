@@ -64,7 +64,8 @@ _RESERVED = RESERVED | _OF_A_CONNECTION
 
 _DEFAULT_LIMITS = Limits()
 _is_status = re.compile(rb"[1-9][0-9]{2}").fullmatch
-_forbidden = re.compile(rb"[\r\n\x00]").search
+# RFC 9113 §8.2.1: neither these anywhere, nor white space around the value.
+_forbidden = re.compile(rb"[\r\n\x00]|\A[ \t]|[ \t]\Z").search
 
 
 def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[bytes, bytes]:
@@ -89,7 +90,7 @@ def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[by
             if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
                 raise RemoteProtocolError(f"{name.decode()} has no place in this version of HTTP")
         if _forbidden(value):
-            raise RemoteProtocolError(f"{name.decode()} has a control character")
+            raise RemoteProtocolError(f"{name.decode()} has a value that it may not have")
     return normed_header_dict(headers)
 
 
