@@ -515,3 +515,8 @@ def test_whose_frames_are_the_same() -> None:
     assert one.sharing() == 10
     inflater = zlib.decompressobj(-10)
     assert inflater.decompress(one.text("alone")[2:] + b"\0\0\xff\xff") == b"alone"
+
+
+def test_a_close_reason_that_is_no_text() -> None:
+    with pytest.raises(TypeError):
+        FrameEncoder(False, KeySource()).close(1000, b"octets")  # type: ignore[arg-type]

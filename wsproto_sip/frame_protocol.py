@@ -479,6 +479,7 @@ class FrameEncoder:
         Raises:
             LocalProtocolError: The code may not stand in a frame, there is a reason without a
                 code, or the reason cannot be encoded.
+            TypeError: The reason is no text.
         """
         if code is None or code == CloseReason.NO_STATUS_RCVD:
             if reason:
@@ -487,7 +488,7 @@ class FrameEncoder:
         if not is_close_code(code):
             raise LocalProtocolError(f"close code {int(code)} may not be sent")
         try:
-            octets = (reason or "").encode()
+            octets = bytes(reason or "", "utf-8")
         except UnicodeError as exc:
             raise LocalProtocolError(f"close reason cannot be sent: {exc}") from exc
         if len(octets) > MAX_REASON_OCTETS:
