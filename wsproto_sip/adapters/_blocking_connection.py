@@ -483,8 +483,8 @@ class Connection(Driver[_Waiter]):
                 done = self._put(octets)
             del self._out[:done]
         self._settle()
-        if self.writable or self._broken:
-            self._room.notify_all()
+        # Whoever waits looks for itself whether there is room.
+        self._room.notify_all()
 
     def _put(self, octets: memoryview) -> int:
         """Writes what the socket takes at once; how many octets that are."""
