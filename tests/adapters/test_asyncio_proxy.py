@@ -88,6 +88,8 @@ class OnAsyncio(ThroughProxies):
         monkeypatch.setattr(_asyncio_proxy, "_Waiting", Ending)
         self.run(scenario())
 
+    # A proxy may connect even later, and the loop's end leaves that transport to the collector.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("steps", [0, 4, 8, 10, 12, 14, 18, 25, 40, 70])
     @pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
     def test_cancelled(self, scheme: str, steps: int, proxies: dict[str, int]) -> None:
@@ -113,6 +115,8 @@ class OnAsyncio(ThroughProxies):
                     await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+                # Behind this one, what was on its way to be accepted has been accepted.
+                await one(uri, f"{scheme}://localhost:{ports[scheme]}")
                 await turns(lambda: not server.connections and not server._tasks)
                 await turns(lambda: asyncio.all_tasks() <= before)
                 await turns(lambda: len(os.listdir("/proc/self/fd")) <= files)
