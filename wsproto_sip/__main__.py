@@ -1,4 +1,4 @@
-"""``python -m wsproto_sip``: the command line without its script."""
+"""Run the command line as ``python -m wsproto_sip``."""
 
 from __future__ import annotations
 

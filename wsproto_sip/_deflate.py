@@ -1,15 +1,15 @@
-"""Inflating and deflating the messages of one connection (RFC 7692 §7.2), for permessage-deflate.
+"""Compress and inflate the messages of one connection for permessage-deflate (RFC 7692 §7.2).
 
-Theory of operation: what is kept between two messages of the peer is not a zlib object but the
-octets that the next message may refer to, at most one window of them. Each message gets a new
-inflater, primed with that history. Such an inflater may be used up: it is fed a final block behind
-the message, and only if it stops exactly there did the message end between two blocks. A block that
-ends the deflate stream early (BFINAL) is no special case either: the next inflater takes over from
-the same history. And a connection at rest holds neither inflater state nor an empty window.
+Theory of operation: between two messages of the peer we do not keep a zlib object but the bytes
+that the next message may refer to, at most one window of them. Each message gets a new inflater,
+primed with that history. Such an inflater may be used up: after the message it is fed a final
+block, and only if it stops exactly there did the message end between two blocks. A block that ends
+the deflate stream early (BFINAL) needs no special case either: the next inflater continues from the
+same history. And an idle connection holds neither inflater state nor an empty window.
 
-For sending, zlib does not let the history out of its hands, so a deflater is kept where history
-counts. Where it does not, deflaters are shared: after a full flush nothing of a message is left in
-one, and any connection may use it next.
+For sending, zlib does not give its history away, so a deflater is kept if later messages may refer
+to earlier ones. Otherwise deflaters are shared: a full flush leaves nothing of a message in one, so
+any connection may use it next.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zlib
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
+from .errors import WsprotoSipError
 from .frame_protocol import CloseReason
 from .limits import Limits
 
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FULL_WINDOW", "DeflateCodec", "InflateError", "deflate_message"]
 
-#: What a window is where no parameter says otherwise, and the largest there is (RFC 7692 §7.1.2).
+#: The window unless a parameter says otherwise, which is also the largest (RFC 7692 §7.1.2).
 FULL_WINDOW: Final = 15
 
 
-class InflateError(Exception):
-    """A compressed message cannot be inflated, or is not allowed to.
+class InflateError(WsprotoSipError):
+    """A compressed message is invalid, or exceeds a limit.
 
     Args:
         message: What was wrong.
-        code: The code to fail the connection with: 1007 for data that is not what it should be,
-            1009 for too much of it.
+        code: The close code to fail the connection with: 1007 for invalid data, 1009 for too much
+            of it.
     """
 
     def __init__(self, message: str, code: CloseReason) -> None:
@@ -45,31 +46,34 @@ class InflateError(Exception):
         self.code = code
 
 
-#: What a sync flush ends with; it is left out on the wire (RFC 7692 §7.2.1).
+#: The end of every sync flush, which is left out on the wire (RFC 7692 §7.2.1).
 _TAIL: Final = b"\x00\x00\xff\xff"
 
-#: RFC 7692 §7.2.3.6: the empty message, an empty stored block less its last four octets.
+_DEFAULT_LIMITS: Final = Limits()
+
+#: RFC 7692 §7.2.3.6: the empty message, an empty stored block less its last four bytes.
 _EMPTY: Final = b"\x00"
 
 
 def _new_deflater(level: int, window_bits: int, mem_level: int) -> _Compress:
     if window_bits == 8:
-        # zlib has no raw deflater for this window. One that only repeats the octet just written
-        # never looks back farther than one, whatever its own window is.
+        # zlib has no raw deflater for this window. One that only repeats the previous byte never
+        # looks back farther than one byte, whatever its own window is.
         return zlib.compressobj(level, zlib.DEFLATED, -9, mem_level, zlib.Z_RLE)
     return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
 
 
-#: Deflaters without a memory, by level, window and memLevel, for whoever comes next. Few are needed
-#: at a time: one per thread. Taking and putting back are single steps, so threads may share them.
+#: Deflaters without history, by level, window and memLevel, for the next caller that needs one. Few
+#: are needed at a time: one per thread. Taking and putting back are atomic, so threads may share
+#: them.
 _spare: defaultdict[tuple[int, int, int], deque[_Compress]] = defaultdict(lambda: deque(maxlen=4))
 
 
 def deflate_message(data: bytes, window_bits: int, level: int = 6, mem_level: int = 4) -> bytes:
-    """Compresses a message by itself, so that it may be sent on many connections.
+    """Compress a message on its own, so that it can be sent on many connections.
 
-    The result fits every connection where
-    :attr:`PerMessageDeflate.standalone_window_bits` is at least ``window_bits``.
+    The result fits every connection whose :attr:`PerMessageDeflate.standalone_window_bits` is at
+    least ``window_bits``.
 
     Args:
         data: The whole message.
@@ -87,49 +91,49 @@ def deflate_message(data: bytes, window_bits: int, level: int = 6, mem_level: in
         deflater = spare.pop()
     except IndexError:
         deflater = _new_deflater(level, window_bits, mem_level)
-    # A full flush makes zlib forget what it has seen; a new object, or a copy of an unused one,
-    # would do the same and cost more: three times the whole at window 15 and memLevel 8.
+    # A full flush makes zlib forget what it has seen. A new object, or a copy of an unused one,
+    # would do the same but cost more: three times the total at window 15 and memLevel 8.
     payload = deflater.compress(data) + deflater.flush(zlib.Z_FULL_FLUSH)
     spare.append(deflater)
     return payload[:-4]
 
 
-#: An empty stored block with BFINAL set, and one octet more. An inflater that stands between two
-#: blocks takes all of the block, makes nothing of it, and leaves the octet.
+#: An empty stored block with BFINAL set, and one extra byte. An inflater that is between two blocks
+#: consumes the block, outputs nothing, and leaves the byte.
 _PROBE: Final = b"\x01\x00\x00\xff\xff\x00"
 _LEFT_OF_PROBE: Final = b"\x00"
 
-#: The largest number of octets that zlib can be asked for, less the one too many.
+#: The largest number of bytes that zlib can be asked for, minus one to detect an excess.
 _UNBOUNDED: Final = sys.maxsize - 1
 
-#: How often a message may end its deflate stream and go on. Each time costs a new inflater, two
-#: microseconds or more, for two octets on the wire.
+#: How often a message may end its deflate stream and continue. Each time costs a new inflater, two
+#: microseconds or more, for two bytes on the wire.
 _MAX_FINAL_BLOCKS: Final = 1024
 
-#: Octets given to zlib at once behind a final block, at first: it hands back a copy of all that it
-#: leaves, which would be quadratic for a message that is nothing but final blocks.
+#: How many bytes zlib gets at once after a final block, at first. It hands back a copy of
+#: everything it leaves, which would be quadratic for a message that consists of final blocks.
 _FIRST_STEP: Final = 512
 
 
 class DeflateCodec:
-    """Compresses and inflates the messages of one connection; what zlib needs is made on demand.
+    """Compress and inflate the messages of one connection; zlib objects are created on demand.
 
-    Memory (CPython 3.11, zlib 1.2.13), nothing of it before the first compressed message:
+    Memory (CPython 3.11, zlib 1.2.13), none of it before the first compressed message:
 
     - Sending with context takeover keeps a deflater: 39 KiB at window 12 and memLevel 5, 25 KiB at
-      9 and 5, up to 268 KiB at 15 and 8. Without, nothing is kept, and the process keeps at most
-      four per combination of settings.
-    - Receiving with context takeover keeps one window of octets: up to 4.6 KiB at 12 bits, 36 KiB
-      at 15. Without, nothing. A message that has arrived in part holds an inflater besides: 7 KiB
-      and up to 32 KiB.
+      9 and 5, up to 268 KiB at 15 and 8. Sending without it keeps nothing per connection, and at
+      most four deflaters per process and combination of settings.
+    - Receiving with context takeover keeps one window of bytes: up to 4.6 KiB at 12 bits, 36 KiB at
+      15. Receiving without it keeps nothing. A partly received message also holds an inflater: 7
+      KiB plus up to 32 KiB.
 
     Args:
-        level: zlib's effort for compressing, 0 to 9.
+        level: zlib's compression level, 0 to 9.
         mem_level: zlib's memory level for compressing, 1 to 9.
 
     Attributes:
-        max_ratio: How many times its compressed size a message may inflate to; None for any.
-        ratio_floor: Octets up to which the ratio is not looked at.
+        max_ratio: How many times its compressed size a message may inflate to; ``None`` for any.
+        ratio_floor: Inflated size in bytes below which the ratio is not checked.
     """
 
     __slots__ = (
@@ -155,22 +159,22 @@ class DeflateCodec:
     def __init__(self, level: int = 6, mem_level: int = 4) -> None:
         self.level = level
         self.mem_level = mem_level
-        # Receiving: between messages there is only the history, never more than one window of it.
+        # Receiving: between messages only the history is kept, never more than one window.
         self._history = bytearray()
-        # Receiving a message in pieces: its inflater, the octets that wait in front of it, the
-        # compressed octets taken and the inflated ones given so far, and its final blocks.
+        # Receiving a message in pieces: its inflater, the bytes waiting for it, the compressed
+        # bytes taken and the inflated bytes returned so far, and the final blocks seen.
         self._inflater: _Decompress | None = None
         self._held = bytearray()
         self._taken = 0
         self._given = 0
         self._ends = 0
-        # Set in the middle of a message, and for good when inflating failed.
+        # Set in the middle of a message, and permanently once inflating has failed.
         self._busy = False
         self._failure: CloseReason | None = None
         # Sending.
         self._deflater: _Compress | None = None
         self.configure()
-        self.set_limits(Limits())
+        self.set_limits(_DEFAULT_LIMITS)
 
     def configure(
         self,
@@ -180,13 +184,13 @@ class DeflateCodec:
         deflate_window: int = FULL_WINDOW,
         deflate_resets: bool = False,
     ) -> None:
-        """Sets what was negotiated, before the first message.
+        """Set the negotiated parameters, before the first message.
 
         Args:
             inflate_window: The peer's window, as a power of two: 8 to 15.
-            inflate_resets: Whether the peer compresses each message by itself.
-            deflate_window: This side's window.
-            deflate_resets: Whether this side compresses each message by itself.
+            inflate_resets: Whether the peer compresses each message on its own.
+            deflate_window: Our window, as a power of two.
+            deflate_resets: Whether we compress each message on its own.
         """
         self._inflate_window = 1 << inflate_window
         self._inflate_resets = inflate_resets
@@ -194,35 +198,35 @@ class DeflateCodec:
         self._deflate_resets = deflate_resets
 
     def set_limits(self, limits: Limits) -> None:
-        """Sets the bounds on inflating; those of ``Limits()`` hold before.
+        """Set the bounds on inflating; until then those of ``Limits()`` apply.
 
         Args:
-            limits: Of which count ``max_inflate_ratio`` and ``inflate_ratio_floor``.
+            limits: The limits, of which ``max_inflate_ratio`` and ``inflate_ratio_floor`` are used.
         """
         self.max_ratio = limits.max_inflate_ratio
         self.ratio_floor = limits.inflate_ratio_floor
 
     def decompress(self, data: bytes, finished: bool, budget: int | None) -> bytes:
-        """Inflates a compressed message or its next piece (RFC 7692 §7.2.2).
+        """Inflate a compressed message or its next piece (RFC 7692 §7.2.2).
 
-        While a message inflates to more than ``max_ratio`` times the octets received of it, what is
-        beyond that stays compressed until more arrives; so the outcome depends on the message and
-        not on how it was cut.
+        If a message inflates to more than ``max_ratio`` times the bytes received of it, the excess
+        stays compressed until more bytes arrive. So the outcome depends on the message and not on
+        how it was split.
 
         Args:
-            data: The octets received.
+            data: The bytes received.
             finished: Whether they end the message.
-            budget: Inflated octets that the message may still have; None for any number.
+            budget: How many more inflated bytes the message may have; ``None`` for any number.
 
         Returns:
-            The octets inflated and not returned yet; all that are left, if it is finished.
+            The bytes inflated but not returned yet; all of them if the message is finished.
 
         Raises:
-            InflateError: The octets are not a deflate stream, or the message does not end at a
-                block boundary (1007); it inflates to more than ``budget`` or ``max_ratio`` allow,
-                or has over a thousand final blocks (1009). Nothing inflates afterwards.
+            InflateError: The bytes are not a deflate stream, or the message does not end at a block
+                boundary (1007); or it inflates to more than ``budget`` or ``max_ratio`` allow, or
+                has more than 1024 final blocks (1009). Nothing can be inflated afterwards.
         """
-        # What the message may still inflate to, and whether its compressed size decides that.
+        # How far the message may still inflate, and whether the ratio is what limits it.
         room = _UNBOUNDED if budget is None or budget > _UNBOUNDED else budget
         by_ratio = False
         if self.max_ratio is not None:
@@ -237,11 +241,12 @@ class DeflateCodec:
             room = 0
         if not finished or self._busy:
             return self._inflate_piece(data, finished, room, by_ratio)
-        # The whole message at once, as nearly all arrive. Whatever is unusual about it is left to
-        # the general way, which starts over.
+        # Almost every message arrives whole. Anything unusual about it is left to the general case
+        # below, which starts over.
         history = self._history
-        # Always the full window: it is borrowed for this moment only, and how far back a peer that
-        # breaks its word may refer does not depend on how its message was cut.
+        # Always the full window. The inflater lives only for this call, and how far back a
+        # misbehaving peer may refer must not depend on how its message was split. An inflater
+        # cannot be kept: testing whether the message ended between two blocks uses it up.
         inflater = zlib.decompressobj(-FULL_WINDOW, history)
         try:
             payload = inflater.decompress(data + _TAIL, room + 1)
@@ -253,7 +258,7 @@ class DeflateCodec:
         except zlib.error:
             return self._inflate_piece(data, finished, room, by_ratio)
         if not self._inflate_resets:
-            # As in _remember, without the call.
+            # Same as _remember, without the call.
             over = len(history) + len(payload) - self._inflate_window
             if over <= 0:
                 history += payload
@@ -265,7 +270,7 @@ class DeflateCodec:
         return payload
 
     def _remember(self, payload: bytes) -> None:
-        """Adds to the history, which is never longer than the window."""
+        """Add to the history, which is never longer than the window."""
         history = self._history
         over = len(history) + len(payload) - self._inflate_window
         if over <= 0:
@@ -278,7 +283,7 @@ class DeflateCodec:
 
     def _inflate_piece(self, data: bytes, finished: bool, room: int, by_ratio: bool) -> bytes:
         if self._failure is not None:
-            raise InflateError("an earlier message could not be inflated", self._failure)
+            raise InflateError("a previous message could not be inflated", self._failure)
         self._busy = True
         self._taken += len(data)
         self._held += data
@@ -286,7 +291,7 @@ class DeflateCodec:
             self._held += _TAIL
         patient = by_ratio and not finished
         if patient and room < len(self._held):
-            # Not worth while yet: to try again for every octet that arrives would be quadratic.
+            # Too early: trying again for every byte that arrives would be quadratic.
             return b""
         try:
             payload, inflater = self._inflate_held(room if patient else room + 1)
@@ -311,7 +316,7 @@ class DeflateCodec:
         return payload
 
     def _inflate_held(self, limit: int) -> tuple[bytes, _Decompress]:
-        """Inflates what waits, up to a number of octets; what is beyond them goes on waiting."""
+        """Inflate the waiting bytes up to a limit; the rest keeps waiting."""
         held = self._held
         inflater = self._inflater or zlib.decompressobj(-FULL_WINDOW, self._history)
         step = _FIRST_STEP if self._ends else len(held)
@@ -324,14 +329,15 @@ class DeflateCodec:
             pieces.append(payload)
             self._remember(payload)
             if inflater.eof:
-                # RFC 7692 §7.2.3.4: the stream is over, the message is not, nor is its history.
+                # RFC 7692 §7.2.3.4: the deflate stream has ended, but the message and its history
+                # go on.
                 position += len(chunk) - len(inflater.unused_data)
                 inflater = zlib.decompressobj(-FULL_WINDOW, self._history)
                 step = _FIRST_STEP
                 self._ends += 1
                 if self._ends > _MAX_FINAL_BLOCKS:
                     raise self._fail(
-                        f"message with more than {_MAX_FINAL_BLOCKS} final blocks",
+                        f"message has more than {_MAX_FINAL_BLOCKS} final blocks",
                         CloseReason.MESSAGE_TOO_BIG,
                     )
             else:
@@ -345,7 +351,7 @@ class DeflateCodec:
         return self._fail(
             f"message inflates to more than {self.max_ratio} times its size"
             if by_ratio
-            else f"message of more than {self._given + room} octets",
+            else f"message of more than {self._given + room} bytes",
             CloseReason.MESSAGE_TOO_BIG,
         )
 
@@ -358,14 +364,14 @@ class DeflateCodec:
         return InflateError(message, code)
 
     def compress(self, data: bytes, finished: bool) -> bytes:
-        """Deflates a message or its next piece (RFC 7692 §7.2.1).
+        """Deflate a message or its next piece (RFC 7692 §7.2.1).
 
         Args:
-            data: The octets.
+            data: The bytes.
             finished: Whether they end the message.
 
         Returns:
-            Compressed octets; of a message that is not finished maybe none yet.
+            Compressed bytes; possibly none yet if the message is not finished.
         """
         deflater = self._deflater
         if deflater is None:

@@ -1,27 +1,41 @@
-"""The receive loop: octets in, events out (RFC 6455 §5).
+"""The receive loop: bytes in, events out (RFC 6455 §5).
 
-Theory of operation. Most frames are whole messages that lie complete in one read: the loop in
-:meth:`FrameParser.receive` takes those without calling anything of ours, and other plain frames
-with one call. What is left goes through :meth:`FrameParser._frame`, which checks the header as far
-as it is there, so that a wrong octet fails the connection before the next one is needed. Three
-things can be unfinished between two reads:
+Theory of operation. Most frames are whole messages that lie completely in one read. The loop in
+:meth:`FrameParser.receive` takes those without calling any function of ours, a run of fragments
+with one call, and other plain frames with one call each. Everything else goes through
+:meth:`FrameParser._frame`, which checks the header as far as it has arrived, so that a wrong byte
+fails the connection before the next one is needed. Three things can be unfinished between two
+reads:
 
-- a header, a control frame or a short message: its octets (131 at most) are held;
-- the payload of a data frame: it is unmasked, inflated, checked as UTF-8 and handed on (streaming)
-  or put aside (whole messages) as it arrives, and only ``_remaining`` and the rotated key are kept;
-- a message: ``_opcode``, its pieces, and the up to three octets of a character cut in two.
+- a header, a control frame or a short message: its bytes (131 at most) are held;
+- the payload of a data frame: it is unmasked, inflated, checked as UTF-8 and delivered (streaming)
+  or put aside (whole messages) as it arrives; only ``_remaining`` and the rotated key are kept;
+- a message: ``_opcode``, its pieces, and up to three bytes of a character split between pieces.
 
-Errors are raised as ``ParseFailed`` inside and end in one ``CloseConnection`` behind the events
-parsed so far; then the parser drops what comes. How much was delivered of a frame that turned out
-to be wrong depends on how it was cut; nothing else does.
+Errors are raised as ``ParseFailed`` inside and become one ``CloseConnection`` after the events
+parsed so far; then the parser drops all input. How much of an invalid frame was delivered depends
+on how it was split; nothing else does.
 """
 
 from __future__ import annotations
 
 from codecs import utf_8_decode
+from functools import lru_cache, partial
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Final
 
+from ._frames import (
+    KIND_BINARY,
+    KIND_OCTETS,
+    KIND_TEXT,
+    KINDS_BETWEEN,
+    KINDS_INSIDE,
+    KINDS_INSIDE_DEFLATE,
+    KINDS_NONE,
+    inbound_header,
+    inbound_payload,
+    too_big,
+)
 from ._masking import (
     FROM_0,
     FROM_1,
@@ -29,6 +43,7 @@ from ._masking import (
     FROM_3,
     INTEGER_LIMIT,
     MASKED,
+    NOTHING,
     SHORT,
     TABLES,
     apply_mask,
@@ -39,21 +54,8 @@ from ._masking import (
 )
 from .events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from .extensions import InflateError
-from .frame_protocol import (
-    KIND_BINARY,
-    KIND_TEXT,
-    KINDS_BETWEEN,
-    KINDS_BETWEEN_DEFLATE,
-    KINDS_INSIDE,
-    KINDS_NONE,
-    CloseReason,
-    Opcode,
-    ParseFailed,
-    inbound_header,
-    inbound_payload,
-    parse_close,
-    too_big,
-)
+from .frame_protocol import CloseReason, Opcode, ParseFailed, parse_close
+from .limits import HONEST_FRAGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,54 +64,78 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .typing import BytesLike
 
-__all__ = ["FrameParser"]
+__all__ = ["FEW", "FrameParser"]
 
-#: Parts of a message shorter than this are joined to their predecessor, so that a message trickled
-#: octet by octet costs its size and not an object per octet.
+#: Parts of a message shorter than this are joined to the previous part, so that a message trickled
+#: byte by byte costs its size and not an object per byte.
 _PART_SIZE: Final = 512
 
 _from_bytes = int.from_bytes
+# Skipping __init__ halves the cost of an event.
 _new: Any = object.__new__
+_new_text: Any = partial(_new, TextMessage)
+_new_bytes: Any = partial(_new, BytesMessage)
 
+_WHOLE_MESSAGES: Final = (KIND_TEXT, KIND_BINARY, KIND_OCTETS)
+# A single byte as a piece of binary data and of text.
+_OCTETS: Final = [bytes((octet,)) for octet in range(256)]
+_ASCII_OCTETS: Final = _OCTETS[:128]
+_ASCII: Final = [chr(octet) for octet in range(128)]
 _NO_KEY: Final = bytes(4)
-_NO_OCTETS: Final = bytearray()  # nobody adds to this one
-_NONE: Final = singles(0)
-_NEVER: Final = 1 << 64  # a size no frame has
-_FEW: Final = 16  # a read of fewer octets is a sign that they come one by one
+_NO_OCTETS: Final = bytearray()  # never added to
+_NEVER: Final = 1 << 64  # larger than any frame
+_ENDLESS: Final = repeat(0)
+# Parsers with the same bound share one range, to stay small.
+_turns = lru_cache(maxsize=64)(range)
+#: Fewer bytes than this in a read suggest that they arrive one by one.
+FEW: Final = 16
+# How many bytes of a payload are held raw before they are put aside, where they are counted.
+_HELD: Final = 1024
 
 
 class FrameParser:
-    """Turns the octets a peer sent into events.
+    """Turn the bytes from a peer into events.
 
     Args:
         client: Whether this is the client's end, which receives unmasked frames.
-        limits: Bounds on frames and messages.
-        deflate: permessage-deflate, if that is the one extension in use.
-        extensions: The extensions in use otherwise, in the order in which they were accepted.
-        whole_messages: Whether to deliver a message when it is complete, instead of its pieces as
-            they arrive.
-        text_as_bytes: Whether text messages carry their (checked) octets instead of ``str``.
-        max_frames: Frames to take in one call; the rest waits for the next. None takes all.
+        limits: The limits on frames and messages.
+        deflate: permessage-deflate, if it is the only extension in use.
+        extensions: Otherwise, the extensions in use, in the order in which they were accepted.
+        whole_messages: Whether to deliver messages when they are complete, instead of their pieces
+            as they arrive.
+        text_as_bytes: Whether text messages carry their bytes, checked as UTF-8, instead of
+            ``str``.
+        max_frames: How many frames to take in one call; the rest waits for the next. ``None`` takes
+            all.
 
     Raises:
         ValueError: ``max_frames`` is less than 1.
 
     Attributes:
-        closed: Nothing more comes out: a close frame was read, or the peer broke the protocol.
-        failed: It was the latter.
-        paused: A bound on the work of one call was reached with octets left; call
-            ``receive(b"")`` to go on.
-        halted: It is closed or paused.
-        client: As above.
+        closed: No more events will come: a close frame was read, or the peer broke the protocol.
+        failed: The peer broke the protocol.
+        paused: The limit on the work of one call was reached with bytes left; call ``receive(b"")``
+            to continue.
+        halted: The parser is closed or paused.
+        controls: How many control frames were taken; the caller may reset it.
+        fragments: How many data frames were taken, not counting the last frame of each message; the
+            caller may reset it.
+        put_aside: The size of what has arrived of an unfinished message, if messages are assembled.
+        joined: How many messages were assembled from more than one part.
+        kept: Bytes that were not processed yet: of an incomplete frame, or else from its start.
+        harmless: For each of the bytes that may be appended to ``kept`` without processing, the set
+            of its allowed values.
+        client: Whether this is the client's end.
     """
 
     # fmt: off
     __slots__ = (
         "_between", "_carry", "_chain", "_compressed", "_deflate", "_fast", "_fin", "_fragments",
-        "_harmless", "_held", "_inflated", "_key", "_kinds", "_max_fragments", "_max_frame",
-        "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_size",
+        "_inflated", "_key", "_kinds", "_max_fragments", "_max_frame",
+        "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_single", "_size",
         "_text_as_bytes", "_turns", "_unfinished", "_whole", "_wire", "client", "closed",
-        "failed", "halted", "paused"
+        "controls", "failed", "fragments", "halted", "harmless", "joined", "kept", "paused",
+        "put_aside"
     )
     # fmt: on
 
@@ -128,8 +154,10 @@ class FrameParser:
             raise ValueError(f"max_frames must be 1 or more: {max_frames!r}")
         self.client = client
         self.closed = self.failed = self.paused = self.halted = False
+        self.controls = self.fragments = 0
+        self.put_aside = self.joined = 0
         self._deflate: Any = deflate
-        # RFC 6455 §9.1: the last accepted extension stands nearest to the wire.
+        # RFC 6455 §9.1: the last accepted extension is the one nearest to the wire.
         self._chain = tuple(reversed(extensions))
         self._whole = whole_messages
         self._text_as_bytes = text_as_bytes
@@ -139,59 +167,73 @@ class FrameParser:
         self._max_inflated = (
             _NEVER if limits.max_inflated_per_read is None else limits.max_inflated_per_read
         )
-        # What a payload may have that nobody needs to take a closer look at.
+        # The largest payload that needs no closer look.
         self._fast = fast_frames(client, min(self._max_message, self._max_frame))
-        # What the loop may take between messages, and now. Extensions see every frame.
-        between = KINDS_BETWEEN if deflate is None else KINDS_BETWEEN_DEFLATE
+        # The frames that the loop may take between messages, and now. Extensions see every frame.
+        between = KINDS_BETWEEN[deflate is not None, text_as_bytes]
         self._between = KINDS_NONE if extensions or not self._max_fragments else between
         self._kinds = self._between
-        # The data frame that is not complete: octets missing, those held below included; its FIN
-        # bit; the key for what is missing.
+        # The incomplete data frame: the missing bytes, including those held below; its FIN bit; its
+        # key, rotated so that the byte n before the end uses ``key[-n & 3]``; and, if single bytes
+        # make events, which ones.
         self._remaining = 0
         self._fin, self._key = False, _NO_KEY
-        # The message that is not complete: 0, TEXT or BINARY; what was counted of it, on the wire
-        # and inflated; its parts, all str or all octets; the start of a character.
+        self._single: tuple[Any, Sequence[Any]] | None = None
+        # The incomplete message: 0, TEXT or BINARY; its size so far, on the wire and inflated; its
+        # parts, all str or all bytes; the start of a split character.
         self._opcode, self._compressed = 0, False
         self._fragments = self._wire = self._size = 0
         self._parts: list[Any] | None = None
         self._carry = b""
-        # Octets not looked at yet: of that frame, or else from the start of one; and for each that
-        # may be added singly without a look, which ones.
-        self._held = _NO_OCTETS
-        self._harmless: Iterator[frozenset[bytes]] = _NONE
-        # Octets inflated in this call; whether an earlier one left anything over, or was the last.
+        self.kept = _NO_OCTETS
+        self.harmless: Iterator[frozenset[bytes]] = NOTHING
+        # Bytes inflated in this call; whether an earlier call left input to inflate, or was the
+        # last.
         self._inflated = 0
         self._unfinished = False
-        self._turns: Iterable[object] = repeat(0) if max_frames is None else range(max_frames)
+        self._turns: Iterable[object] = _ENDLESS if max_frames is None else _turns(max_frames)
 
     def receive(self, data: BytesLike) -> list[Event]:
-        """Takes what the peer sent next.
+        """Take the next bytes from the peer.
 
         Args:
-            data: Octets in any division; none at all continue a parser that has paused.
+            data: Bytes, split anywhere; an empty one continues a parser that has paused.
 
         Returns:
-            What happened, in order. A ``CloseConnection`` is the last event there will be.
+            The events, in order. A ``CloseConnection`` is always the last one.
 
         Raises:
-            TypeError: The data is no octets; nothing has changed.
+            TypeError: ``data`` is not bytes-like. The parser is unchanged.
         """
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         if self._unfinished:
-            # A peer that sends octet by octet is the slowest there is. What cannot be wrong is held
-            # as it came; the first other octet, or the last one, takes the way of every piece.
-            for harmless in self._harmless:
-                if data not in harmless:
-                    break
-                held = self._held
-                held += data
-                return []
-            if not self._remaining:
-                if self.closed:
+            # Single bytes are the most expensive input. Bytes that cannot be wrong are held raw;
+            # the first byte that could be, or the last one of the payload, is processed like any
+            # other piece.
+            for harmless in self.harmless:
+                if data in harmless:
+                    self.kept += data
                     return []
-                data = b"".join((self._held, data))
-                self._held, self._harmless = _NO_OCTETS, _NONE
+                self.harmless = NOTHING
+                break
+            remaining = self._remaining
+            if remaining:
+                if self._single is not None and len(data) == 1 and remaining > 1:
+                    # While messages are streamed, a byte is an event if it is valid on its own.
+                    kind, pieces = self._single
+                    octet = data[0] ^ self._key[-remaining & 3]
+                    if octet < len(pieces) and not self._carry:
+                        self._remaining = remaining - 1
+                        event = _new(kind)
+                        event.data = pieces[octet]
+                        event.frame_finished = event.message_finished = False
+                        return [event]
+            elif self.closed:
+                return []
+            else:
+                data = b"".join((self.kept, data))
+                self.kept, self.harmless = _NO_OCTETS, NOTHING
         events: list[Event] = []
         pos, turns = 0, self._turns
         self._inflated = 0
@@ -200,15 +242,18 @@ class FrameParser:
                 self._unfinished = self.paused = self.halted = False
                 if self._remaining:
                     pos = self._continue(data, events)
+                    # A payload that this call completes counts as its first frame.
                     turns = turns if self._remaining else islice(turns, 1, None)
             end = len(data)
-            table, mask_bit, header, least, fast_limit = self._fast
+            table, mask_bit, header, least, fast_limit, mask = self._fast
             last = end - least
             kinds = self._kinds
             payload: bytes | bytearray
+            if turns is not _ENDLESS:
+                turns = iter(turns)
             for _ in turns:
-                # Data frames without further ado that are complete and within the limits; every
-                # other case, and every error, is for _frame.
+                # Ordinary data frames that are complete and within the limits. Every other case,
+                # and every error, is left to _frame.
                 if pos <= last:
                     first = data[pos]
                     kind = kinds[first]
@@ -218,24 +263,31 @@ class FrameParser:
                         if masked is not None:
                             total, unpack, repunit, shift, size = masked
                             stop = pos + total
-                            fits = stop <= end
+                            if stop <= end:
+                                key, payload = unpack(data, pos)
+                                key = key * repunit >> shift if shift else key * repunit
+                                payload = (_from_bytes(payload) ^ key).to_bytes(size)
+                            else:
+                                kind = 0
                         else:
                             size = octet ^ mask_bit
                             start = pos + header
                             if size > 125:
+                                # 127 announces eight bytes of length, which _frame reads: such
+                                # frames are rare, or wrong.
                                 size = data[pos + 2] << 8 | data[pos + 3] if size == 126 else 0
                                 start += 2
+                                # 127, or not the shortest form (§5.2). No frame is of this size,
+                                # so that _frame decides.
                                 if size < 126:
                                     size = _NEVER
                             stop = start + size
-                            fits = stop <= end and size <= fast_limit
-                        if fits:
-                            if masked is not None:
-                                key, payload = unpack(data, pos)
-                                key = key * repunit >> shift if shift else key * repunit
-                                payload = (_from_bytes(payload) ^ key).to_bytes(size)
+                            if stop > end or size > fast_limit:
+                                kind = 0
                             elif not mask_bit:
                                 payload = data[start:stop]
+                            elif mask is not None:
+                                payload = mask(data[start:stop], data[start - 4 : start])
                             elif size < INTEGER_LIMIT:
                                 unpack, repunit, whole = SHORT[size]
                                 key, payload = unpack(data, start - 4)
@@ -246,58 +298,96 @@ class FrameParser:
                                 else:
                                     payload = (_from_bytes(payload) ^ key).to_bytes(size)
                             else:
-                                # apply_mask, without calling it.
+                                # Same as apply_mask, without the call.
                                 payload = _NO_OCTETS + data[start:stop]
                                 payload[FROM_0] = payload[FROM_0].translate(TABLES[data[start - 4]])
                                 payload[FROM_1] = payload[FROM_1].translate(TABLES[data[start - 3]])
                                 payload[FROM_2] = payload[FROM_2].translate(TABLES[data[start - 2]])
                                 payload[FROM_3] = payload[FROM_3].translate(TABLES[data[start - 1]])
+                                if kind != KIND_TEXT:
+                                    payload = bytes(payload)
+                        if kind:
                             pos = stop
-                            # Without __init__ an event costs half.
                             if kind == KIND_TEXT:
-                                event = _new(TextMessage)
-                                if self._text_as_bytes:
-                                    payload.isascii() or payload.decode()
-                                    event.data = bytes(payload)
-                                else:
-                                    event.data = payload.decode()
+                                event = _new_text()
+                                event.data = payload.decode()
                             elif kind == KIND_BINARY:
-                                event = _new(BytesMessage)
-                                event.data = bytes(payload)
+                                event = _new_bytes()
+                                event.data = payload
+                            elif kind == KIND_OCTETS:
+                                # Only checked: the caller wants the bytes.
+                                payload.isascii() or payload.decode()
+                                event = _new_text()
+                                event.data = payload
                             else:
                                 self._plain_frame(first, payload, events)
                                 if self._inflated > self._max_inflated:
                                     break
                                 kinds = self._kinds
+                                if kinds is KINDS_INSIDE and pos <= last:
+                                    pos = self._take_fragments(data, pos, turns, events)
+                                    kinds = self._kinds
                                 continue
                             event.frame_finished = event.message_finished = True
                             events.append(event)
                             continue
+                # The usual end of a read: everything was taken.
                 elif pos >= end:
                     return events
-                if end - pos < _FEW and self._hold(data, pos):
+                if end - pos < FEW and self._hold(data, pos):
                     return events
                 stop = self._frame(data, pos, events)
                 if stop < 0:
+                    # All of the missing bytes but the last one may arrive singly without another
+                    # look.
                     self._keep(data, pos, singles(-stop - 1 - end + pos))
                     return events
                 pos = stop
                 if self._inflated > self._max_inflated:
                     break
                 kinds = self._kinds
-            # The work of one call is done.
+            # The limit on the work of one call is reached.
             if pos < end:
-                self._keep(data, pos, _NONE)
+                self._keep(data, pos, NOTHING)
                 self.paused = self.halted = True
-        except (ParseFailed, UnicodeDecodeError) as exc:
+        except (ParseFailed, InflateError, UnicodeDecodeError) as exc:
+            # The one place for errors: events parsed before the wrong byte are delivered before it.
             self._fail(exc, events)
         return events
 
-    def end_of_input(self) -> list[Event]:
-        """Takes the end of what the peer sends.
+    @property
+    def held(self) -> int:
+        """Return how many bytes are kept raw for the next call."""
+        return len(self.kept)
+
+    def deliver_pieces(self) -> list[Event]:
+        """Deliver the pieces of messages as they arrive, from now on.
 
         Returns:
-            A ``CloseConnection`` with code 1006 (RFC 6455 §7.1.5), unless the last event was out.
+            The pieces put aside of the incomplete message, if any.
+        """
+        events: list[Event] = []
+        if self._whole and not self.closed:
+            parts, self._parts = self._parts, None
+            self._whole = False
+            self.put_aside = 0
+            if parts:
+                kind: Any = TextMessage if self._opcode == Opcode.TEXT else BytesMessage
+                part = "".join(parts) if isinstance(parts[0], str) else b"".join(parts)
+                events.append(kind(part, False, False))
+            # The held bytes cannot be wrong. They belong to a payload or start with its frame.
+            if self._remaining:
+                self._continue(b"", events)
+            elif self.kept and not self.paused:
+                events += self.receive(b"")
+        return events
+
+    def end_of_input(self) -> list[Event]:
+        """Handle the end of the peer's input.
+
+        Returns:
+            A ``CloseConnection`` with code 1006 (RFC 6455 §7.1.5), unless the last event was
+            delivered.
         """
         if self.closed:
             return []
@@ -305,27 +395,27 @@ class FrameParser:
         return [CloseConnection(code=CloseReason.ABNORMAL_CLOSURE)]
 
     def _keep(self, data: bytes, pos: int, harmless: Iterator[frozenset[bytes]]) -> None:
-        """Keeps what was not taken for the next call."""
-        self._held = _NO_OCTETS + data[pos:]
-        self._harmless = harmless
+        """Keep the rest of the input for the next call."""
+        self.kept = _NO_OCTETS + data[pos:]
+        self.harmless = harmless
         self._unfinished = True
 
     def _hold(self, data: bytes, pos: int) -> bool:
-        """Keeps the first octets of a short message of one frame, if nothing can be wrong there."""
+        """Keep the first bytes of a short unfragmented message, if they cannot be wrong."""
         kind = self._kinds[data[pos]]
-        if self.client or kind not in (KIND_TEXT, KIND_BINARY):
+        if self.client or kind not in _WHOLE_MESSAGES:
             return False
         size = len(data) - pos
         if size == 1:
-            self._keep(data, pos, short_header() if self._fast[-1] > 125 else _NONE)
+            self._keep(data, pos, short_header() if self._fast[4] > 125 else NOTHING)
             return True
         entry = MASKED[data[pos + 1]]
-        if entry is None or entry[-1] > self._fast[-1]:
+        if entry is None or entry[-1] > self._fast[4]:
             return False
         if size < 6:
             self._keep(data, pos, singles(5 - size))
             return True
-        key = data[pos + 2 : pos + 6] if kind == KIND_TEXT else None
+        key = None if kind == KIND_BINARY else data[pos + 2 : pos + 6]
         if size > 6 and key is not None:
             if not apply_mask(data[pos + 6 :], key).isascii():
                 return False
@@ -334,38 +424,40 @@ class FrameParser:
             self._keep(data, pos, singles(entry[0] - size - 1, key))
         return self._whole
 
-    def _fail(self, failure: ParseFailed | UnicodeDecodeError, events: list[Event]) -> None:
-        """Ends the parser; RFC 6455 §7.1.7 forbids to process anything further."""
+    def _fail(
+        self, failure: ParseFailed | InflateError | UnicodeDecodeError, events: list[Event]
+    ) -> None:
+        """End the parser; RFC 6455 §7.1.7 forbids processing any further data."""
         self.failed = True
         self._release()
-        if isinstance(failure, ParseFailed):
-            event = CloseConnection(failure.code, str(failure))
-        else:
+        if isinstance(failure, UnicodeDecodeError):
             # RFC 6455 §8.1
             reason = f"text is not UTF-8: {failure.reason}"
             event = CloseConnection(CloseReason.INVALID_FRAME_PAYLOAD_DATA, reason)
+        else:
+            event = CloseConnection(failure.code, str(failure))
         events.append(event)
 
     def _release(self) -> None:
         self.closed = self.halted = self._unfinished = True
         self.paused = False
-        self._remaining = 0
+        self._remaining = self.put_aside = 0
         self._carry = b""
-        self._held, self._harmless = _NO_OCTETS, _NONE
-        self._parts = self._deflate = None
+        self.kept, self.harmless = _NO_OCTETS, NOTHING
+        self._parts = self._deflate = self._single = None
         self._chain = ()
 
     # -- frames ------------------------------------------------------------------------------------
 
     def _frame(self, data: bytes, pos: int, events: list[Event]) -> int:
-        """Takes the frame at ``pos`` of any kind, as far as it is there.
+        """Take the frame of any kind at ``pos``, as far as it has arrived.
 
-        The order of the checks is the order of the octets, so that the same error comes out
-        wherever the stream was cut.
+        Checks are made in the order of the bytes, so that the same error is reported however the
+        stream was split.
 
         Returns:
-            Where the next frame starts; or, if nothing was taken, how many octets from ``pos`` on
-            are needed to say more, negated.
+            Where the next frame starts; or, if nothing was taken, how many bytes from ``pos`` on
+            are needed to continue, negated.
         """
         end = len(data)
         first = data[pos]
@@ -400,7 +492,7 @@ class FrameParser:
             raise ParseFailed("masked frame from a server" if self.client else "unmasked frame")
         if size > 125:
             if control:
-                raise ParseFailed("control frame longer than 125 octets")
+                raise ParseFailed("control frame longer than 125 bytes")
             shortest, octets = (126, 2) if size == 126 else (65536, 8)
             start += octets
             if end < start:
@@ -417,7 +509,8 @@ class FrameParser:
             start += 4
             key = data[start - 4 : start]
         stop = start + size
-        # Control frames are taken when they are complete (§5.5), others as soon as they begin.
+        # Control frames are processed when they are complete (§5.5), data frames as soon as they
+        # begin.
         if end < (stop if control else start):
             return pos - (stop if control else start)
         payload: bytes | bytearray = data[start:stop]
@@ -430,7 +523,7 @@ class FrameParser:
             if chain:
                 payload = inbound_payload(chain, self, payload, True, True)
             self._control(opcode, payload, events)
-            # Behind a close frame nothing counts (§5.5.1).
+            # Everything after a close frame is ignored (§5.5.1).
             return end if self.closed else stop
         self._begin_frame(first, size)
         if stop <= end:
@@ -438,22 +531,28 @@ class FrameParser:
             return stop
         self._remaining = stop - end
         self._fin = fin
-        self._key = rotate_key(key, len(payload))
+        self._key = rotate_key(key, size)
         if payload:
             self._payload(payload, False, fin, events)
         self._more_to_come(end)
         return end
 
     def _plain_frame(self, first: int, payload: bytes | bytearray, events: list[Event]) -> None:
-        """Takes a complete data frame that nothing is wrong with but maybe its size."""
+        """Process a complete data frame, in which at most the size can be wrong."""
         if first > 0xC0:
-            # A compressed message, whole: there is nothing to remember.
-            data: Any = self._inflate(payload, True)
-            if first == 0xC1:
-                text = data.decode()
-                data = data if self._text_as_bytes else text
-            kind: Any = TextMessage if first == 0xC1 else BytesMessage
-            events.append(kind(data))
+            # A whole compressed message: no state needs to be kept.
+            octets = self._deflate.decompress(payload, True, self._max_message)
+            self._inflated += len(octets)
+            event: Any = _new(TextMessage if first == 0xC1 else BytesMessage)
+            if first == 0xC2:
+                event.data = octets
+            elif self._text_as_bytes:
+                octets.isascii() or octets.decode()
+                event.data = octets
+            else:
+                event.data = octets.decode()
+            event.frame_finished = event.message_finished = True
+            events.append(event)
             return
         self._check_fragments()
         size = len(payload)
@@ -462,69 +561,150 @@ class FrameParser:
         self._begin_frame(first, size)
         self._payload(payload, True, first >= 0x80, events)
 
+    def _take_fragments(
+        self, data: bytes, pos: int, turns: Iterator[object], events: list[Event]
+    ) -> int:
+        """Take the short masked frames at ``pos`` that continue a plain message.
+
+        Frames that may be wrong are left to the loop. If messages are assembled, text is checked
+        once for all frames taken, and therefore before the next frame is processed.
+
+        Args:
+            data: The received bytes.
+            pos: Where the first frame starts.
+            turns: Yields an item for each frame that may be taken.
+            events: The list to append events to.
+
+        Returns:
+            Where the next frame starts.
+        """
+        least, limit = self._fast[3:5]
+        if self.client or limit < 125:
+            return pos
+        end = len(data)
+        last = end - least
+        whole, text, as_octets = self._whole, self._opcode == Opcode.TEXT, self._text_as_bytes
+        kind: Any = TextMessage if text else BytesMessage
+        room = self._max_message - self._wire
+        most = self._max_fragments + self._wire // HONEST_FRAGMENT - self._fragments
+        parts = []
+        first = 0
+        for _ in range(min(most, end)):
+            if first or pos > last:
+                break
+            following = data[pos]
+            masked = MASKED[data[pos + 1]]
+            if masked is None or (following and following != 0x80):
+                break
+            total, unpack, repunit, shift, size = masked
+            stop = pos + total
+            if stop > end or size > room:
+                break
+            if turns is not _ENDLESS:
+                for _ in turns:
+                    break
+                else:
+                    break
+            key, payload = unpack(data, pos)
+            key = key * repunit >> shift if shift else key * repunit
+            payload = (_from_bytes(payload) ^ key).to_bytes(size)
+            parts.append(payload)
+            pos = stop
+            room -= size
+            first = following
+            if whole or first:
+                continue
+            if text and (self._carry or not payload.isascii()):
+                self._payload(payload, True, False, events)
+            else:
+                event = _new(kind)
+                event.data = payload.decode() if text and not as_octets else payload
+                event.frame_finished = True
+                event.message_finished = False
+                events.append(event)
+                self.fragments += 1
+        if parts:
+            self._fragments += len(parts)
+            self._wire = self._max_message - room
+            if whole:
+                self.fragments += len(parts) - 1
+                payload = b"".join(parts)
+            if whole or first:
+                self._payload(payload, True, first != 0, events)
+        return pos
+
     def _check_fragments(self) -> None:
-        """Refuses one more data frame of a message that has too many already."""
+        """Refuse another data frame of a message that already has too many for its size."""
         if self._fragments >= self._max_fragments:
-            raise too_big(f"message in more than {self._max_fragments} frames")
+            allowed = self._max_fragments + self._wire // HONEST_FRAGMENT
+            if self._fragments >= allowed:
+                raise too_big(f"message in more than {allowed} frames")
 
     def _check_size(self, size: int, compressed: bool) -> None:
-        """Refuses an announced payload that is too long, before any of it is read."""
+        """Refuse a payload that is announced as too long, before any of it is read."""
         if size > self._max_frame:
-            raise too_big(f"frame of {size} octets, more than {self._max_frame}")
+            raise too_big(f"frame of {size} bytes, more than {self._max_frame}")
         bound = self._max_message
         if compressed:
-            # What does not compress grows by its block headers: 4 % where a deflater has the
-            # least memory.
+            # Incompressible data grows by its block headers: by 4 % if the deflater has the least
+            # memory.
             bound += bound // 16 + 64
         self._check_total(self._wire + size, bound)
 
     def _check_total(self, total: int, bound: int) -> None:
         if total > bound:
-            raise too_big(f"message of more than {self._max_message} octets")
+            raise too_big(f"message of more than {self._max_message} bytes")
 
     def _begin_frame(self, first: int, size: int) -> None:
-        """Counts a data frame, the first or a further one of its message."""
+        """Count a data frame, the first or a later one of its message."""
         opcode = first & 0x0F
         if opcode:
             self._opcode = opcode
             self._compressed = first & 0x40 != 0 and not self._chain
             if self._between is not KINDS_NONE:
-                self._kinds = KINDS_INSIDE
+                self._kinds = KINDS_INSIDE_DEFLATE if self._compressed else KINDS_INSIDE
         self._fragments += 1
         self._wire += size
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
-        """Takes what ``data`` has of a payload that began in an earlier call; returns how much."""
-        held = len(self._held)
+        """Process the rest of a payload from an earlier call; return how many bytes were taken."""
+        held = len(self.kept)
         end = self._remaining - held
-        payload = self._held + data[:end] if held else data[:end]
-        self._held, self._harmless = _NO_OCTETS, _NONE
+        payload = self.kept + data[:end] if held else data[:end]
+        self.kept, self.harmless, self._single = _NO_OCTETS, NOTHING, None
         taken = len(payload)
-        self._remaining -= taken
         if not self.client:
-            payload = apply_mask(payload, self._key)
+            payload = apply_mask(payload, rotate_key(self._key, -self._remaining))
+        self._remaining -= taken
         if payload:
             self._payload(payload, not self._remaining, self._fin, events)
         if self._remaining:
-            self._key = rotate_key(self._key, taken)
             self._more_to_come(len(data))
         return taken - held
 
     def _more_to_come(self, size: int) -> None:
-        """Notes that a payload is unfinished, and which octets of it need no look."""
+        """Record that a payload is unfinished, and which bytes of it need no processing."""
         self._unfinished = True
-        if size < _FEW and self._whole and not (self._compressed or self._chain or self._carry):
-            self._held = bytearray()
-            ascii_key = self._key if self._opcode == KIND_TEXT else None
-            self._harmless = singles(self._remaining - 1, ascii_key)
+        if size >= FEW or self._compressed or self._chain:
+            return
+        text = self._opcode == Opcode.TEXT
+        if not self._whole:
+            pieces = _OCTETS if not text else _ASCII_OCTETS if self._text_as_bytes else _ASCII
+            self._single = (TextMessage if text else BytesMessage, pieces)
+        elif not self._carry:
+            self.kept = bytearray()
+            ascii_key = rotate_key(self._key, -self._remaining) if text else None
+            self.harmless = singles(min(self._remaining - 1, _HELD), ascii_key)
 
     # -- payloads ----------------------------------------------------------------------------------
 
     def _payload(
         self, payload: bytes | bytearray, frame_done: bool, fin: bool, events: list[Event]
     ) -> None:
-        """Handles unmasked octets of a data frame: inflates, checks, delivers or puts aside."""
+        """Handle unmasked bytes of a data frame: inflate, check, deliver or put aside."""
         done = frame_done and fin
+        if frame_done and not fin:
+            self.fragments += 1
         if self._compressed:
             payload = self._inflate(payload, done)
             self._size += len(payload)
@@ -539,7 +719,8 @@ class FrameParser:
                 payload = self._carry + payload
                 part, used = utf_8_decode(payload, "strict", done)
                 self._carry = carry = bytes(payload[used:])
-                # Python's decoder waits for the third octet of a surrogate; the second is wrong.
+                # Python's decoder waits for the third byte of a surrogate, but the second is wrong
+                # already.
                 if carry[:1] == b"\xed" and carry[1:] >= b"\xa0":
                     raise UnicodeDecodeError("utf-8", carry, 0, 1, "invalid continuation byte")
                 if self._text_as_bytes:
@@ -554,6 +735,8 @@ class FrameParser:
             if self._parts is not None:
                 self._put_aside(part)
                 part = "".join(self._parts) if isinstance(part, str) else b"".join(self._parts)
+                self.put_aside = 0
+                self.joined += 1
         elif not (part or frame_done):
             return
         if isinstance(part, bytearray):
@@ -567,8 +750,9 @@ class FrameParser:
             self._parts = None
 
     def _put_aside(self, part: str | bytes | bytearray) -> None:
-        """Keeps a part of an unfinished message, in no more objects than its size justifies."""
+        """Keep a part of an unfinished message, in no more objects than its size justifies."""
         parts = self._parts
+        self.put_aside += len(part)
         if parts is None:
             self._parts = [part]
         elif len(parts[-1]) < _PART_SIZE:
@@ -577,18 +761,15 @@ class FrameParser:
             parts.append(part)
 
     def _inflate(self, payload: bytes | bytearray, done: bool) -> bytes:
-        """Inflates a compressed message or its next piece, within the limit of the message."""
-        bound = self._max_message
-        budget = None if bound == _NEVER else bound - self._size
-        try:
-            octets: bytes = self._deflate.decompress(bytes(payload), done, budget)
-        except InflateError as exc:
-            raise ParseFailed(str(exc), exc.code) from exc
+        """Inflate a compressed message or its next piece, within the message's limit."""
+        budget = self._max_message - self._size
+        octets: bytes = self._deflate.decompress(bytes(payload), done, budget)
         self._inflated += len(octets)
         return octets
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
-        """Handles a complete control frame (RFC 6455 §5.5)."""
+        """Handle a complete control frame (RFC 6455 §5.5)."""
+        self.controls += 1
         if opcode == Opcode.PING:
             events.append(Ping(payload))
         elif opcode == Opcode.PONG:

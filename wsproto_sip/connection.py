@@ -1,89 +1,89 @@
 """One WebSocket connection, in wsproto's vocabulary (RFC 6455).
 
-Theory of operation: :class:`Connection` is what is left when the handshake is over: a parser for
-what comes, an encoder for what goes, and the closing handshake between them. Received octets are
-parsed when they arrive; ``state`` follows when the closing event is *taken* from ``events()``, so
-that messages of the same read can still be answered. :class:`WSConnection` puts the HTTP/1.1
-handshake in front.
+Theory of operation: :class:`Connection` is what remains after the handshake: a parser for received
+bytes, an encoder for sent frames, and the closing handshake between them. Received bytes are parsed
+when they arrive; ``state`` changes when the closing event is *taken* from ``events()``, so that
+messages of the same read can still be answered.
 
-States and what moves them (RFC 6455 §4, §7.1):
-
-==================  =================  ==========================  ==================
-state               close frame sent   close frame or error taken  end of input taken
-==================  =================  ==========================  ==================
-``OPEN``            ``LOCAL_CLOSING``  ``REMOTE_CLOSING``          ``CLOSED``
-``LOCAL_CLOSING``   refused            ``CLOSED``                  ``CLOSED``
-``REMOTE_CLOSING``  ``CLOSED``         nothing comes               ``REMOTE_CLOSING``
-==================  =================  ==========================  ==================
+The states and their transitions are those of :data:`~wsproto_sip.states.TRANSITIONS`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ._masking import KeySource
-from ._parser import FrameParser
-from .events import CloseConnection, Event, Message, Ping, Pong
+from ._implementation import PARSER
+from ._masking import NOTHING, KeySource
+from .events import CloseConnection, Event, Message, Ping, Pong, TextMessage
 from .extensions import PerMessageDeflate
 from .frame_protocol import CloseReason, FrameEncoder, Opcode
-from .handshake import H11Handshake
 from .limits import STREAMING_LIMITS, Limits
-from .states import ConnectionState, ConnectionType
+from .states import TRANSITIONS, ConnectionState, ConnectionType, Step
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .extensions import Extension
-    from .typing import BytesLike, Entropy, Headers
+    from .typing import BytesLike, Entropy
 
-__all__ = ["Connection", "ConnectionState", "ConnectionType", "WSConnection", "arrange_extensions"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Connection",
+    "ConnectionState",
+    "ConnectionType",
+    "arrange_extensions",
+]
+
+#: wsproto's short names for the two ends.
+CLIENT: Final = ConnectionType.CLIENT
+SERVER: Final = ConnectionType.SERVER
 
 _OPEN = ConnectionState.OPEN
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
-_LOCAL_CLOSING = ConnectionState.LOCAL_CLOSING
-_CLOSED = ConnectionState.CLOSED
 
 
 def arrange_extensions(
-    extensions: Iterable[Extension], limits: Limits
+    extensions: Iterable[Extension], limits: Limits, client: bool
 ) -> tuple[list[Extension], PerMessageDeflate | None, list[Extension]]:
-    """Sorts what a handshake has agreed on into what a parser and an encoder take.
+    """Arrange the negotiated extensions for a parser and an encoder.
 
     Args:
         extensions: The extensions, in the order in which they were accepted.
-        limits: Bounds; permessage-deflate gets to know its own.
+        limits: The limits; permessage-deflate is told its own.
+        client: Whether this is the client's end.
 
     Returns:
-        Those that are in use; permessage-deflate where it is the only one; the others.
+        The extensions in use; permessage-deflate if it is the only one; otherwise all of them.
     """
     in_use = [extension for extension in extensions if extension.enabled()]
     for extension in in_use:
         if isinstance(extension, PerMessageDeflate):
             extension.set_limits(limits)
+            extension.set_role(client)
             if len(in_use) == 1:
                 return in_use, extension, []
     return in_use, None, in_use
 
 
 class Connection:
-    """An open connection: frames in, events out, and the other way round.
+    """An open connection: bytes in, events out, and the reverse.
 
     Args:
         connection_type: Which end this is.
-        extensions: The extensions in use, as the handshake left them.
-        trailing_data: Octets that were received behind the handshake.
-        limits: Bounds; by default those of :class:`~wsproto_sip.limits.Limits` with
+        extensions: The extensions in use, as the handshake negotiated them.
+        trailing_data: Bytes that were received after the handshake.
+        limits: The limits; by default those of :class:`~wsproto_sip.limits.Limits` with
             ``whole_messages`` and :data:`~wsproto_sip.limits.STREAMING_LIMITS` without.
         entropy: Source of masking keys.
-        whole_messages: Whether events carry whole messages, instead of the pieces of messages as
-            they arrive.
-        text_as_bytes: Whether text messages are delivered as their UTF-8 octets, checked but not
+        whole_messages: Whether events carry whole messages, instead of their pieces as they arrive.
+        text_as_bytes: Whether text messages are delivered as their UTF-8 bytes, checked but not
             decoded.
-        max_frames: Frames parsed at a time, the rest while ``events()`` is iterated.
+        max_frames: How many frames to parse at a time; the rest is parsed while ``events()`` is
+            iterated.
     """
 
     __slots__ = (
@@ -113,11 +113,11 @@ class Connection:
         if limits is None:
             limits = Limits() if whole_messages else STREAMING_LIMITS
         client = connection_type is ConnectionType.CLIENT
-        in_use, deflate, chain = arrange_extensions(extensions or (), limits)
+        in_use, deflate, chain = arrange_extensions(extensions or (), limits, client)
         self.connection_type = connection_type
         self.extensions = in_use
         self._encoder = FrameEncoder(client, KeySource(entropy), deflate, chain)
-        self._parser = FrameParser(
+        self._parser = PARSER(
             client,
             limits,
             deflate,
@@ -129,20 +129,26 @@ class Connection:
         self._receive: Callable[[BytesLike], list[Event]] = self._parser.receive
         self._ended = False
         self._state = _OPEN
-        # What events() gives: the events of the last read, unless there is a backlog, which is
-        # where they wait when a caller has left some behind, and around every pause and ending.
+        # The iterator that events() continues: the events of the last read, unless there is a
+        # backlog. Events wait in the backlog if a caller has left some unread, and around every
+        # pause and ending.
         self._pending: Iterator[Event] = iter(())
         self._backlog: deque[Event] | None = None
         if trailing_data:
             self.receive_data(trailing_data)
 
     @property
+    def client(self) -> bool:
+        """Whether this is the client's end."""
+        return self.connection_type is ConnectionType.CLIENT
+
+    @property
     def state(self) -> ConnectionState:
-        """Where the connection is between open and closed."""
+        """The state of the connection, between open and closed."""
         return self._state
 
     def send(self, event: Event) -> bytes:
-        """Turns an event into octets for the peer.
+        """Turn an event into bytes for the peer.
 
         Args:
             event: A message or a piece of one, ``Ping``, ``Pong`` or ``CloseConnection``.
@@ -151,13 +157,16 @@ class Connection:
             What to write to the transport.
 
         Raises:
-            LocalProtocolError: The event may not be sent now, or its contents may not be sent at
-                all; the connection is as it was.
-            TypeError: It is no event.
+            LocalProtocolError: The event may not be sent now, or its contents can never be sent.
+                The connection is unchanged.
+            TypeError: The argument is not an event that can be sent.
         """
+        if type(event) is TextMessage and self._state is _OPEN:
+            # The most common case, with a single call.
+            return self._encoder.text(event.data, event.message_finished)
         if isinstance(event, Message):
-            # RFC 6455 §5.5.1: data may go out until our own close frame has; after an error of
-            # the peer's nothing may but that (§7.1.7).
+            # RFC 6455 §5.5.1: data may be sent until our own close frame is; after a protocol error
+            # of the peer, only the close frame may be (§7.1.7).
             if self._state is not _OPEN and (
                 self._state is not _REMOTE_CLOSING or self._parser.failed
             ):
@@ -166,9 +175,9 @@ class Connection:
         if isinstance(event, CloseConnection):
             if self._state is not _OPEN and self._state is not _REMOTE_CLOSING:
                 raise self._refusal(event)
-            octets = self._encoder.close(event.code, event.reason)
-            self._state = _LOCAL_CLOSING if self._state is _OPEN else _CLOSED
-            return octets
+            raw = self._encoder.close(event.code, event.reason)
+            self._state = TRANSITIONS[self._state, Step.SEND_CLOSE]
+            return raw
         if isinstance(event, (Ping, Pong)):
             if self._state is not _OPEN:
                 raise self._refusal(event)
@@ -184,23 +193,31 @@ class Connection:
         )
 
     def receive_data(self, data: BytesLike | None) -> None:
-        """Takes what the peer sent; :meth:`events` tells what it was.
+        """Take the next bytes from the peer; :meth:`events` returns the resulting events.
 
         Args:
-            data: Octets in any division; None at the end of input.
+            data: Bytes, split anywhere; ``None`` at the end of input.
         """
+        parser = self._parser
+        for harmless in parser.harmless:
+            # Same as in the parser, without the call: bytes that arrive one by one.
+            if type(data) is bytes and data in harmless:
+                parser.kept += data
+                return
+            parser.harmless = NOTHING
+            break
         if data is None:
             self._ended = True
-            # Whatever still comes is not the peer's.
+            # Input after this is not the peer's.
             self._receive = _nothing
             self._queue([])
             return
         events = self._receive(data)
         if not events:
-            if self._parser.paused:
+            if parser.paused:
                 self._queue(events)
             return
-        if self._parser.halted or self._backlog is not None:
+        if parser.halted or self._backlog is not None:
             self._queue(events)
             return
         for event in self._pending:
@@ -210,11 +227,11 @@ class Connection:
         self._pending = iter(events)
 
     def events(self) -> Iterator[Event]:
-        """Gives the events not taken yet; what is left behind in a loop stays for the next call.
+        """Iterate over the events not taken yet; unread ones are left for the next call.
 
         Returns:
-            An iterator; more octets received may end it, what it has not given comes out of the
-            next. The last event of a connection is a ``CloseConnection``.
+            An iterator. Receiving more bytes may end it; the next one continues. The last event of
+            a connection is a ``CloseConnection``.
         """
         return self._pending if self._backlog is None else self._drain()
 
@@ -226,10 +243,9 @@ class Connection:
         self._backlog += events
 
     def _drain(self) -> Iterator[Event]:
-        """Gives what waits, and what the parser says when it goes on; moves the state.
+        """Yield the waiting events, then those of the parser as it continues; update the state.
 
-        A caller may close this, or have several of them: all that they know is kept in the
-        connection.
+        A caller may close this generator, or hold several: all state is kept in the connection.
         """
         parser = self._parser
         while self._backlog is not None:
@@ -246,127 +262,10 @@ class Connection:
                 self._backlog = None
 
     def _closed_by(self, event: CloseConnection) -> None:
-        # 1006 never stands in a frame: it is the end of input.
-        if event.code == CloseReason.ABNORMAL_CLOSURE or self._state is _LOCAL_CLOSING:
-            self._state = _CLOSED
-        else:
-            self._state = _REMOTE_CLOSING
+        # A frame cannot carry 1006: it is the end of input.
+        ended = event.code == CloseReason.ABNORMAL_CLOSURE
+        self._state = TRANSITIONS[self._state, Step.END if ended else Step.RECEIVE_CLOSE]
 
 
 def _nothing(data: BytesLike) -> list[Event]:
     return []
-
-
-class WSConnection:
-    """The local end of a WebSocket connection, HTTP/1.1 handshake included.
-
-    Args:
-        connection_type: Which end this is.
-        limits: Bounds; see :class:`Connection`.
-        entropy: Source of masking keys and of the handshake's key.
-        whole_messages: See :class:`Connection`.
-        text_as_bytes: See :class:`Connection`.
-        max_frames: See :class:`Connection`.
-    """
-
-    __slots__ = ("_connect", "_handshake", "_stage", "client")
-
-    def __init__(
-        self,
-        connection_type: ConnectionType,
-        *,
-        limits: Limits | None = None,
-        entropy: Entropy = os.urandom,
-        whole_messages: bool = False,
-        text_as_bytes: bool = False,
-        max_frames: int | None = None,
-    ) -> None:
-        self.client = connection_type is ConnectionType.CLIENT
-        self._connect = partial(
-            Connection,
-            connection_type,
-            limits=limits,
-            entropy=entropy,
-            whole_messages=whole_messages,
-            text_as_bytes=text_as_bytes,
-            max_frames=max_frames,
-        )
-        # Kept until its events have been taken, which may be after it has ended.
-        self._handshake: H11Handshake | None = H11Handshake(
-            connection_type, limits=limits, entropy=entropy
-        )
-        self._stage: H11Handshake | Connection = self._handshake
-
-    @property
-    def state(self) -> ConnectionState:
-        """Where the connection is, from the handshake to the end."""
-        return self._stage.state
-
-    def initiate_upgrade_connection(self, headers: Headers, path: bytes | str) -> None:
-        """Takes a request that an HTTP server of the caller's has parsed (servers only).
-
-        Args:
-            headers: The request's header fields, in order.
-            path: The request target, path and query.
-
-        Raises:
-            RemoteProtocolError: It is not a valid opening handshake (RFC 6455 §4.2.1).
-            LocalProtocolError: This is a client, or a request was received already.
-        """
-        if self._handshake is None:
-            raise LocalProtocolError("there is a request already")
-        self._handshake.initiate_upgrade_connection(headers, path)
-
-    def send(self, event: Event) -> bytes:
-        """Turns an event into octets for the peer.
-
-        Args:
-            event: In the handshake ``Request`` (client), ``AcceptConnection``,
-                ``RejectConnection`` or ``RejectData`` (server); then what
-                :meth:`Connection.send` takes.
-
-        Returns:
-            What to write to the transport.
-
-        Raises:
-            LocalProtocolError: The event may not be sent now, or its contents may not be sent at
-                all; the connection is as it was.
-            TypeError: It is no event, and the connection is open.
-        """
-        octets = self._stage.send(event)
-        if self._stage is self._handshake:
-            self._follow(self._handshake)
-        return octets
-
-    def receive_data(self, data: BytesLike | None) -> None:
-        """Takes what the peer sent; :meth:`events` tells what it was.
-
-        Args:
-            data: Octets in any division; None at the end of input.
-
-        Raises:
-            RemoteProtocolError: The handshake is not one; ``event_hint`` is the answer to send.
-        """
-        self._stage.receive_data(data)
-        if self._stage is self._handshake:
-            self._follow(self._handshake)
-
-    def events(self) -> Iterator[Event]:
-        """Gives the events not taken yet; what is left behind in a loop stays for the next call.
-
-        Returns:
-            An iterator.
-        """
-        if self._handshake is None:
-            return self._stage.events()
-        return self._first_events(self._handshake)
-
-    def _follow(self, handshake: H11Handshake) -> None:
-        if handshake.state is _OPEN:
-            self._stage = self._connect(handshake.accepted_extensions, handshake.trailing_data)
-
-    def _first_events(self, handshake: H11Handshake) -> Iterator[Event]:
-        yield from handshake.events()
-        if self._stage is not handshake:
-            self._handshake = None
-            yield from self._stage.events()

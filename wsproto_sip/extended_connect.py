@@ -1,17 +1,18 @@
 """WebSocket on a stream of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220): extended CONNECT, both roles.
 
-Theory of operation: the caller's HTTP library owns the connection, its settings and its frames.
-It hands over header lists, pseudo-header fields included, and gets header lists to send, and then
-a :class:`~wsproto_sip.connection.Connection`, which is fed the payload of the stream's DATA frames
-and whose output goes into such frames. The end of the stream is the end of input (RFC 8441 §5).
-Both versions of HTTP write the same lists, so nothing here asks which one it is.
+Theory of operation: the caller's HTTP library owns the connection, its settings and its frames. The
+caller passes in header lists, including pseudo-header fields, and gets back header lists to send,
+and then a :class:`~wsproto_sip.connection.Connection`. That connection is fed the payload of the
+stream's DATA frames, and its output is sent in such frames. The end of the stream is the end of
+input (RFC 8441 §5). Both versions of HTTP use the same lists, so this module need not know which
+one it is.
 
-That the server has sent SETTINGS_ENABLE_CONNECT_PROTOCOL, before a client may ask, is the caller's
-to know. Key and accept value are not needed and not looked at (RFC 8441 §5).
+The caller checks that the server has sent SETTINGS_ENABLE_CONNECT_PROTOCOL before a client sends a
+request. Key and accept value are not used and not checked (RFC 8441 §5).
 
-What a server answers to a bad request: 405 to another method than CONNECT, 501 to another protocol
-than websocket (RFC 9220 §3), 431 to a list above a limit, 400 to everything else. Where the list is
-malformed, it may reset the stream instead (RFC 9113 §8.1.1).
+A server answers a bad request with 405 if the method is not CONNECT, 501 if the protocol is not
+websocket (RFC 9220 §3), 431 if the list exceeds a limit, and 400 otherwise. If the list is
+malformed, the caller may reset the stream instead (RFC 9113 §8.1.1).
 """
 
 from __future__ import annotations
@@ -44,38 +45,39 @@ from .utilities import (
     check_header_fields,
     is_token,
     normed_header_dict,
+    received_fields,
     target_authority,
 )
 
 if TYPE_CHECKING:
     from .extensions import Extension
-    from .typing import Entropy, Headers
+    from .typing import Entropy, Headers, ParsedHeaders
 
 __all__ = ["ClientExtendedConnect", "ServerExtendedConnect"]
 
-# RFC 9113 §8.2.2 and RFC 9114 §4.2: fields that speak of an HTTP/1.1 connection.
+# RFC 9113 §8.2.2 and RFC 9114 §4.2: fields that describe an HTTP/1.1 connection.
 _OF_A_CONNECTION = frozenset(
     [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"]
 )
-# RFC 8441 §4: a request has all of them.
+# RFC 8441 §4: a request has all of these.
 _OF_A_REQUEST = frozenset([b":authority", b":method", b":path", b":protocol", b":scheme"])
 _OF_A_RESPONSE = frozenset([b":status"])
 _RESERVED = RESERVED | _OF_A_CONNECTION
 
 _DEFAULT_LIMITS = Limits()
 _is_status = re.compile(rb"[1-9][0-9]{2}").fullmatch
-# RFC 9113 §8.2.1: neither these anywhere, nor white space around the value.
+# RFC 9113 §8.2.1: values may not contain these, nor start or end with white space.
 _forbidden = re.compile(rb"[\r\n\x00]|\A[ \t]|[ \t]\Z").search
 
 
 def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[bytes, bytes]:
-    """Checks what RFC 9113 §8.2 and §8.3 ask of any header list, and joins its fields."""
+    """Check what RFC 9113 §8.2 and §8.3 require of any header list, and join its fields."""
     if len(headers) > bound(limits.max_headers) + len(pseudo):
         raise refusal(f"more than {limits.max_headers} header fields", 431)
-    # RFC 9113 §6.5.2: a field counts as 32 octets more than it has.
+    # RFC 9113 §6.5.2: a field counts as 32 bytes more than its name and value.
     size = sum(len(name) + len(value) + 32 for name, value in headers)
     if size > bound(limits.max_handshake_bytes):
-        raise refusal(f"the list is longer than {limits.max_handshake_bytes} octets", 431)
+        raise refusal(f"the list is longer than {limits.max_handshake_bytes} bytes", 431)
     seen: set[bytes] = set()
     regular = False
     for name, value in headers:
@@ -88,19 +90,19 @@ def _read(headers: Headers, pseudo: frozenset[bytes], limits: Limits) -> dict[by
             if not is_token(name) or name != name.lower():
                 raise RemoteProtocolError(f"not a field name: {name[:40]!r}")
             if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
-                raise RemoteProtocolError(f"{name.decode()} has no place in this version of HTTP")
+                raise RemoteProtocolError(f"{name.decode()} is not allowed in this version of HTTP")
         if _forbidden(value):
-            raise RemoteProtocolError(f"{name.decode()} has a value that it may not have")
+            raise RemoteProtocolError(f"{name.decode()} has an invalid value")
     return normed_header_dict(headers)
 
 
 def _lower(headers: Headers) -> Headers:
-    """The same fields as RFC 9113 §8.2.1 has them written."""
+    """Return the same fields with names in lower case (RFC 9113 §8.2.1)."""
     return [(name.lower(), value) for name, value in headers]
 
 
 class _Stream:
-    """What the two roles share."""
+    """The parts that the two roles share."""
 
     __slots__ = (
         "_answered",
@@ -131,8 +133,8 @@ class _Stream:
         self._max_frames = max_frames
         self._connection: Connection | None = None
         self._answered = False
-        # What the client offers, as text on a server and as objects on a client; None while
-        # there is no request.
+        # The client's offers, as text on a server and as objects on a client; ``None`` until there
+        # is a request.
         self._offers: tuple[str, ...] | None = None
         self._offered: tuple[Extension, ...] | None = None
         self._subprotocols: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ class _Stream:
         """The connection on the stream.
 
         Raises:
-            LocalProtocolError: The handshake has not succeeded.
+            LocalProtocolError: The handshake has not succeeded yet.
         """
         if self._connection is None:
             raise LocalProtocolError("the handshake has not succeeded")
@@ -164,38 +166,39 @@ class ServerExtendedConnect(_Stream):
     """The server's side of one extended CONNECT.
 
     Args:
-        limits: Bounds of the header list and of the connection.
-        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following.
+        limits: The limits of the header list and of the connection.
+        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following arguments.
         whole_messages: Whether events carry whole messages.
-        text_as_bytes: Whether text messages are delivered as octets.
+        text_as_bytes: Whether text messages are delivered as bytes.
         max_frames: Frames parsed at a time.
     """
 
     __slots__ = ()
 
-    def receive_request(self, headers: Headers) -> Request:
-        """Takes the request (RFC 8441 §5).
+    def receive_request(self, headers: ParsedHeaders) -> Request:
+        """Receive the request (RFC 8441 §5).
 
         Args:
-            headers: Its header list: pseudo-header fields first, names in lower case.
+            headers: Its header list, as bytes or as text: pseudo-header fields first, names in
+                lower case.
 
         Returns:
-            What is asked for; ``host`` is ``:authority``.
+            The request; its ``host`` is ``:authority``.
 
         Raises:
-            RemoteProtocolError: It does not open a WebSocket; ``event_hint`` is for
+            RemoteProtocolError: It is not a valid WebSocket request; pass ``event_hint`` to
                 :meth:`reject`.
-            LocalProtocolError: There was a request already.
+            LocalProtocolError: A request was received already.
         """
         if self._answered or self._offers is not None:
-            raise LocalProtocolError("there was a request already")
+            raise LocalProtocolError("a request was received already")
         try:
-            request, extensions = self._read_request(headers)
+            request, extensions = self._read_request(received_fields(headers))
         except RemoteProtocolError as error:
             if error.event_hint is None:
                 error.event_hint = RejectConnection()
             raise
-        # Copies: the lists of the event are the caller's.
+        # Copies: the lists of the event belong to the caller.
         self._offers = tuple(extensions)
         self._subprotocols = tuple(request.subprotocols)
         return request
@@ -221,18 +224,18 @@ class ServerExtendedConnect(_Stream):
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
         if authority is not None:
-            raise RemoteProtocolError(":path is not a path")
+            raise RemoteProtocolError(":path does not start with a slash")
         host = read_host(fields[b":authority"])
-        # RFC 9113 §8.3.1: Host has no say here, but it may not say something else.
+        # RFC 9113 §8.3.1: Host is not used here, but it must not contradict :authority.
         if fields.get(b"host", fields[b":authority"]).lower() != fields[b":authority"].lower():
             raise RemoteProtocolError("Host and :authority differ")
         if b"content-length" in fields:
-            # RFC 9110 §9.3.6: what follows is the connection.
+            # RFC 9110 §9.3.6: everything after the header is the connection.
             raise RemoteProtocolError("the request has a body")
         if fields.get(b"sec-websocket-version", WEBSOCKET_VERSION) != WEBSOCKET_VERSION:
-            # RFC 6455 §4.4; 426 would need Upgrade, which HTTP/2 has not.
+            # RFC 6455 §4.4. The usual 426 needs Upgrade, which HTTP/2 does not have.
             version = [(b"sec-websocket-version", WEBSOCKET_VERSION)]
-            raise refusal("that version is not spoken", 400, version)
+            raise refusal("unsupported Sec-WebSocket-Version", 400, version)
         extensions, subprotocols = read_offers(fields, limits)
         request = Request(
             host=host,
@@ -248,7 +251,7 @@ class ServerExtendedConnect(_Stream):
         return request, extensions
 
     def accept(self, event: AcceptConnection) -> Headers:
-        """Accepts the request; :attr:`connection` is there then.
+        """Accept the request; :attr:`connection` is available afterwards.
 
         Args:
             event: The answer.
@@ -257,11 +260,11 @@ class ServerExtendedConnect(_Stream):
             The response's header list, to be sent without ending the stream.
 
         Raises:
-            LocalProtocolError: There is no request to answer, the sub-protocol was not offered,
+            LocalProtocolError: No request waits for an answer, the sub-protocol was not offered,
                 or a header field cannot be sent.
         """
         if self._answered or self._offers is None:
-            raise LocalProtocolError("there is no request to accept")
+            raise LocalProtocolError("no request was received yet")
         fields, agreed = write_answer(event, self._offers, self._subprotocols, _RESERVED)
         self._answered = True
         self._connect(ConnectionType.SERVER, agreed)
@@ -272,15 +275,15 @@ class ServerExtendedConnect(_Stream):
 
         Args:
             event: The answer. Fields that only HTTP/1.1 has are left out, so that one rejection
-                serves all versions.
+                works for all versions.
 
         Returns:
-            The response's header list. A body is the caller's to send, in DATA frames; without
-            one the list ends the stream.
+            The response's header list. The caller sends the body in DATA frames; without a body,
+            the list ends the stream.
 
         Raises:
-            LocalProtocolError: It was answered before, or with such a status or header field it
-                cannot be.
+            LocalProtocolError: The request was answered before, or the status or a header field is
+                not valid for a rejection.
         """
         if self._answered:
             raise LocalProtocolError("the request has been answered")
@@ -298,27 +301,27 @@ class ClientExtendedConnect(_Stream):
     """The client's side of one extended CONNECT.
 
     Args:
-        limits: Bounds of the header list and of the connection.
-        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following.
+        limits: The limits of the header list and of the connection.
+        entropy: See :class:`~wsproto_sip.connection.Connection`, as for the following arguments.
         whole_messages: Whether events carry whole messages.
-        text_as_bytes: Whether text messages are delivered as octets.
+        text_as_bytes: Whether text messages are delivered as bytes.
         max_frames: Frames parsed at a time.
     """
 
     __slots__ = ()
 
     def request_headers(self, request: Request, *, secure: bool = True) -> Headers:
-        """Asks for a WebSocket (RFC 8441 §5).
+        """Send a request for a WebSocket (RFC 8441 §5).
 
         Args:
-            request: What to ask for; ``host`` becomes ``:authority``.
-            secure: Whether the URI is a ``wss`` one.
+            request: The request; its ``host`` becomes ``:authority``.
+            secure: Whether the URI's scheme is ``wss``.
 
         Returns:
             The request's header list, to be sent without ending the stream.
 
         Raises:
-            LocalProtocolError: It was asked before, or the request cannot be sent as it is.
+            LocalProtocolError: A request was sent before, or this one cannot be sent as it is.
         """
         if self._offered is not None:
             raise LocalProtocolError("a request cannot be sent twice")
@@ -336,29 +339,31 @@ class ClientExtendedConnect(_Stream):
             *_lower(fields),
         ]
 
-    def receive_response(self, headers: Headers) -> AcceptConnection | RejectConnection | None:
-        """Takes a response.
+    def receive_response(
+        self, headers: ParsedHeaders
+    ) -> AcceptConnection | RejectConnection | None:
+        """Receive a response.
 
         Args:
-            headers: Its header list, ``:status`` first, names in lower case.
+            headers: Its header list, as bytes or as text: ``:status`` first, names in lower case.
 
         Returns:
-            What was answered; None for an interim response, which has another behind it. After
-            an acceptance :attr:`connection` is there; a rejection's body, if it has one, is the
+            The answer; ``None`` for an interim response, after which another one follows. After an
+            acceptance :attr:`connection` is available; the body of a rejection, if any, is the
             payload of the stream's DATA frames and makes no events.
 
         Raises:
-            RemoteProtocolError: It is malformed, or accepts what was not offered. The stream is
-                to be reset.
-            LocalProtocolError: Nothing was asked, or it was answered before.
+            RemoteProtocolError: The response is malformed, or accepts something that was not
+                offered. Reset the stream.
+            LocalProtocolError: No request was sent, or it was answered before.
         """
         if self._offered is None or self._answered:
-            raise LocalProtocolError("there is no request that this could answer")
+            raise LocalProtocolError("no request is waiting for an answer")
         try:
-            event = self._read_response(headers, self._offered)
+            event = self._read_response(received_fields(headers), self._offered)
         except RemoteProtocolError as error:
             self._answered = True
-            # A client has nothing to answer with.
+            # A client cannot answer.
             error.event_hint = None
             raise
         self._answered = event is not None
@@ -370,7 +375,7 @@ class ClientExtendedConnect(_Stream):
         limits = self._limits or _DEFAULT_LIMITS
         fields = _read(headers, _OF_A_RESPONSE, limits)
         text = fields.get(b":status", b"")
-        # RFC 9113 §8.6: nothing is switched by 101 here.
+        # RFC 9113 §8.6: 101 does not exist here.
         if not _is_status(text) or text == b"101":
             raise RemoteProtocolError(f"not a status: {text[:20]!r}")
         status = int(text)
@@ -379,7 +384,7 @@ class ClientExtendedConnect(_Stream):
         rest = [(name, value) for name, value in headers if name != b":status"]
         if status >= 300:
             return RejectConnection(status, rest)
-        # RFC 8441 §5: 200, and no other success, opens the connection.
+        # RFC 8441 §5: only 200, and no other success, opens the connection.
         if status != 200:
             raise RemoteProtocolError(f"status {status} neither accepts nor rejects")
         subprotocol, extensions = read_answer(fields, offered, self._subprotocols, limits)

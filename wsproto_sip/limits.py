@@ -1,9 +1,9 @@
-"""Every bound in one place.
+"""Every limit of a connection, in one place.
 
-A bound stands where the bytes first cost memory: the head of the handshake while it is read, the
-frame at its header, the message while it is put together, inflated octets inside the inflater.
-``None`` switches a bound off; the defaults hold on a public address. What belongs to another bound
-(``inflate_ratio_floor``, ``control_burst``) goes with that one, and ``high_water`` bounds nothing.
+A limit applies where the bytes first cost memory: to the head of the handshake while it is read, to
+a frame at its header, to a message while it is assembled, to inflated bytes inside the inflater.
+``None`` disables a limit; the defaults are safe on a public address. ``inflate_ratio_floor`` and
+``control_burst`` only modify other limits, and ``high_water`` limits nothing.
 """
 
 from __future__ import annotations
@@ -12,64 +12,80 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Final
 
-__all__ = ["STREAMING_LIMITS", "Limits", "bound"]
+from ._checks import check_fields
 
+__all__ = ["HONEST_FRAGMENT", "STREAMING_LIMITS", "Limits", "bound"]
+
+#: Payload bytes that justify a data frame of their own (see ``max_fragments``): keeping track of a
+#: frame costs little in comparison.
+HONEST_FRAGMENT: Final = 64
 
 _NOT_ZERO: Final = frozenset(["max_frames_per_call", "max_queued_messages"])
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may cost.
+    """How much one connection may cost. All sizes are in bytes.
 
     Args:
-        max_handshake_bytes: Octets of the handshake's head in all; more is answered with 431.
-        max_header_line: Octets of one line of that head; more is answered with 431.
-        max_headers: Header fields in it; more are answered with 431.
+        max_handshake_bytes: The handshake's head as a whole; a longer one is answered with 431.
+        max_header_line: One line of that head; a longer one is answered with 431.
+        max_headers: Header fields in the head; more are answered with 431.
         max_list_items: Items in one list-valued header field; more are answered with 400.
-        max_message_size: Octets of one message, inflated; more fails the connection with 1009,
-            at the header that announces them.
-        max_frame_size: Octets of one frame; more fails with 1009. ``None`` leaves frames to
-            ``max_message_size``.
-        max_fragments: Data frames in one message, empty ones included; more fail with 1009.
-        max_inflate_ratio: How many times its compressed size a message may inflate to, counted
-            once it has passed ``inflate_ratio_floor``; more fails with 1009.
-        inflate_ratio_floor: Octets up to which the ratio is not looked at.
-        max_inflated_per_read: Inflated octets out of one read, after which parsing pauses until
-            the events so far have been taken.
-        max_frames_per_call: Frames that a session takes in one call; the rest is continued in the
-            next, and its deadline is at once.
+        max_message_size: One message, inflated; a longer one fails the connection with 1009, at the
+            frame header that announces it.
+        max_frame_size: One frame; a longer one fails the connection with 1009. ``None`` leaves
+            frames to ``max_message_size``.
+        max_fragments: Data frames in one message, including empty ones, in addition to one for each
+            64 bytes of its payloads; more fail the connection with 1009. Frames of that size or
+            larger are only bounded by the message's size.
+        max_inflate_ratio: How many times its compressed size a message may inflate to, checked once
+            it exceeds ``inflate_ratio_floor``; more fails the connection with 1009. It matters only
+            if ``max_message_size`` does not bound what a few bytes can become (deflate expands them
+            to at most 1,032 times as many): if messages of any size are streamed in pieces.
+        inflate_ratio_floor: Inflated size up to which the ratio is not checked.
+        max_inflated_per_read: Inflated bytes from one read, after which parsing pauses until the
+            events so far have been taken.
+        max_frames_per_call: Frames that a session processes in one call; it continues in the next
+            call, for which its deadline is immediate.
         max_queued_messages: Messages after which a session with ``auto_pause`` stops reading.
-        max_queued_bytes: Octets in messages after which it does.
-        max_control_rate: Control frames a second, above ``control_burst``; more fail with 1008.
-        control_burst: Control frames that may come at once.
-        high_water: Octets waiting to be sent above which a session is not ``writable``.
-        max_outgoing: Octets waiting to be sent above which the connection fails with 1008; a single
-            message, with nothing else waiting, may be longer.
+        max_queued_bytes: Bytes in messages after which a session with ``auto_pause`` stops reading.
+        max_paused_bytes: Bytes that a session holds while it is paused, if its adapter keeps
+            reading; more fail the connection with 1008.
+        max_control_rate: Control frames per second, above ``control_burst``; more fail the
+            connection with 1008. Each message pays for one in the same read, so that Pings sent
+            with messages do not add up. Processing a control frame costs some microseconds.
+        control_burst: Control frames that may arrive at once.
+        high_water: Bytes waiting to be sent above which a session is not ``writable``.
+        max_outgoing: Bytes waiting to be sent above which the connection fails with 1008; a single
+            message, if nothing else is waiting, may be longer.
 
     Raises:
-        ValueError: A bound is negative, or 0 where nothing would ever be taken.
+        TypeError: A limit is not an integer.
+        ValueError: A limit is negative, or 0 if that would allow nothing at all.
     """
 
     max_handshake_bytes: int | None = 16 * 1024
-    max_header_line: int | None = 8 * 1024
+    max_header_line: int | None = 16 * 1024
     max_headers: int | None = 64
     max_list_items: int | None = 32
     max_message_size: int | None = 1024 * 1024
     max_frame_size: int | None = None
     max_fragments: int | None = 1024
-    max_inflate_ratio: int | None = 200
-    inflate_ratio_floor: int = 64 * 1024
+    max_inflate_ratio: int | None = None
+    inflate_ratio_floor: int = 1024 * 1024
     max_inflated_per_read: int | None = 2 * 1024 * 1024
     max_frames_per_call: int | None = 256
     max_queued_messages: int | None = 16
     max_queued_bytes: int | None = 64 * 1024
-    max_control_rate: int | None = 50
-    control_burst: int = 200
+    max_paused_bytes: int | None = 1024 * 1024
+    max_control_rate: int | None = 200
+    control_burst: int = 1000
     high_water: int = 64 * 1024
     max_outgoing: int | None = 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None and value < 0:
@@ -79,20 +95,18 @@ class Limits:
 
 
 def bound(limit: int | None) -> float:
-    """A bound that can be compared with.
+    """Convert a limit to a number that can be compared.
 
     Args:
-        limit: As it stands in :class:`Limits`.
+        limit: A value from :class:`Limits`.
 
     Returns:
-        The same number; infinity where there is no bound.
+        The same number; infinity for ``None``.
     """
     return inf if limit is None else limit
 
 
-#: What a connection gets that streams the pieces of messages to its caller: it holds no message,
-#: so the size and the number of pieces of one are the caller's to bound, and a message may be a
-#: megabyte of zeros.
-STREAMING_LIMITS = Limits(
-    max_message_size=None, max_fragments=None, inflate_ratio_floor=1024 * 1024
-)
+#: The limits for a connection that streams the pieces of messages to its caller. It holds no
+#: message, so the caller has to bound the size and the number of pieces. The ratio prevents a small
+#: message from becoming endless work.
+STREAMING_LIMITS = Limits(max_message_size=None, max_fragments=None, max_inflate_ratio=200)

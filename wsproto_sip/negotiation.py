@@ -1,10 +1,10 @@
-"""What the two sides of an opening handshake offer and accept, whatever carries it.
+"""Offers and answers in opening handshakes, independent of the version of HTTP.
 
-Theory of operation: these functions read and write the header fields that RFC 6455 §4, RFC 8441
-and RFC 9220 have in common. What they read comes as one mapping of joined fields (see
-:func:`~wsproto_sip.utilities.normed_header_dict`); what is wrong with it raises
-:class:`~wsproto_sip.utilities.RemoteProtocolError`, and the caller adds the response to send. What
-they write has been checked character by character.
+Theory of operation: these functions read and write the header fields that RFC 6455 §4, RFC 8441 and
+RFC 9220 have in common. They read one mapping of joined fields (see
+:func:`~wsproto_sip.utilities.normed_header_dict`). Errors in it raise
+:class:`~wsproto_sip.utilities.RemoteProtocolError`, to which the caller adds the response to send.
+Fields they write have been checked character by character.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .limits import bound
+from .uri import encode_domain
 from .utilities import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -51,10 +52,10 @@ __all__ = [
 #: RFC 6455 §4.1: the value of Sec-WebSocket-Version.
 WEBSOCKET_VERSION = b"13"
 
-#: Fields that a request event has attributes for.
+#: Fields for which a request event has attributes.
 TAKEN_FROM_REQUEST = frozenset([b"host", b"sec-websocket-extensions", b"sec-websocket-protocol"])
 
-#: Fields of a success that its event has attributes for, or that say no more than that it is one.
+#: Fields of a success for which its event has attributes, or that only mark it as a success.
 TAKEN_FROM_ANSWER = frozenset(
     [
         b"connection",
@@ -65,7 +66,7 @@ TAKEN_FROM_ANSWER = frozenset(
     ]
 )
 
-#: Fields that only the handshake itself may write.
+#: Fields that only the handshake may write.
 RESERVED = frozenset(
     [
         b"connection",
@@ -83,18 +84,18 @@ RESERVED = frozenset(
 
 
 def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> list[str]:
-    """Reads a list that has to have items if it is there at all (RFC 9110 §5.6.1).
+    """Read a list that must have items if it is present (RFC 9110 §5.6.1).
 
     Args:
         fields: Header fields, joined.
-        name: The list's, in lower case.
+        name: The field's name in lower case.
         limits: How many items a list may have.
 
     Returns:
-        The items; none when there is no such field.
+        The items; none if the field is missing.
 
     Raises:
-        RemoteProtocolError: It is empty, too long, or has octets outside ASCII.
+        RemoteProtocolError: The list is empty, too long, or has bytes outside ASCII.
     """
     value = fields.get(name)
     if value is None:
@@ -102,7 +103,7 @@ def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> lis
     if value.count(b",") >= bound(limits.max_list_items):
         raise RemoteProtocolError(f"more than {limits.max_list_items} items in {name.decode()}")
     if not value.isascii():
-        raise RemoteProtocolError(f"octets outside ASCII in {name.decode()}")
+        raise RemoteProtocolError(f"bytes outside ASCII in {name.decode()}")
     items = split_comma_header(value)
     if not items:
         raise RemoteProtocolError(f"{name.decode()} is empty")
@@ -112,14 +113,14 @@ def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> lis
 def _extensions(fields: Mapping[bytes, bytes], limits: Limits) -> list[str]:
     items = read_list(fields, b"sec-websocket-extensions", limits)
     for item in items:
-        # RFC 6455 §9.1: what does not follow the grammar fails the handshake.
+        # RFC 6455 §9.1: an item that does not match the grammar fails the handshake.
         if not is_extension(item.encode("ascii")):
             raise RemoteProtocolError(f"malformed extension: {item[:80]!r}")
     return items
 
 
 def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str], list[str]]:
-    """Reads what a client offers (RFC 6455 §4.2.1).
+    """Read a client's offers (RFC 6455 §4.2.1).
 
     Args:
         fields: The request's header fields, joined.
@@ -129,13 +130,13 @@ def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str
         Extensions with their parameters, and sub-protocols, both in the client's order.
 
     Raises:
-        RemoteProtocolError: A list is there and empty, too long or malformed.
+        RemoteProtocolError: A list is present but empty, too long or malformed.
     """
     subprotocols = read_list(fields, b"sec-websocket-protocol", limits)
     for item in subprotocols:
         if not is_token(item.encode("ascii")):
             raise RemoteProtocolError(f"not a sub-protocol: {item[:80]!r}")
-    # RFC 6455 §4.1: they must all differ.
+    # RFC 6455 §4.1: sub-protocols must be unique.
     if len(set(subprotocols)) != len(subprotocols):
         raise RemoteProtocolError("a sub-protocol is offered twice")
     return _extensions(fields, limits), subprotocols
@@ -144,23 +145,28 @@ def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str
 def write_offers(
     request: Request, reserved: frozenset[bytes] = RESERVED
 ) -> tuple[Headers, list[Extension]]:
-    """Checks and writes what a client offers (RFC 6455 §4.1).
+    """Check and write a client's offers (RFC 6455 §4.1).
 
     Args:
         request: The request to be sent.
-        reserved: Fields, in lower case, that the caller may not set.
+        reserved: Field names, in lower case, that the caller may not set.
 
     Returns:
-        Sec-WebSocket-Version, -Protocol and -Extensions as far as they are needed and the extra
-        header fields, and the extensions that were really offered.
+        Sec-WebSocket-Version, -Protocol and -Extensions as needed and the extra header fields, and
+        the extensions that were really offered.
 
     Raises:
-        LocalProtocolError: A sub-protocol is no token or offered twice, an extension or a header
-            field cannot be sent.
+        LocalProtocolError: A sub-protocol is not a token or offered twice, or an extension or a
+            header field cannot be sent.
+        TypeError: The sub-protocols are not several names, or the header fields are not pairs.
     """
     fields: Headers = [(b"Sec-WebSocket-Version", WEBSOCKET_VERSION)]
     subprotocols = request.subprotocols
+    if isinstance(subprotocols, str):
+        raise TypeError(f"sub-protocols must be several names: [{subprotocols!r:.100}]")
     for name in subprotocols:
+        if not isinstance(name, str):
+            raise TypeError(f"a sub-protocol must be text: {name!r:.100}")
         if not (name.isascii() and is_token(name.encode("ascii"))):
             raise LocalProtocolError(f"not a sub-protocol: {name!r}")
     if subprotocols:
@@ -183,7 +189,7 @@ def write_offers(
 
 
 def _written(extension: Extension, parameters: bool | str) -> bytes:
-    """An extension as it stands in the header field."""
+    """Format an extension for the header field."""
     text = extension.name
     if isinstance(parameters, str) and parameters:
         text = f"{text}; {parameters}"
@@ -199,7 +205,7 @@ def _name_of(item: str) -> str:
 def _agree(
     requested: Iterable[str], supported: Iterable[Extension]
 ) -> list[tuple[Extension, bytes]]:
-    """What a server accepts of the offers, in their order; each extension at most once."""
+    """Return the server's answers to the offers, in their order; each extension at most once."""
     left = list(supported)
     agreed: list[tuple[Extension, bytes]] = []
     for offer in requested:
@@ -208,7 +214,7 @@ def _agree(
             if extension.name != name:
                 continue
             answer = extension.accept(offer)
-            # When it is declined, another offer of the same extension may follow (RFC 7692 §5).
+            # After a declined offer, another one of the same extension may follow (RFC 7692 §5).
             if answer is not None and answer is not False:
                 left.remove(extension)
                 agreed.append((extension, _written(extension, answer)))
@@ -219,17 +225,17 @@ def _agree(
 def server_extensions_handshake(
     requested: Iterable[str], supported: list[Extension]
 ) -> bytes | None:
-    """Decides which extensions a server accepts (RFC 6455 §9.1).
+    """Choose the extensions that a server accepts (RFC 6455 §9.1).
 
     Args:
         requested: The client's offers with their parameters, in its order.
-        supported: The extensions to choose from; those accepted are enabled by it.
+        supported: The extensions to choose from; the accepted ones become enabled.
 
     Returns:
-        The value of Sec-WebSocket-Extensions to answer with; None when none is accepted.
+        The value of Sec-WebSocket-Extensions to answer with; ``None`` if none is accepted.
 
     Raises:
-        LocalProtocolError: An extension answered with something that cannot stand in a header.
+        LocalProtocolError: An extension's answer cannot be written in a header field.
     """
     return b", ".join(text for _, text in _agree(requested, supported)) or None
 
@@ -237,18 +243,18 @@ def server_extensions_handshake(
 def client_extensions_handshake(
     accepted: Iterable[str], supported: Sequence[Extension]
 ) -> list[Extension]:
-    """Checks which extensions the server accepted, and enables them (RFC 6455 §4.1).
+    """Check the extensions that the server accepted, and enable them (RFC 6455 §4.1).
 
     Args:
         accepted: The items of the server's Sec-WebSocket-Extensions.
         supported: The extensions that were offered.
 
     Returns:
-        Those in use, in the server's order.
+        The extensions in use, in the server's order.
 
     Raises:
-        RemoteProtocolError: One was not offered, is repeated, or has parameters that were not
-            offered.
+        RemoteProtocolError: An extension was not offered, is repeated, or has parameters that were
+            not offered.
     """
     left = {extension.name: extension for extension in supported}
     agreed: list[Extension] = []
@@ -256,7 +262,7 @@ def client_extensions_handshake(
         extension = left.pop(_name_of(item), None)
         if extension is None:
             raise RemoteProtocolError(
-                f"the server uses an extension that was not offered, or twice: {item[:80]!r}"
+                f"the server accepted an extension not offered, or accepted it twice: {item[:80]!r}"
             )
         extension.finalize(item)
         agreed.append(extension)
@@ -269,7 +275,7 @@ def write_answer(
     subprotocols: Sequence[str],
     reserved: frozenset[bytes] = RESERVED,
 ) -> tuple[Headers, list[Extension]]:
-    """Checks and writes what a server accepts (RFC 6455 §4.2.2).
+    """Check and write what a server accepts (RFC 6455 §4.2.2).
 
     Args:
         event: The answer.
@@ -278,8 +284,8 @@ def write_answer(
         reserved: Fields, in lower case, that the caller may not set.
 
     Returns:
-        Sec-WebSocket-Protocol and -Extensions as far as they are needed and the extra header
-        fields, and the extensions in use.
+        Sec-WebSocket-Protocol and -Extensions as needed and the extra header fields, and the
+        extensions in use.
 
     Raises:
         LocalProtocolError: The sub-protocol was not offered, or a header field cannot be sent.
@@ -302,7 +308,7 @@ def read_answer(
     subprotocols: Sequence[str],
     limits: Limits,
 ) -> tuple[str | None, list[Extension]]:
-    """Reads what a server accepted (RFC 6455 §4.1).
+    """Read what a server accepted (RFC 6455 §4.1).
 
     Args:
         fields: The response's header fields, joined.
@@ -314,12 +320,13 @@ def read_answer(
         The sub-protocol, and the extensions in use.
 
     Raises:
-        RemoteProtocolError: The server accepted what was not offered, or wrote it badly.
+        RemoteProtocolError: The server accepted something that was not offered, or its answer is
+            malformed.
     """
     chosen = fields.get(b"sec-websocket-protocol")
     subprotocol = None
     if chosen is not None:
-        # Compared whole: two of them are none of those offered.
+        # Compared as a whole: a list of two cannot equal an offered one.
         subprotocol = chosen.decode("latin-1")
         if subprotocol not in subprotocols:
             raise RemoteProtocolError(f"sub-protocol was not offered: {chosen[:80]!r}")
@@ -327,49 +334,61 @@ def read_answer(
 
 
 def read_host(value: bytes | None) -> str:
-    """Checks the Host field or what stands for it (RFC 9112 §3.2).
+    """Check the Host field or its equivalent (RFC 9112 §3.2).
 
     Args:
-        value: Its value, None when it is missing.
+        value: Its value; ``None`` if it is missing.
 
     Raises:
         RemoteProtocolError: It is missing, repeated or not a host.
     """
     if value is None or not is_host(value):
-        raise RemoteProtocolError(f"one Host with a host's name is needed, not {value!r:.80}")
+        raise RemoteProtocolError(f"one valid Host field is required, not {value!r:.80}")
     return value.decode("ascii")
 
 
 def write_host(host: str) -> bytes:
-    """Checks and encodes the host of a request to be sent.
+    """Check and encode the host of a request to be sent.
 
     Args:
-        host: A name in ASCII or an address, and perhaps a port.
+        host: A name or an address, and perhaps a port. A name outside ASCII is encoded by
+            :func:`~wsproto_sip.uri.encode_domain`.
 
     Raises:
-        LocalProtocolError: It is neither. Names in other letters need their ASCII form
-            (``xn--…``), the one they are resolved by.
+        LocalProtocolError: The host is not valid, or the name cannot be encoded.
+        TypeError: The host is not text.
     """
+    if not isinstance(host, str):
+        raise TypeError(f"a host must be text: {host!r:.100}")
+    if not host.isascii():
+        name, colon, port = host.partition(":")
+        try:
+            host = encode_domain(name) + colon + port
+        except ValueError as exc:
+            raise LocalProtocolError(f"host {host[:80]!r} cannot be sent: {exc}") from None
     if not (host.isascii() and is_host(host.encode("ascii"))):
-        raise LocalProtocolError(f"not a host in ASCII: {host!r}")
+        raise LocalProtocolError(f"not a host: {host[:80]!r}")
     return host.encode("ascii")
 
 
 def write_target(target: str) -> bytes:
-    """Checks and encodes the target of a request to be sent.
+    """Check and encode the target of a request to be sent.
 
     Args:
-        target: Path and query, percent-encoded where not ASCII.
+        target: Path and query, percent-encoded outside ASCII.
 
     Raises:
-        LocalProtocolError: It does not start with a slash, has a fragment, or has characters that
-            a URI cannot have.
+        LocalProtocolError: The target does not start with a slash, has a fragment, or has
+            characters that a URI may not have.
+        TypeError: The target is not text.
     """
+    if not isinstance(target, str):
+        raise TypeError(f"a target must be text: {target!r:.100}")
     try:
-        octets = target.encode("ascii")
-        absolute = target_authority(octets) is not None
+        raw = target.encode("ascii")
+        absolute = target_authority(raw) is not None
     except ValueError:
         absolute = True
     if absolute:
-        raise LocalProtocolError(f"not a path in ASCII that starts with a slash: {target!r}")
-    return octets
+        raise LocalProtocolError(f"not an ASCII path that starts with a slash: {target!r}")
+    return raw

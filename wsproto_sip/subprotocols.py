@@ -1,4 +1,4 @@
-"""Sub-protocols: which one a connection speaks (RFC 6455 §1.9, §4.2.2)."""
+"""Choose the sub-protocol of a connection (RFC 6455 §1.9, §4.2.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MSRP", "SIP", "select_subprotocol"]
 
-#: RFC 7118 §4.1. Tokens of sub-protocols are compared octet by octet.
+#: RFC 7118 §4.1. Sub-protocol names are compared byte by byte.
 SIP: Final = "sip"
 
 #: RFC 7977 §4.1.
@@ -19,16 +19,15 @@ MSRP: Final = "msrp"
 def select_subprotocol(
     offered: Iterable[str], supported: Sequence[str], *, prefer_server: bool = False
 ) -> str | None:
-    """Chooses the sub-protocol of a connection.
+    """Choose the sub-protocol of a connection.
 
     Args:
-        offered: What the client offers, in its order of preference.
-        supported: What the server speaks, in its own.
-        prefer_server: Whether the server's order decides (Kamailio's does) instead of the
-            client's.
+        offered: The client's offers, in its order of preference.
+        supported: The server's sub-protocols, in its order of preference.
+        prefer_server: Whether the server's order decides, as in Kamailio, instead of the client's.
 
     Returns:
-        One that is in both, or None where there is none.
+        A sub-protocol in both lists, or ``None``.
     """
     offers = list(offered)
     first, second = (supported, offers) if prefer_server else (offers, supported)

@@ -1,149 +1,181 @@
-"""Deadlines: those of one connection, and the next ones of many.
+"""Keep track of the next deadlines of many connections.
 
-Theory of operation: nothing here knows what time it is; a deadline is a number on the caller's
-clock. A connection has few timers, all of them known, so they are a list indexed by
-:class:`Timer`, and the next one is its minimum. Many connections share a :class:`TimerQueue`: a
-heap in which an entry that was moved or removed stays until it comes up, because a connection's
-next deadline moves more often than it passes.
+Theory of operation: this module does not read a clock; a deadline is a number on the caller's
+clock. Many connections share a :class:`TimerQueue`, in which a moved or removed entry stays until
+it comes up, because a connection's next deadline moves more often than it passes.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable
-from enum import IntEnum
-from heapq import heapify, heappop, heappush
-from math import inf
+from heapq import heappop, heappush
+from math import inf, nextafter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-__all__ = ["Deadlines", "Timer", "TimerQueue"]
-
-
-class Timer(IntEnum):
-    """What a connection may be waiting for."""
-
-    #: The opening handshake, from the first moment on.
-    OPEN = 0
-    #: Anything at all from the peer.
-    IDLE = 1
-    #: The end, once closing has begun.
-    CLOSE = 2
-    #: The transport taking octets.
-    SEND = 3
-    #: The end of the longest life a connection may have.
-    AGE = 4
-
-
-class Deadlines:
-    """The deadlines of one connection."""
-
-    __slots__ = ("_times",)
-
-    def __init__(self) -> None:
-        self._times = [inf] * len(Timer)
-
-    def __getitem__(self, timer: Timer) -> float:
-        """When a timer is due; infinity where it is not armed."""
-        return self._times[timer]
-
-    def set(self, timer: Timer, when: float) -> None:
-        """Arms a timer, or moves it.
-
-        Args:
-            timer: Which one.
-            when: The time at which it is due; infinity disarms it.
-        """
-        self._times[timer] = when
-
-    def clear(self, timer: Timer) -> None:
-        """Disarms a timer."""
-        self._times[timer] = inf
-
-    def clear_all(self) -> None:
-        """Disarms every timer."""
-        self._times = [inf] * len(Timer)
-
-    def shift(self, seconds: float) -> None:
-        """Moves every deadline, because the clock was moved.
-
-        Args:
-            seconds: By how much; negative towards the past.
-        """
-        self._times = [when + seconds for when in self._times]
-
-    def next(self) -> float:
-        """When the first timer is due; infinity where none is armed."""
-        return min(self._times)
+__all__ = ["TimerQueue"]
 
 
 K = TypeVar("K", bound="SupportsOrder")
 
-#: Left-over entries below this many are not worth a clean-up.
+#: Fewer stale entries than this are not worth a clean-up.
 _STALE: Final = 64
 
 
 class SupportsOrder(Hashable, Protocol):
-    """What can be a key, and stand behind a time in a heap."""
+    """A key: it is hashed, and compared if times are equal."""
 
     def __lt__(self, other: Any, /) -> bool:
-        """Whether it comes before another."""
+        """Return whether this key sorts before another."""
         ...
 
 
 class TimerQueue(Generic[K]):
-    """The next deadline of each of many keys: O(log n) to set, and to take the first."""
+    """The next deadline of each of many keys.
 
-    __slots__ = ("_heap", "_when")
+    Distant deadlines wait unsorted, in one list per second; a list is sorted when all lists before
+    it are empty. So setting a deadline costs the same however many keys there are. A deadline
+    before the end of the second in use goes into a separate heap::
+
+        set --> far: {20: [...], 21: [...], ...} --> ready: sorted, one second --> pop_due
+         |                                                                            ^
+         +----> early: a heap, for times before the end of that second ---------------+
+
+    A key with a new deadline leaves its old entry in place until it comes up.
+    """
+
+    __slots__ = ("_early", "_entries", "_far", "_horizon", "_ready", "_seconds", "_when")
 
     def __init__(self) -> None:
-        # (when, key); an entry counts while _when has the same time for its key.
-        self._heap: list[tuple[float, K]] = []
+        # The current deadlines; an entry elsewhere is stale unless its time matches.
         self._when: dict[K, float] = {}
+        # (when, key) before the horizon, sorted, the first one at the end.
+        self._ready: list[tuple[float, K]] = []
+        self._early: list[tuple[float, K]] = []
+        self._horizon = -inf
+        # Keys by second, from the horizon on, and a heap of these seconds.
+        self._far: dict[float, list[K]] = {}
+        self._seconds: list[float] = []
+        # The total number of entries.
+        self._entries = 0
 
     def __len__(self) -> int:
-        """How many keys have a deadline."""
+        """Return how many keys have a deadline."""
         return len(self._when)
 
     def set(self, key: K, when: float | None) -> None:
-        """Gives a key its next deadline in place of the one it had.
+        """Set a key's next deadline, replacing any other.
 
         Args:
-            key: Whose it is.
-            when: The time; None takes the deadline away.
+            key: The key.
+            when: The time; ``None`` or infinity removes the deadline.
         """
-        if when is None:
+        if when is None or when == inf:
             self._when.pop(key, None)
         elif self._when.get(key) != when:
             self._when[key] = when
-            heappush(self._heap, (when, key))
-        if len(self._heap) > 2 * len(self._when) + _STALE:
-            self._heap = [(due, key) for key, due in self._when.items()]
-            heapify(self._heap)
+            self._add(key, when)
+        if self._entries > 2 * len(self._when) + _STALE:
+            # Start over without the stale entries.
+            self._ready, self._early, self._far, self._seconds = [], [], {}, []
+            self._horizon = -inf
+            self._entries = 0
+            for left, due in self._when.items():
+                self._add(left, due)
+
+    def _add(self, key: K, when: float) -> None:
+        self._entries += 1
+        if when < self._horizon or when == -inf:
+            heappush(self._early, (when, key))
+            return
+        second = when // 1
+        keys = self._far.get(second)
+        if keys is None:
+            self._far[second] = [key]
+            heappush(self._seconds, second)
+        else:
+            keys.append(key)
+
+    def _first(self, until: float = inf) -> list[tuple[float, K]] | None:
+        """Return the list with the first entry, ready or early; ``None`` if both are empty.
+
+        If both are empty, the ready list is filled with the next second, unless all of it lies
+        after ``until``.
+        """
+        early, ready = self._early, self._ready
+        if early:
+            return early if not ready or early[0] < ready[-1] else ready
+        while not ready and self._seconds and self._seconds[0] <= until:
+            second = heappop(self._seconds)
+            # If seconds are too large to tell apart, take at least one.
+            self._horizon = horizon = max(second + 1, nextafter(second, inf))
+            keys, times = self._far.pop(second), self._when
+            self._entries -= len(keys)
+            ready = self._ready
+            for key in keys:
+                when = times.get(key)
+                # A key that has moved since is stale.
+                if when is not None and second <= when < horizon:
+                    ready.append((when, key))
+            ready.sort(reverse=True)
+            self._entries += len(ready)
+        return ready or None
 
     def next(self) -> float | None:
-        """When the first key is due; None where none is."""
-        heap = self._heap
-        while heap:
-            when, key = heap[0]
+        """Return when the first key is due; ``None`` without any."""
+        while (entries := self._first()) is not None:
+            when, key = entries[0] if entries is self._early else entries[-1]
             if self._when.get(key) == when:
                 return when
-            heappop(heap)
+            self._drop(entries)
         return None
 
+    def _drop(self, entries: list[tuple[float, K]]) -> None:
+        """Remove the first entry from the list that :meth:`_first` returned."""
+        self._entries -= 1
+        if entries is self._early:
+            heappop(entries)
+        else:
+            entries.pop()
+
     def pop_due(self, now: float, most: int | None = None) -> list[K]:
-        """Takes the keys that are due out of the queue, the first first.
+        """Remove and return the due keys, in the order of their deadlines.
 
         Args:
-            now: The time.
-            most: How many at the most; None takes all.
+            now: The current time.
+            most: The maximum number of keys; ``None`` for all.
 
         Returns:
-            The keys, each without a deadline now.
+            The keys, which no longer have a deadline.
         """
         due: list[K] = []
-        heap = self._heap
-        while heap and heap[0][0] <= now and (most is None or len(due) < most):
-            when, key = heappop(heap)
-            if self._when.get(key) == when:
-                del self._when[key]
-                due.append(key)
+        times = self._when
+        while most is None or len(due) < most:
+            entries = self._first(now)
+            if entries is None:
+                break
+            if self._early:
+                # One at a time: the next one may be in the other list.
+                when, _ = entry = entries[0] if entries is self._early else entries[-1]
+                if when > now:
+                    break
+                self._drop(entries)
+                taken = [entry]
+            else:
+                start = bisect_left(entries, -now, key=_minus_when)
+                if most is not None:
+                    start = max(start, len(entries) - most + len(due))
+                taken = entries[start:][::-1]
+                del entries[start:]
+                if not taken:
+                    break
+                self._entries -= len(taken)
+            for when, key in taken:
+                if times.get(key) == when:
+                    del times[key]
+                    due.append(key)
         return due
+
+
+def _minus_when(entry: tuple[float, object]) -> float:
+    return -entry[0]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-#: Header fields in the order of the wire: ``[(name, value), …]``, both as bytes.
+#: Header fields in wire order: ``[(name, value), …]``, both as bytes.
 Headers = list[tuple[bytes, bytes]]
 
-#: Anything that carries octets.
+#: Header fields that another program has parsed: names and values as bytes or as text.
+ParsedHeaders = Iterable[tuple[bytes | str, bytes | str]]
+
+#: Any bytes-like object.
 BytesLike = bytes | bytearray | memoryview
 
-#: Source of random octets: takes a count, returns that many unpredictable octets
-#: (the contract of :func:`os.urandom`).
+#: Source of random bytes: takes a count, returns that many unpredictable bytes (like
+#: :func:`os.urandom`).
 Entropy = Callable[[int], bytes]
 
-#: An address as text, and a port where the transport has one.
+#: An address as text, and a port if the transport has ports.
 Address = tuple[str, int | None]

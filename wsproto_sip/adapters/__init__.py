@@ -1,1 +1,1 @@
-"""Where the state machines meet sockets, clocks and event loops. Nothing here knows a protocol."""
+"""The I/O layer: sockets, clocks and event loops. No module here implements a protocol."""

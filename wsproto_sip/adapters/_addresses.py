@@ -1,4 +1,4 @@
-"""Addresses of other machines and of this one."""
+"""Addresses of this machine and of others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["canonical", "is_address", "local_address"]
 
 
 def canonical(address: str) -> str:
-    """An address in the form in which it is compared: an IPv4 address is one in IPv6 too.
+    """Return an address in a form fit for comparison: IPv4 addresses mapped to IPv6 become IPv4.
 
     Args:
         address: An IPv4 or IPv6 address.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not an IP address.
     """
     parsed = ip_address(address)
     mapped = getattr(parsed, "ipv4_mapped", None)
@@ -23,10 +23,10 @@ def canonical(address: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an address and no name.
+    """Return whether a host is an IP address rather than a name.
 
     Args:
-        host: It; without brackets.
+        host: The host, without brackets.
     """
     try:
         ip_address(host)
@@ -36,14 +36,14 @@ def is_address(host: str) -> bool:
 
 
 def local_address(host: str, port: int) -> str:
-    """The address of this machine from which another one is reached; nothing is sent to find out.
+    """Return this machine's address on the route to another one, without sending anything.
 
     Args:
-        host: The other one's name or address.
-        port: A port of it.
+        host: The name or address of the other machine.
+        port: A port there.
 
     Raises:
-        OSError: The name is not known, or there is no way there.
+        OSError: The name is unknown, or the machine cannot be reached.
     """
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:

@@ -1,4 +1,4 @@
-"""When to connect once more (RFC 6455 §7.2.3), and whether at all; without I/O."""
+"""When and whether to connect again (RFC 6455 §7.2.3), without I/O."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from ..lifecycle import Cause
-from ._common import ConnectionClosedError, HandshakeRejected
-from .proxies import TRANSIENT_STATUS, ProxyError
+from ..session.lifecycle import Cause
+from .exceptions import ConnectionClosedError, HandshakeRejected, ProxyError
+from .proxies import TRANSIENT_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Backoff", "is_transient", "retry_after"]
 
-#: Seconds of a server's wish that are granted at most.
+#: The longest Retry-After that is respected, in seconds.
 _LONGEST_WISH: Final = 3600.0
 
 
 class Backoff:
-    """Says how long to wait in front of each attempt: a random time, and longer ones every time.
+    """Compute how long to wait before each attempt: a random time with a growing upper bound.
 
-    After the first failure it is from 0 to ``first`` seconds, so that the clients of a server that
-    restarts do not all come at once; the upper end is then multiplied by ``factor`` for each
-    further failure, up to ``longest``. A connection that has lasted for ``steady`` seconds ends the
-    row: a server that lets clients in and throws them out at once is not asked without end.
+    After the first failure the wait is between 0 and ``first`` seconds, so that the clients of a
+    restarted server do not all return at once. Each further failure multiplies the bound by
+    ``factor``, up to ``longest``. A connection that lasts ``steady`` seconds resets it; a server
+    that accepts clients only to drop them is therefore not retried at the same pace forever.
 
     Args:
-        first: The upper end of the first wait, in seconds.
-        factor: What it is multiplied by.
-        longest: The highest upper end, in seconds.
-        steady: Seconds that a connection has to last.
-        entropy: Gives as many random octets as it is asked for.
+        first: The upper bound of the first wait, in seconds.
+        factor: Multiplies the bound after each failure.
+        longest: The highest upper bound, in seconds.
+        steady: Seconds for which a connection must last.
+        entropy: Returns the given number of random bytes.
 
     Attributes:
-        failures: How many there were in a row.
+        failures: The number of failures in a row.
 
     Raises:
         ValueError: A time is not positive, or the factor is below 1.
@@ -51,9 +51,9 @@ class Backoff:
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if not (first > 0 and longest > 0 and steady > 0):
-            raise ValueError("first, longest and steady are positive numbers of seconds")
+            raise ValueError("first, longest and steady must be positive")
         if not factor >= 1:
-            raise ValueError("factor is at least 1")
+            raise ValueError("factor must be at least 1")
         self.failures = 0
         self._first = first
         self._factor = factor
@@ -64,28 +64,28 @@ class Backoff:
         self._opened: float | None = None
 
     def opened(self, now: float) -> None:
-        """A connection was opened.
+        """Record that a connection was opened.
 
         Args:
-            now: The time in seconds, of a clock that does not go back.
+            now: The time in seconds, of a monotonic clock.
         """
         self._opened = now
 
     def failed(self, now: float, *, at_least: float = 0.0) -> float:
-        """An attempt has failed, or the connection has ended.
+        """Record a failed attempt, or the end of a connection.
 
         Args:
-            now: The time.
-            at_least: Seconds that the server wants to be left alone; up to an hour is granted, and
-                the random time is added to it.
+            now: The time in seconds, of a monotonic clock.
+            at_least: Seconds for which the server asked not to be retried. At most an hour is
+                granted; the random time is added to it.
 
         Returns:
-            The seconds to wait in front of the next attempt.
+            The seconds to wait before the next attempt.
         """
         opened, self._opened = self._opened, None
         if opened is not None and now - opened >= self._steady:
             self.failures = 0
-        # No power: that overflows in the end.
+        # Multiply step by step: a power would overflow in the end.
         grown = self._upper * self._factor if self.failures else self._first
         self._upper = min(grown, self._longest)
         self.failures += 1
@@ -94,17 +94,17 @@ class Backoff:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether another attempt to connect makes sense.
+    """Return whether another attempt to connect makes sense.
 
-    Yes: no connection and no answer in time (``OSError``, ``TimeoutError``, a look-up that failed);
-    a handshake that was cut off; the statuses 408, 425, 429, 500, 502, 503 and 504, be they a
-    server's or a proxy's; a SOCKS proxy that does not reach the server.
+    It does if there was no connection or no timely answer (``OSError``, ``TimeoutError``, a failed
+    look-up), if the handshake was cut off, for the statuses 408, 425, 429, 500, 502, 503 and 504
+    from a server or a proxy, and if a SOCKS proxy does not reach the server.
 
-    No: everything else. Other statuses, a certificate that is not trusted, an answer that is no
-    WebSocket handshake, a wrong URI and a wrong argument stay what they are.
+    It does not in all other cases: another status, an untrusted certificate, an answer that is not
+    a WebSocket handshake, an invalid URI or argument.
 
     Args:
-        error: What connecting has raised.
+        error: The exception raised by connecting.
     """
     if isinstance(error, HandshakeRejected):
         return error.status_code in TRANSIENT_STATUS
@@ -116,13 +116,13 @@ def is_transient(error: Exception) -> bool:
 
 
 def retry_after(error: Exception) -> float:
-    """The seconds that a server or a proxy wants to be left alone (RFC 9110 §10.2.3).
+    """Return for how many seconds a server or proxy asks not to be retried (RFC 9110 §10.2.3).
 
     Args:
-        error: What connecting has raised.
+        error: The exception raised by connecting.
 
     Returns:
-        The seconds; 0 where it says none, or names a date.
+        The seconds; 0 if it gives none, or a date.
     """
     headers = error.headers if isinstance(error, HandshakeRejected | ProxyError) else []
     for name, value in headers:

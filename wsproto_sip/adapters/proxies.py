@@ -1,9 +1,9 @@
-"""Proxies between a client and its server: which one, and how it is asked; without I/O.
+"""Proxies between a client and its server, without I/O: choosing one, and asking it.
 
-Theory of operation: :func:`choose_proxy` says which proxy leads to a place, from what the program
-or the environment says. An HTTP proxy is asked for a tunnel with CONNECT (RFC 9110 §9.3.6) by a
-:class:`Tunnel`, which takes octets and gives octets; TLS to the server is then done inside the
-tunnel. SOCKS is spoken by the python-socks library, which each adapter calls in its own way with
+Theory of operation: :func:`choose_proxy` finds the proxy for a server, from the program's argument
+or the environment. An HTTP proxy is asked for a tunnel with CONNECT (RFC 9110 §9.3.6) by a
+:class:`Tunnel`, which takes bytes and returns bytes; TLS to the server is then done inside the
+tunnel. SOCKS is left to the python-socks library, which each adapter calls in its own way with
 :meth:`Proxy.socks_options`.
 """
 
@@ -12,20 +12,21 @@ from __future__ import annotations
 import base64
 import re
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from ipaddress import ip_address, ip_network
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import h11
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from ..uri import encode_domain
+from ._addresses import is_address
+from .exceptions import ProxyError
 
-    from ..typing import Headers
+__all__ = ["Proxy", "Tunnel", "choose_proxy"]
 
-__all__ = ["Proxy", "ProxyError", "Tunnel", "choose_proxy"]
-
-#: Octets of a proxy's answer in front of the tunnel: its head and interim responses.
+#: Bytes of a proxy's answer before the tunnel: its head and interim responses.
 _MAX_ANSWER: Final = 64 * 1024
 
 _DEFAULT_PORTS: Final = {
@@ -36,7 +37,7 @@ _DEFAULT_PORTS: Final = {
     "socks5": 1080,
     "socks5h": 1080,
 }
-#: python-socks' names of the protocols, and whether the proxy looks up names.
+#: The names of the protocols in python-socks, and whether the proxy resolves host names.
 _SOCKS: Final = {
     "socks4": ("SOCKS4", False),
     "socks4a": ("SOCKS4", True),
@@ -45,47 +46,23 @@ _SOCKS: Final = {
 }
 #: RFC 1928 §6: not allowed, no such command, no such address type. No code: wrong credentials.
 _SOCKS_FINAL: Final = frozenset({None, 2, 7, 8})
-#: Answers that another attempt may not get (RFC 9110 §15.5.9, §15.6; RFC 6585 §4; RFC 8470 §5.2).
+#: Statuses that another attempt may avoid (RFC 9110 §15.5.9, §15.6; RFC 6585 §4; RFC 8470 §5.2).
 TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _not_in_uri = re.compile(r"[\x00-\x20\x7f]").search
 
 
-class ProxyError(ConnectionError):
-    """A proxy did not open the way to the server.
-
-    Args:
-        message: What it did instead.
-        status_code: The HTTP status code of its answer; None where there was none.
-        headers: The answer's header fields.
-        transient: Whether it may do so another time.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        status_code: int | None = None,
-        headers: Iterable[tuple[bytes, bytes]] = (),
-        *,
-        transient: bool = True,
-    ) -> None:
-        super().__init__(message)
-        self.status_code = status_code
-        self.headers: Headers = list(headers)
-        self.transient = transient
-
-
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where a proxy is, and how it is spoken to.
+    """The address of a proxy, and the protocol to use with it.
 
     Args:
-        scheme: ``http`` or ``https`` (CONNECT, without and with TLS to the proxy), ``socks5`` and
-            ``socks4`` (this side looks up the server's name), or ``socks5h`` and ``socks4a`` (the
+        scheme: ``http`` or ``https`` (CONNECT, without or with TLS to the proxy), ``socks5`` or
+            ``socks4`` (the client resolves the server's name), or ``socks5h`` or ``socks4a`` (the
             proxy does).
         host: A name or an address, without brackets.
         port: The port.
-        user: A name that the proxy knows; None without.
+        user: The user name, or ``None``.
         password: The password.
     """
 
@@ -97,51 +74,51 @@ class Proxy:
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
-        """Takes the URI of a proxy apart.
+        """Parse the URI of a proxy.
 
         Args:
-            text: ``scheme://[user[:password]@]host[:port]``; without a scheme it is ``http``, as
-                in many environments.
+            text: ``scheme://[user[:password]@]host[:port]``. The scheme defaults to ``http``, as in
+                many environments.
 
         Raises:
-            ValueError: It is no such URI; the message says why, and holds no password.
+            ValueError: It is not such a URI. The message says why, without the password.
         """
         if _not_in_uri(text):
-            raise ValueError("the proxy's URI holds a space or a control character")
+            raise ValueError("the proxy's URI must not contain spaces or control characters")
         url = urlsplit(text if "://" in text else f"http://{text}")
         if url.scheme not in _DEFAULT_PORTS:
-            raise ValueError(f"the proxy's URI does not begin with {', '.join(_DEFAULT_PORTS)}")
+            raise ValueError(f"the proxy's URI must begin with one of {', '.join(_DEFAULT_PORTS)}")
         if not url.hostname:
             raise ValueError("the proxy's URI names no host")
         if url.path not in {"", "/"} or url.query or url.fragment:
-            raise ValueError("the proxy's URI has something behind the port")
+            raise ValueError("the proxy's URI must end after the port")
         try:
-            host = url.hostname.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise ValueError("the proxy's host is not a domain name") from None
+            host = url.hostname if is_address(url.hostname) else encode_domain(url.hostname)
+        except ValueError as exc:
+            raise ValueError(f"the proxy's URI is not valid: {exc}") from None
         port = url.port or _DEFAULT_PORTS[url.scheme]
         if url.username is None:
             return cls(url.scheme, host, port)
         user, password = unquote(url.username), unquote(url.password or "")
         if ":" in user and url.scheme in {"http", "https"}:
-            raise ValueError("the proxy's user name holds a colon")
+            raise ValueError("the proxy's user name must not contain a colon")
         return cls(url.scheme, host, port, user, password)
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS."""
+        """Whether this is a SOCKS proxy."""
         return self.scheme in _SOCKS
 
     @property
     def is_secure(self) -> bool:
-        """Whether TLS is spoken to it."""
+        """Whether the connection to the proxy uses TLS."""
         return self.scheme == "https"
 
     def socks_options(self) -> dict[str, object]:
-        """The arguments of python-socks' classes of proxies.
+        """Return the arguments of python-socks' proxy classes.
 
         Raises:
-            ModuleNotFoundError: That library is not installed.
+            ModuleNotFoundError: python-socks is not installed.
         """
         try:
             from python_socks import ProxyType  # noqa: PLC0415 - optional
@@ -161,10 +138,10 @@ class Proxy:
         }
 
     def socks_error(self, error: Exception) -> ProxyError:
-        """What to raise where python-socks has raised its ``ProxyError``.
+        """Return the exception to raise for a ``ProxyError`` of python-socks.
 
         Args:
-            error: That error.
+            error: The exception of python-socks.
         """
         code = getattr(error, "error_code", None)
         # A reply that was read is the cause of its error, and has that attribute too.
@@ -183,23 +160,24 @@ def _authority(host: str, port: int) -> str:
 
 
 def choose_proxy(proxy: str | bool | None, *, secure: bool, host: str, port: int) -> Proxy | None:
-    """Which proxy leads to a server.
+    """Return the proxy for a server.
 
-    From the environment (``urllib.request.getproxies()``: the variables ``…_proxy``, or else the
-    system's settings on Windows and macOS) the first that is set counts: ``wss_proxy``,
-    ``socks_proxy``, ``https_proxy``, ``all_proxy`` for wss, and ``ws_proxy``, ``socks_proxy``,
-    ``https_proxy``, ``http_proxy``, ``all_proxy`` for ws. The order is RFC 6455's, §4.1: SOCKS,
-    then the proxy for HTTPS, then the one for HTTP. ``no_proxy`` names hosts that are reached
-    without one.
+    In the environment (``urllib.request.getproxies()``: the ``…_proxy`` variables, or the system's
+    settings on Windows and macOS) the first of these counts: ``wss_proxy``, ``socks_proxy``,
+    ``https_proxy``, ``all_proxy`` for wss, and ``ws_proxy``, ``socks_proxy``, ``https_proxy``,
+    ``http_proxy``, ``all_proxy`` for ws. The order follows RFC 6455 §4.1: SOCKS, then the proxy for
+    HTTPS, then the one for HTTP. ``no_proxy`` lists the exceptions: names, which include the names
+    below them (``example.com``, ``.example.com``, ``*.example.com``), each with or without a port,
+    addresses, and networks (``10.0.0.0/8``).
 
     Args:
-        proxy: The URI of one; True for what the environment says; None or False for none.
-        secure: Whether the server is asked by wss.
+        proxy: The URI of a proxy; True to use the environment; ``None`` or False for no proxy.
+        secure: Whether the server is reached by wss.
         host: The server.
         port: Its port.
 
     Raises:
-        ValueError: It is not the URI of a proxy; the message says why.
+        ValueError: The text is not the URI of a proxy; the message says why.
     """
     if isinstance(proxy, str):
         return Proxy.parse(proxy)
@@ -210,9 +188,11 @@ def choose_proxy(proxy: str | bool | None, *, secure: bool, host: str, port: int
     found = next((name for name in names if settings.get(name)), None)
     if found is None or any(map(urllib.request.proxy_bypass, {_authority(host, port), host})):
         return None
+    if _is_exempt(settings.get("no", ""), host.partition("%")[0].removesuffix("."), port):
+        return None
     text = settings[found]
     if found == "socks" and ("://" not in text or text.startswith("http://")):
-        # Systems' settings name no version of SOCKS.
+        # The settings of systems do not name the version of SOCKS.
         text = "socks5h://" + text.removeprefix("http://")
     try:
         return Proxy.parse(text)
@@ -220,11 +200,37 @@ def choose_proxy(proxy: str | bool | None, *, secure: bool, host: str, port: int
         raise ValueError(f"{found}_proxy of the environment: {error}") from None
 
 
+def _is_exempt(no_proxy: str, host: str, port: int) -> bool:
+    """Return whether ``no_proxy`` names a host in a form that urllib does not support.
+
+    These are networks, names with ``*.``, and names that are separated by spaces or end with a dot.
+    """
+    host = host.lower()
+    for entry in no_proxy.lower().replace(",", " ").split():
+        if is_address(host):
+            with suppress(ValueError):
+                if ip_address(host) in ip_network(_unbracketed(entry), strict=False):
+                    return True
+            continue
+        name, _, only = entry.partition(":")
+        if only not in ("", str(port)):
+            continue
+        below = name.startswith("*.")
+        name = name.removeprefix("*").strip(".")
+        if name and (host.endswith("." + name) or (host == name and not below)):
+            return True
+    return False
+
+
+def _unbracketed(entry: str) -> str:
+    return entry.replace("[", "").replace("]", "")
+
+
 class Tunnel:
-    """Asks an HTTP proxy for a tunnel (RFC 9110 §9.3.6).
+    """Ask an HTTP proxy for a tunnel (RFC 9110 §9.3.6).
 
     Args:
-        proxy: The proxy, which is connected to already.
+        proxy: The proxy, already connected.
         host: The server.
         port: Its port.
 
@@ -249,29 +255,29 @@ class Tunnel:
         )
 
     def receive(self, data: bytes | None) -> bool:
-        """Takes what the proxy has sent.
+        """Process bytes from the proxy.
 
         Args:
-            data: Octets; None at their end.
+            data: The bytes; ``None`` at their end.
 
         Returns:
-            Whether the tunnel is open, so that from now on the octets are the server's.
+            Whether the tunnel is open, so that all further bytes come from the server.
 
         Raises:
-            ProxyError: There will be none.
+            ProxyError: The proxy does not open the tunnel.
         """
         self._received += len(data or b"")
         try:
             if self._received > _MAX_ANSWER:
                 raise h11.RemoteProtocolError("too long")
-            # To h11 no octets are the end of them.
+            # h11 takes an empty chunk for the end of input.
             if data != b"":
                 self._http.receive_data(data or b"")
             while (event := self._http.next_event()) is not h11.NEED_DATA:
                 if isinstance(event, h11.Response):
                     return self._answered(event)
         except h11.RemoteProtocolError as error:
-            what = "closed the connection" if data is None else f"sent no HTTP: {error}"
+            what = "closed the connection" if data is None else f"did not send HTTP: {error}"
             raise ProxyError(f"the proxy {self._proxy} {what}") from None
         return False
 
@@ -285,6 +291,6 @@ class Tunnel:
             transient = status in TRANSIENT_STATUS
             raise ProxyError(message + detail, status, headers, transient=transient)
         if self._http.trailing_data[0]:
-            # A server says nothing before it is asked (RFC 6455 §4.1), nor does TLS.
+            # Neither a server (RFC 6455 §4.1) nor TLS sends anything before the client does.
             raise ProxyError(f"the proxy {self._proxy} sent more than its answer")
         return True

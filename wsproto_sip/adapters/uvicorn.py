@@ -2,56 +2,71 @@
 
 ``uvicorn --ws wsproto_sip.adapters.uvicorn:WebSocketProtocol application:app``
 
-Theory of operation: uvicorn hands a transport over when it has read a request to upgrade, and gives
-that request once more as octets. From there on this is a connection on asyncio like any other,
-whose handler is the application: limits, keep-alive, back-pressure and closing are the session's.
-``--ws-max-size``, ``--ws-max-queue``, ``--ws-ping-interval``, ``--ws-ping-timeout`` and
-``--ws-per-message-deflate`` are followed.
+Theory of operation: uvicorn hands over a transport when it has read an upgrade request, and passes
+that request again as bytes. From there on this is an asyncio connection like any other, whose
+handler is the application: limits, keep-alive, back-pressure and closing are the session's.
+``--ws-max-size``, ``--ws-max-queue``, ``--ws-ping-interval``, ``--ws-ping-timeout``,
+``--ws-per-message-deflate`` and ``--h11-max-incomplete-event-size`` are respected.
+:func:`websocket_protocol` takes further settings, including policies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
-from ..config import SessionConfig
 from ..events import AcceptConnection, RejectConnection, RejectData
 from ..extensions import PerMessageDeflate
 from ..frame_protocol import CloseReason
-from ..keepalive import KeepaliveConfig, Mechanism
-from ..lifecycle import Cause
 from ..limits import Limits
-from ..session import Session
+from ..negotiation import RESERVED
+from ..session.config import SessionConfig
+from ..session.keepalive import KeepaliveConfig, Mechanism
+from ..session.lifecycle import Cause
+from ..session.session import Session
 from ..states import ConnectionState, ConnectionType
-from ._asyncio_connection import Connection
-from ._common import ConnectionClosedError, HandshakeRejected, adapted
+from ._arguments import adapted
+from ._serving import Serving, run_async
+from .asyncio.connection import Connection
+from .exceptions import ClientDisconnected, ConnectionClosedError, HandshakeRejected
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from ..events import Event
+    from ..policy.decision import Accept, PolicyChain
+    from ..typing import Headers
 
     Message = MutableMapping[str, Any]
 
-__all__ = ["ClientDisconnected", "WebSocketProtocol"]
+__all__ = ["ClientDisconnected", "WebSocketProtocol", "websocket_protocol"]
+
+_logger = logging.getLogger("uvicorn.error")
 
 _CONNECTING = ConnectionState.CONNECTING
 
+#: Bytes of a request's head if uvicorn sets no bound: uvicorn has read it already, and a head that
+#: is acceptable for HTTP must be acceptable here.
+_HEAD_SIZE: Final = 128 * 1024
 
-class ClientDisconnected(OSError):
-    """The application sends to a connection that is closed."""
+#: The configuration of sessions, unless uvicorn has an option.
+_DEFAULT: Final = SessionConfig(
+    limits=Limits(max_handshake_bytes=_HEAD_SIZE, max_header_line=_HEAD_SIZE, max_headers=None)
+)
 
 
-def session_config(config: Config) -> SessionConfig:
-    """What uvicorn's options say about sessions.
+def session_config(config: Config, base: SessionConfig = _DEFAULT) -> SessionConfig:
+    """Return the configuration of sessions according to uvicorn's options.
 
     Args:
         config: uvicorn's configuration.
+        base: The configuration for everything else.
     """
     interval, timeout = config.ws_ping_interval, config.ws_ping_timeout
     keepalive = KeepaliveConfig(mechanism=Mechanism.NONE)
@@ -59,20 +74,25 @@ def session_config(config: Config) -> SessionConfig:
         keepalive = KeepaliveConfig(
             interval=min(max(interval, 1.0), 3600.0), answer_timeout=min(timeout or 3600.0, 3600.0)
         )
-    # There is no connection without room for a message.
+    # A connection needs room for at least one message.
     queue = max(config.ws_max_queue, 1)
-    limits = Limits(max_message_size=config.ws_max_size, max_queued_messages=queue)
-    return adapted(SessionConfig(limits=limits, keepalive=keepalive))
+    limits = replace(base.limits, max_message_size=config.ws_max_size, max_queued_messages=queue)
+    if (size := config.h11_max_incomplete_event_size) is not None:
+        limits = replace(limits, max_handshake_bytes=size, max_header_line=size)
+    return adapted(replace(base, limits=limits, keepalive=keepalive))
 
 
 class WebSocketProtocol(Connection):
-    """One connection of an application; uvicorn makes them.
+    """One connection of an application, created by uvicorn.
 
     Args:
         config: uvicorn's configuration.
-        server_state: What its connections share.
-        app_state: What the application's lifespan has left for requests.
+        server_state: The state shared by its connections.
+        app_state: The state set by the application's lifespan.
     """
+
+    _base: ClassVar[SessionConfig] = _DEFAULT
+    _serving: ClassVar[Serving[Any]] = Serving(_logger)
 
     def __init__(
         self,
@@ -82,44 +102,47 @@ class WebSocketProtocol(Connection):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
-        session = Session(ConnectionType.SERVER, now=loop.time(), config=session_config(config))
+        behaviour = session_config(config, self._base)
+        session = Session(ConnectionType.SERVER, now=loop.time(), config=behaviour)
         super().__init__(session)
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._logger = logging.getLogger("uvicorn.error")
-        # What the application was told; somebody in front of it may have changed it since.
+        # The scope passed to the application; middleware may have changed it since.
         self._scope: dict[str, Any] = {}
         self._told_connect = False
-        # Whether the application has said its last word.
+        # The decision of the policies.
+        self._accepted: Accept | None = None
+        # Whether the application has sent its last event.
         self._ended = False
 
     # -- for uvicorn -------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport is handed over."""
-        # uvicorn keeps a set of protocols of its own kinds.
+        """Take over the transport."""
+        # uvicorn's set is typed for its own protocol classes.
         cast("set[Any]", self._state.connections).add(self)
         super().connection_made(transport)
+        self._serving.enter(self)
 
     def data_received(self, data: bytes) -> None:
-        """The request that uvicorn has read."""
+        """Process the request that uvicorn has read."""
         self._dispatch(self.session.receive(data, self._time()))
-        self._settle()
+        self._follow_session()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone."""
+        """Handle the end of the transport."""
         cast("set[Any]", self._state.connections).discard(self)
+        self._serving.leave(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """The server shuts down."""
+        """Close the connection because the server shuts down."""
         self.begin_close(CloseReason.SERVICE_RESTART, cause=Cause.SHUTDOWN)
 
     # -- for the application -----------------------------------------------------------------------
 
     def _requested(self) -> None:
-        self._scope = self._make_scope()
         task = self._loop.create_task(self._run())
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
@@ -129,15 +152,15 @@ class WebSocketProtocol(Connection):
         target, _, query = request.target.partition("?") if request else ("", "", "")
         root = self._config.root_path
         sockname = self.transport.get_extra_info("sockname")
-        peername = self.transport.get_extra_info("peername")
+        address, port = self.peer
         headers = request.extra_headers if request else []
         return {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
-            "scheme": "wss" if self.transport.get_extra_info("sslcontext") else "ws",
+            "scheme": "wss" if self.secure else "ws",
             "server": sockname[:2] if isinstance(sockname, tuple) else (sockname, None),
-            "client": peername[:2] if isinstance(peername, tuple) else None,
+            "client": (address, port or 0) if address else None,
             "root_path": root,
             "path": root + unquote(target),
             "raw_path": root.encode("ascii") + target.encode("ascii"),
@@ -145,18 +168,25 @@ class WebSocketProtocol(Connection):
             "headers": [(b"host", request.host.encode("ascii") if request else b""), *headers],
             "subprotocols": request.subprotocols if request else [],
             "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {
+                "websocket.http.response": {},
+                "wsproto_sip": {"identity": self.identity},
+            },
         }
 
     async def _run(self) -> None:
-        """The life of the connection: that of the application's call."""
+        """Run the application for the life of the connection."""
         code = CloseReason.NORMAL_CLOSURE
         try:
+            self._accepted = await run_async(self._serving.admitting(self))
+            if self._accepted is None:
+                return
+            self._scope = self._make_scope()
             await cast("Any", self._config.loaded_app)(
                 self._scope, self._asgi_receive, self._asgi_send
             )
             if self.session.state is _CONNECTING:
-                self._logger.error("the application returned without answering the handshake")
+                _logger.error("the application returned without answering the handshake")
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
@@ -164,7 +194,7 @@ class WebSocketProtocol(Connection):
             raise
         except Exception:
             code = CloseReason.INTERNAL_ERROR
-            self._logger.exception("the application failed")
+            _logger.exception("the application failed")
         finally:
             if self.session.state is _CONNECTING:
                 self.reject(HandshakeRejected(500))
@@ -194,7 +224,7 @@ class WebSocketProtocol(Connection):
                 raise ClientDisconnected(str(error)) from None
         elif self._ended or state is ConnectionState.CLOSED:
             if self._ended:
-                raise RuntimeError(f"{kind} behind the end of the connection")
+                raise RuntimeError(f"{kind} after the end of the connection")
             raise ClientDisconnected(str(self._closed_error()))
         elif state is _CONNECTING:
             self._answer(kind, message)
@@ -208,12 +238,12 @@ class WebSocketProtocol(Connection):
             raise RuntimeError(f"{kind} cannot be sent now")
 
     def _answer(self, kind: str, message: Message) -> None:
-        """Answers the handshake."""
-        headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+        """Answer the handshake."""
+        # Other servers accept white space around a value.
+        given = message.get("headers", ())
+        headers = [(bytes(name), bytes(value).strip()) for name, value in given]
         if kind == "websocket.accept":
-            extensions = [PerMessageDeflate()] if self._config.ws_per_message_deflate else []
-            own = [*self._state.default_headers, *headers]
-            self.accept(AcceptConnection(message.get("subprotocol"), [*extensions], own))
+            self._accept_as_told(message.get("subprotocol"), headers)
             outcome = "[accepted]"
         elif kind == "websocket.close":
             self._ended = True
@@ -227,8 +257,48 @@ class WebSocketProtocol(Connection):
         client = self._scope["client"]
         peer = f"{client[0]}:{client[1]}" if client else ""
         target = self.request.target if self.request else ""
-        self._logger.info('%s - "WebSocket %s" %s', peer, target, outcome)
+        _logger.info('%s - "WebSocket %s" %s', peer, target, outcome)
+
+    def _accept_as_told(self, subprotocol: str | None, headers: Headers) -> None:
+        """Accept the handshake, without header fields that an application must not set."""
+        accepted = cast("Accept", self._accepted)
+        named = [value for name, value in headers if name.lower() == b"sec-websocket-protocol"]
+        if subprotocol is None and named:
+            subprotocol = named[0].decode("latin-1")
+        subprotocol = subprotocol or accepted.subprotocol
+        offers = self.request.subprotocols if self.request else []
+        if subprotocol is not None and subprotocol not in offers:
+            # A client would have to fail the connection (RFC 6455 §4.1).
+            _logger.warning("the application chose %r, which was not offered", subprotocol)
+            subprotocol = None
+        fields = [*self._state.default_headers, *accepted.headers, *headers]
+        own = [field for field in fields if field[0].lower() not in RESERVED]
+        extensions = [PerMessageDeflate()] if self._config.ws_per_message_deflate else []
+        self.accept(AcceptConnection(subprotocol, [*extensions], own))
 
     def _tell(self, event: Event) -> None:
         self.session.send(event, self._time())
-        self._settle()
+        self._follow_session()
+
+
+def websocket_protocol(
+    *,
+    config: SessionConfig = _DEFAULT,
+    policies: PolicyChain | None = None,
+    resolve: Callable[[WebSocketProtocol, object], Awaitable[object]] | None = None,
+) -> type[WebSocketProtocol]:
+    """Make a class for uvicorn's ``ws`` option, with settings that uvicorn lacks.
+
+    Args:
+        config: The configuration of sessions; options of uvicorn take precedence.
+        policies: Decide about each request before the application is called. Their results are in
+            the scope: the identity in ``scope["extensions"]["wsproto_sip"]["identity"]``, and the
+            corrected address of the client in ``scope["client"]``.
+        resolve: An async function that answers the deferred questions of policies. It is called
+            with the connection and the question.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+    """
+    serving: Serving[Any] = Serving(_logger, policies=policies, resolve=resolve, config=config)
+    return type("WebSocketProtocol", (WebSocketProtocol,), {"_base": config, "_serving": serving})

@@ -1,52 +1,53 @@
-"""What both commands print, and how addresses and errors look in it."""
+"""Output shared by the commands, and the form of addresses and errors in it."""
 
 from __future__ import annotations
 
 import os
 import ssl
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["authority", "escape", "in_uri", "notice", "reason_of"]
+from ..adapters._text import MAX_VALUE, elided, escape, pair
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def escape(text: str) -> str:
-    """Makes text from a peer safe to print: what is not printable becomes an escape sequence.
-
-    Args:
-        text: Anything.
-
-    Returns:
-        One line that moves no cursor, changes no colour and reorders nothing.
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+__all__ = [
+    "MAX_VALUE",
+    "authority",
+    "did_you_mean",
+    "elided",
+    "escape",
+    "in_uri",
+    "notice",
+    "pair",
+    "reason_of",
+]
 
 
 def notice(text: str) -> None:
-    """Prints a line about the connection, where it does not mix with the messages.
+    """Print a line about the connection, separate from the messages.
 
     Args:
-        text: What happened; escaped here.
+        text: The text; escaped here.
     """
     print("--", escape(text), file=sys.stderr, flush=True)
 
 
 def authority(host: str, port: int, default_port: int | None = None) -> str:
-    """Host and port as they stand in a URL.
+    """Return host and port as written in a URL.
 
     Args:
         host: A name or an address.
         port: The port.
-        default_port: The port that needs no mention.
+        default_port: The port to omit.
     """
     shown = f"[{host}]" if ":" in host else host
     return shown if port == default_port else f"{shown}:{port}"
 
 
 def in_uri(host: str) -> str:
-    """A host as it stands in a SIP or MSRP URI.
+    """Return a host as written in a SIP or MSRP URI.
 
     Args:
         host: A name or an address; one of IPv6 with or without brackets.
@@ -55,10 +56,23 @@ def in_uri(host: str) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """Why the operating system refused, without the call and the numbers."""
+    """Return the reason of an error of the operating system, without call and numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) or not error.errno:
         return str(error)
-    # A resolver's numbers are negative and have their text with them.
+    # A resolver's error numbers are negative, and come with their text.
     return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` for the most similar known word, or nothing.
+
+    Args:
+        word: The unknown word.
+        known: The known words.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415  # only for mistakes
+
+    near = get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,8 +1,8 @@
-"""``wsproto-sip ctl``: gives a running server a command and shows the answer.
+"""``wsproto-sip ctl``: send a command to a running server and show the answer.
 
-Theory of operation: over a Unix socket and HTTP the command is a JSON-RPC call, over a FIFO it is
-the text form of the module's guide, whose answer is brought into the form that JSON has, so that
-what is shown is the same over all three.
+Theory of operation: over a Unix socket or HTTP the command is a JSON-RPC call; over a FIFO it has
+the text form of the module's guide. An answer in text is converted to the form of JSON, so that all
+three show the same. The server knows its commands: names are not checked here.
 """
 
 from __future__ import annotations
@@ -15,40 +15,48 @@ import os
 import re
 import secrets
 import selectors
+import shutil
 import socket
 import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ..server.codecs.jsonrpc import RpcCall, decode_replies, encode_calls
-from ..server.codecs.mi_fifo import FifoRequest, decode_reply, encode_request
-from ..server.commands import COMMAND_NAMES
+from ..errors import WsprotoSipError
+from ..server.management.jsonrpc import RpcCall, decode_replies, encode_calls
+from ..server.management.mi_fifo import FifoRequest, decode_reply, encode_request
 from ..utilities import RemoteProtocolError
-from ._text import escape, reason_of
+from ._tables import CONNECTION, table
+from ._text import did_you_mean, escape, reason_of
+from ._token import read_token
+from ._top import run_top
 
-__all__ = ["Refused", "add_command", "over_fifo", "over_http", "over_socket", "table"]
+__all__ = ["Refused", "add_arguments", "over_fifo", "over_http", "over_socket"]
 
-#: Octets of the longest answer.
+#: Bytes of the longest answer.
 _MAX_ANSWER: Final = 1024 * 1024
 
-_LINE = re.compile(
-    r"(\d+): (\S+) -> (\S+) \(state: (\w+)(, awaiting Pong)?,  last used (\d+)s ago, "
-    r"sub-protocol: (\S+)\)"
-)
-_HEADINGS = ("ID", "PEER", "LOCAL", "STATE", "IDLE", "SUB-PROTOCOL")
-_FACT = re.compile(r"([a-z_0-9]+): (.*)")
+_FACT = re.compile(r"([a-zA-Z_0-9.]+): (.*)")
+#: Default interval of ``top`` and of --watch, in seconds.
+_INTERVAL: Final = 2.0
+
+#: What a server says of a command that it does not have.
+_UNKNOWN: Final = ("-32601 Method not found", "500 Unknown command")
+
+#: Commands whose result is a list.
+_LISTS: Final = frozenset(["stats.get_statistics", "system.listMethods"])
 
 
-class Refused(Exception):
+class Refused(WsprotoSipError):
     """The server did not execute the command.
 
     Args:
-        text: Its code and words.
+        text: The code and text of the refusal.
     """
 
 
@@ -56,10 +64,10 @@ def _call(name: str, params: Sequence[str]) -> bytes:
     return encode_calls([RpcCall(name, list(params), id=1)])
 
 
-def _result(octets: bytes) -> Any:
-    replies = decode_replies(octets, max_octets=_MAX_ANSWER)
+def _result(data: bytes) -> Any:
+    replies = decode_replies(data, max_bytes=_MAX_ANSWER)
     if len(replies) != 1:
-        raise RemoteProtocolError(f"{len(replies)} answers, not one")
+        raise RemoteProtocolError(f"{len(replies)} answers instead of one")
     reply = replies[0]
     error = reply.error
     if error is not None:
@@ -68,21 +76,21 @@ def _result(octets: bytes) -> Any:
 
 
 def over_socket(path: str, name: str, params: Sequence[str], seconds: float) -> Any:
-    """Gives a command through a Unix socket.
+    """Send a command through a Unix socket.
 
     Args:
         path: The socket.
         name: The command.
         params: Its parameters.
-        seconds: How long the answer may take.
+        seconds: Time for the answer.
 
     Returns:
-        The result as JSON has it.
+        The result, in its JSON form.
 
     Raises:
         Refused: The server refuses the command.
         OSError: The server cannot be reached, or takes too long.
-        RemoteProtocolError: What came is no answer.
+        RemoteProtocolError: The answer is invalid.
     """
     deadline = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX) as sock:
@@ -92,41 +100,47 @@ def over_socket(path: str, name: str, params: Sequence[str], seconds: float) -> 
         answer = bytearray()
         while not answer.endswith(b"\n") and len(answer) <= _MAX_ANSWER:
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            octets = sock.recv(65536)
-            if not octets:
+            data = sock.recv(65536)
+            if not data:
                 break
-            answer += octets
+            answer += data
     return _result(bytes(answer))
 
 
-def over_http(url: str, name: str, params: Sequence[str], seconds: float) -> Any:
-    """Gives a command over HTTP.
+def over_http(
+    url: str, name: str, params: Sequence[str], seconds: float, *, token: str | None = None
+) -> Any:
+    """Send a command over HTTP.
 
     Args:
-        url: Where.
+        url: The URL of the server's --ctl-http.
         name: The command.
         params: Its parameters.
-        seconds: How long the server may be silent.
+        seconds: How long the server may take between two bytes.
+        token: The token that the server requires; ``None`` for none.
 
     Returns:
-        The result as JSON has it.
+        The result, in its JSON form.
 
     Raises:
         Refused: The server refuses the command.
         OSError: The server cannot be reached, or takes too long.
-        RemoteProtocolError: What came is no answer.
-        ValueError: That is no such URL.
+        RemoteProtocolError: The answer is invalid.
+        ValueError: The URL is invalid.
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(f"not http://HOST:PORT/: {url!r}")
+    fields = {"Content-Type": "application/json", "Connection": "close"}
+    if token is not None:
+        fields["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=seconds)
     try:
         connection.request(
             "POST",
             parts.path or "/",
             _call(name, params),
-            {"Content-Type": "application/json", "Connection": "close"},
+            fields,
         )
         response = connection.getresponse()
         body = response.read(_MAX_ANSWER + 1)
@@ -141,22 +155,22 @@ def over_http(url: str, name: str, params: Sequence[str], seconds: float) -> Any
 
 
 def over_fifo(path: str, name: str, params: Sequence[str], seconds: float) -> Any:
-    """Gives a command through a FIFO; the answer comes through another beside it.
+    """Send a command through a FIFO; the answer arrives through another one next to it.
 
     Args:
         path: The FIFO.
         name: The command.
         params: Its parameters.
-        seconds: How long the answer may take.
+        seconds: Time for the answer.
 
     Returns:
-        The result as JSON has it.
+        The result, in its JSON form.
 
     Raises:
         Refused: The server refuses the command.
-        OSError: Nobody reads the FIFO, or it takes too long.
-        RemoteProtocolError: What came is no answer.
-        ValueError: A parameter is empty or has a control character.
+        OSError: The FIFO has no reader, or the answer takes too long.
+        RemoteProtocolError: The answer is invalid.
+        ValueError: A parameter is empty or contains a control character.
     """
     own = f"ctl_{os.getpid()}_{secrets.token_hex(8)}"
     request = encode_request(FifoRequest(name, own, tuple(params)))
@@ -164,24 +178,24 @@ def over_fifo(path: str, name: str, params: Sequence[str], seconds: float) -> An
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         if exc.errno == errno.ENXIO:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody reads it") from None
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the FIFO has no reader") from None
         raise
     reply_path = Path(path).with_name(own)
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is no FIFO")
+            raise OSError(errno.EINVAL, "not a FIFO")
         os.mkfifo(reply_path, 0o600)
         reader = os.open(reply_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.write(fd, request)
-            octets = _read_reply(reader, time.monotonic() + seconds)
+            data = _read_reply(reader, time.monotonic() + seconds)
         finally:
             os.close(reader)
     finally:
         os.close(fd)
         with suppress(FileNotFoundError):
             reply_path.unlink()
-    reply = decode_reply(octets, max_octets=_MAX_ANSWER)
+    reply = decode_reply(data, max_bytes=_MAX_ANSWER)
     if reply.code != 200:
         raise Refused(f"{reply.code} {reply.text}")
     return _from_lines(name, reply.lines)
@@ -194,24 +208,32 @@ def _read_reply(reader: int, deadline: float) -> bytes:
         while not answer.endswith(b"\n\n") and len(answer) <= _MAX_ANSWER:
             if not selector.select(max(deadline - time.monotonic(), 0)):
                 raise TimeoutError(errno.ETIMEDOUT, "no answer")
-            octets = os.read(reader, 65536)
-            if not octets:
+            data = os.read(reader, 65536)
+            if not data:
                 break
-            answer += octets
+            answer += data
     return bytes(answer)
 
 
 def _from_lines(name: str, lines: Sequence[str]) -> Any:
-    """Brings the text form into the one that JSON has."""
+    """Convert the text form to the form of JSON."""
+    if name in _LISTS:
+        return list(lines)
+    if len(lines) == 1 and lines[0].startswith(("{", "[")):
+        with suppress(ValueError):
+            return json.loads(lines[0])
     facts: dict[str, Any] = {}
     connections = []
     for line in lines:
         match = _FACT.fullmatch(line)
-        if _LINE.fullmatch(line) or match is None:
+        if CONNECTION.fullmatch(line) or match is None:
             connections.append(line)
         else:
             facts[match[1]] = _number(match[2])
-    return {"connections": connections, "info": facts} if name == "ws.dump" else facts
+    if name == "ws.dump":
+        return {"connections": connections, "info": facts}
+    # A line without a name is a value by itself.
+    return _number(connections[0]) if connections else facts
 
 
 def _number(text: str) -> object:
@@ -220,61 +242,46 @@ def _number(text: str) -> object:
     return float(text) if re.fullmatch(r"[0-9]+\.[0-9]+(e[+-]?[0-9]+)?", text) else text
 
 
-def table(name: str, result: Any) -> list[str]:
-    """The lines that show a result.
-
-    Args:
-        name: The command.
-        result: The result as JSON has it.
-    """
-    if name != "ws.dump" or not isinstance(result, dict):
-        facts = result if isinstance(result, dict) else {"result": result}
-        width = max(map(len, facts), default=0)
-        return [escape(f"{key:{width}}  {value}") for key, value in facts.items()]
-    rows = [_HEADINGS]
-    for line in result.get("connections", ()):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            rows.append((escape(str(line)), "", "", "", "", ""))
-            continue
-        cid, peer, local, state, awaiting, idle, protocol = match.groups()
-        rows.append(
-            (cid, peer, local, state + (" (ping)" if awaiting else ""), f"{idle}s", protocol)
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    info = result.get("info", {})
-    if info.get("truncated") == "yes":
-        lines.append(f"There are more: offset={info.get('next')}")
-    return [escape(line.rstrip(" ")) for line in lines]
-
-
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds ``ctl`` to the command line."""
-    parser = commands.add_parser(
-        "ctl",
-        help="gives a running server a command",
-        description="Gives a running server a command and shows the answer. Exit code 1 tells "
-        "that it was refused, 2 that there is no server or no such command.",
-        epilog="ws.dump [id_hash|used_desc|used_asc] takes name=value too: offset, limit, "
-        "after, sub_protocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
-        "ws.close a code and a reason behind it.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``ctl`` to its parser."""
+    parser.description = (
+        "Send a command to a running server and show the answer. The exit code is 1 if "
+        "the server refused the command, and 2 if the server cannot be reached."
+    )
+    parser.epilog = (
+        "ws.dump [id_hash|used_desc|used_asc] also takes NAME=VALUE: offset, limit, "
+        "after, subprotocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
+        "ws.close also a code and a reason."
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--socket", metavar="PATH", help="the server's --ctl-socket")
-    where.add_argument("--url", metavar="URL", help="of the server's --ctl-http")
-    where.add_argument("--fifo", metavar="PATH", help="the server's --fifo")
-    parser.add_argument("--json", action="store_true", help="shows the result as JSON")
+    where.add_argument("--socket", metavar="PATH", help="path of the server's --ctl-socket")
+    where.add_argument("--url", metavar="URL", help="URL of the server's --ctl-http")
+    where.add_argument("--fifo", metavar="PATH", help="path of the server's --fifo")
     parser.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="for the answer (%(default)s)"
+        "--token-file", metavar="FILE", help="file of the server's --ctl-http-token, with --url"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=_INTERVAL,
+        metavar="SECONDS",
+        help=f"repeat the command every SECONDS (default: {_INTERVAL:g}) until Ctrl-C",
     )
     parser.add_argument(
-        "name", metavar="COMMAND", choices=COMMAND_NAMES, help=", ".join(COMMAND_NAMES)
+        "--timeout",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="time for the answer (default: %(default)s)",
     )
-    parser.add_argument("params", metavar="PARAMETER", nargs="*")
+    parser.add_argument(
+        "name",
+        metavar="COMMAND",
+        help="command of the server, listed by core.help; or top, a live view of the server",
+    )
+    parser.add_argument("params", metavar="PARAMETER", nargs="*", help="parameter of the command")
     parser.set_defaults(run=_run)
 
 
@@ -284,23 +291,73 @@ def _run(arguments: argparse.Namespace) -> int:
         (arguments.url, over_http),
         (arguments.fifo, over_fifo),
     ]
-    where, ask = next((where, ask) for where, ask in ways if where is not None)
-    name, params, timeout = arguments.name, arguments.params, arguments.timeout
+    where, way = next((where, way) for where, way in ways if where is not None)
+    name, params = arguments.name, arguments.params
     try:
-        if not 0 < timeout < 86400:
-            raise ValueError(f"--timeout: {timeout} is no number of seconds above 0")
-        result = ask(str(where), name, params, timeout)
-    except (Refused, RemoteProtocolError) as exc:
+        for option in ("timeout", "watch"):
+            seconds = getattr(arguments, option)
+            if seconds is not None and not 0 < seconds < 86400:
+                raise ValueError(f"--{option}: {seconds} is not a number of seconds above 0")
+        if arguments.token_file is not None:
+            if way is not over_http:
+                raise ValueError("--token-file: requires --url")
+            way = partial(over_http, token=_token_in(arguments.token_file))
+
+        def ask(name: str, params: Sequence[str]) -> Any:
+            return way(str(where), name, params, arguments.timeout)
+
+        if name == "top":
+            if params:
+                raise ValueError("top takes no parameters")
+            return run_top(ask, arguments.watch or _INTERVAL, Refused)
+        while True:
+            _show(name, ask(name, params), as_json=arguments.json, again=bool(arguments.watch))
+            if arguments.watch is None:
+                return 0
+            time.sleep(arguments.watch)
+    except Refused as exc:
+        return _fail(f"{exc}{_meant(name, ask) if str(exc) in _UNKNOWN else ''}", 1)
+    except RemoteProtocolError as exc:
         return _fail(str(exc), 1)
     except OSError as exc:
         own = exc.strerror if exc.errno in (errno.ECONNREFUSED, errno.EINVAL) else None
         return _fail(f"{where}: {own or reason_of(exc)}", 2)
     except ValueError as exc:
         return _fail(str(exc), 2)
-    lines = [json.dumps(result)] if arguments.json else table(name, result)
+
+
+def _meant(name: str, ask: Callable[[str, Sequence[str]], Any]) -> str:
+    """Return what the server has instead of a command that it does not know."""
+    known: list[str] = []
+    with suppress(Refused, RemoteProtocolError, OSError):
+        known = [str(method) for method in ask("system.listMethods", ())]
+    return did_you_mean(name, known) or "; core.help lists the commands"
+
+
+def _show(name: str, result: Any, *, as_json: bool, again: bool) -> None:
+    """Print a result; on a terminal it is fitted, and replaces the previous one."""
+    width = None
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        if again:
+            print("\x1b[H\x1b[J", end="")
+    lines = [json.dumps(result)] if as_json else table(name, result, width)
     for line in lines:
         print(line)
-    return 0
+    if again:
+        # For a program that reads the pipe.
+        if width is None and not as_json:
+            print()
+        sys.stdout.flush()
+
+
+def _token_in(path: str) -> str:
+    try:
+        return read_token(path)
+    except OSError as exc:
+        raise ValueError(f"{path}: {reason_of(exc)}") from None
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from None
 
 
 def _fail(text: str, code: int) -> int:

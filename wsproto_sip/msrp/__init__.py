@@ -1,46 +1,13 @@
 """MSRP over WebSocket (RFC 7977, RFC 4975, RFC 4976): chunks, messages, a relay and a client.
 
-Everything here is a state machine or a pure function: octets and the time go in, octets and
-events come out.
+All of it consists of state machines and pure functions: bytes and the time go in, bytes and events
+come out.
 """
 
 from __future__ import annotations
 
-from .authentication import (
-    Accepted,
-    AuthenticationError,
-    Challenge,
-    Credentials,
-    DigestServer,
-    Ha1,
-    Refused,
-    answer_challenge,
-    verify_server,
-)
-from .binding import LinkOutput, MsrpApplication
-from .chunking import (
-    DEFAULT_CHUNK_SIZE,
-    MessageSplitter,
-    Piece,
-    Reassembled,
-    Reassembler,
-    ReassemblyError,
-)
-from .fields import ByteRange, FailureReport, format_status, parse_status
-from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
-from .message import (
-    Continuation,
-    MsrpChunk,
-    MsrpParseError,
-    MsrpRequest,
-    MsrpResponse,
-    new_transaction_id,
-    parse_chunk,
-)
-from .relay import MsrpRelay
-from .relay_config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk
-from .session import MsrpSession, MsrpSessionState
-from .session_events import (
+from .authentication import AuthenticationError, DigestServer
+from .client.events import (
     Authenticated,
     AuthenticationFailed,
     MessageAborted,
@@ -52,26 +19,45 @@ from .session_events import (
     ReceiveProgress,
     SendProgress,
 )
-from .stream import ChunkPart, MsrpStreamParser
-from .uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
+from .client.session import MsrpSession, MsrpSessionState
+from .message.chunk import (
+    Continuation,
+    MsrpChunk,
+    MsrpParseError,
+    MsrpRequest,
+    MsrpResponse,
+    new_transaction_id,
+    parse_chunk,
+)
+from .message.chunking import (
+    DEFAULT_CHUNK_SIZE,
+    MessageSplitter,
+    Piece,
+    Reassembled,
+    Reassembler,
+    ReassemblyError,
+)
+from .message.fields import ByteRange, FailureReport, format_status, parse_status
+from .message.limits import DEFAULT_MSRP_LIMITS, MsrpLimits
+from .message.stream import ChunkPart, MsrpStreamParser
+from .message.uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
+from .relay.application import LinkOutput, MsrpApplication
+from .relay.config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk
+from .relay.relay import MsrpRelay
 
 __all__ = [
     "DEFAULT_CHUNK_SIZE",
     "DEFAULT_MSRP_LIMITS",
-    "Accepted",
     "Authenticated",
     "AuthenticationError",
     "AuthenticationFailed",
     "ByteRange",
-    "Challenge",
     "ChunkPart",
     "Continuation",
-    "Credentials",
     "DigestServer",
     "DropConnection",
     "FailureReport",
     "ForwardToPeer",
-    "Ha1",
     "LinkOutput",
     "MessageAborted",
     "MessageDelivered",
@@ -99,16 +85,13 @@ __all__ = [
     "Reassembler",
     "ReassemblyError",
     "ReceiveProgress",
-    "Refused",
     "RelayAction",
     "SendChunk",
     "SendProgress",
-    "answer_challenge",
     "format_path",
     "format_status",
     "new_transaction_id",
     "parse_chunk",
     "parse_path",
     "parse_status",
-    "verify_server",
 ]

@@ -1,4 +1,4 @@
-"""How many connections there may be."""
+"""Limit the number of connections."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ __all__ = ["CapacityPolicy"]
 
 
 class CapacityPolicy:
-    """Refuse connections above a number: 503 in all, 429 from one address (RFC 6585 §4).
+    """Refuse connections above a limit: 503 in total, 429 per address (RFC 6585 §4).
 
-    The counts come with the context. Behind a proxy, put
-    :class:`~wsproto_sip.policy.forwarded.ForwardedPolicy` in front, or every client counts as the
+    The counts are in the context. If there is a proxy, put
+    :class:`~wsproto_sip.policy.forwarded.ForwardedPolicy` first, or every client counts as the
     proxy.
 
     Args:
-        max_connections: Connections in all; ``None`` for any number.
-        max_per_address: Connections from one client address; ``None`` for any number.
-        retry_after: Seconds to put into the Retry-After header field; none if ``None``.
+        max_connections: Connections in total; ``None`` for any number.
+        max_per_address: Connections from one client address, of IPv6 from its /64; ``None`` for
+            any number.
+        retry_after: Seconds for the Retry-After header field; ``None`` leaves it out.
 
     Raises:
         ValueError: A number is negative.

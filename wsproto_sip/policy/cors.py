@@ -1,4 +1,4 @@
-"""The Access-Control-Allow-Origin header field of the response that accepts (RFC 7977 §7)."""
+"""The Access-Control-Allow-Origin header field of an accepting response (RFC 7977 §7)."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class CorsMode(IntEnum):
 class CorsPolicy:
     """Add Access-Control-Allow-Origin to the response.
 
-    It says what a page may read, and keeps nobody out: that is
-    :class:`~wsproto_sip.policy.origin.OriginPolicy`'s part. Only an Origin that could not be
-    echoed, being repeated or holding something else than visible ASCII, is refused, with 400.
+    The field tells what a page may read, and does not refuse connections:
+    :class:`~wsproto_sip.policy.origin.OriginPolicy` does that. Only an Origin that could not be
+    echoed, because it is repeated or has anything but visible ASCII, is refused, with 400.
 
     Args:
-        mode: ``NONE`` adds nothing, ``ANY`` adds ``*``, ``ECHO`` the request's Origin, and nothing
-            if there is none.
-        always: Sub-protocols for which ``NONE`` counts as ``ECHO``: ``msrp`` wants that
-            (RFC 7977 §7). Their choice has to stand before this policy in the chain.
+        mode: ``NONE`` adds nothing, ``ANY`` adds ``*``, ``ECHO`` adds the request's Origin, if any.
+        always: Sub-protocols for which ``NONE`` counts as ``ECHO``, which ``msrp`` requires (RFC
+            7977 §7). The policy that chooses the sub-protocol has to come before this one in the
+            chain.
 
     Raises:
-        ValueError: The mode is none of these.
+        ValueError: The mode is not one of these.
         TypeError: ``always`` is one string.
     """
 
@@ -48,7 +48,7 @@ class CorsPolicy:
         self._always = frozenset(always)
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Make the header field."""
+        """Add the header field."""
         if self.mode is CorsMode.NONE and context.subprotocol not in self._always:
             return Continue()
         if self.mode is CorsMode.ANY:

@@ -1,20 +1,20 @@
-"""What a policy is asked, what it answers, and the chain that runs policies in order.
+"""The input and the output of a policy, and the chain that runs policies in order.
 
-Theory of operation: a policy is any callable from a :class:`RequestContext` to a
-:data:`Decision`. It lets the request pass on (and may contribute header fields, an identity, a
-sub-protocol or a corrected context), refuses it, or says that the answer has to be fetched first.
-:class:`PolicyChain` asks one after the other: the first refusal ends it, a deferred answer parks
-it, and when all have passed it accepts with everything they contributed. A single policy can
-therefore never let a request in past the ones behind it.
+Theory of operation: a policy is any callable from a :class:`RequestContext` to a :data:`Decision`.
+It lets the request continue (and may contribute header fields, an identity, a sub-protocol or a
+corrected context), rejects it, or defers the decision until a question is answered.
+:class:`PolicyChain` asks one policy after the other: the first rejection ends it, a deferred answer
+suspends it, and when all have passed, it accepts with everything they contributed. So a single
+policy can never admit a request past the policies that follow it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
+from ..auth.identity import Identity
 from ..events import AcceptConnection, Event, RejectConnection, RejectData, Request
 from ..negotiation import RESERVED, WEBSOCKET_VERSION
 from ..utilities import check_header_fields
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from ..typing import Headers
 
 __all__ = [
-    "LATER",
+    "NO_UPGRADE",
     "Accept",
     "Continue",
     "Decision",
     "Deferred",
-    "Identity",
-    "Later",
     "Outcome",
     "Pending",
     "Policy",
@@ -44,43 +42,27 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom a connection was opened for.
-
-    It stays with the connection; SIP and MSRP compare the addresses they are shown with it.
-
-    Args:
-        name: The user, account or subject.
-        method: How it was proven: ``"basic"``, ``"digest"``, ``"token"`` or a name of the caller's.
-        attributes: Anything else the caller wants to find again at the connection. Not part of
-            the hash.
-    """
-
-    name: str
-    method: str = ""
-    attributes: Mapping[str, object] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request, and what is known about where it came from.
+    """A request, and what is known about its origin.
 
     Args:
         request: The opening handshake.
         now: The time, in seconds of any monotonic clock.
-        peer_address: The client's address as text; empty where the transport has none.
+        peer_address: The client's address as text; ``unix-`` and a number for the user of a Unix
+            socket; empty if the transport has none.
         peer_port: The client's port.
         secure: Whether the client's side of the connection is TLS.
         local_port: The port the connection was accepted on.
-        method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and 3; ``HEAD`` too of plain
-            requests.
-        upgrade: Whether it asks for a WebSocket at all. A plain request, which a browser sends for
-            a page, passes through the policies too; where none answers it, it gets 426.
-        enabled: Whether new connections are wanted at all (``ws.disable``, draining).
-        identity: Who the client is, where an earlier policy found out.
-        subprotocol: The sub-protocol to answer with, where an earlier policy has chosen one.
-        connections: How many connections there are.
-        connections_by_address: How many of them each client address has.
+        method: The HTTP method: ``GET``, or ``CONNECT`` over HTTP/2 and HTTP/3; plain requests may
+            also have ``HEAD``.
+        upgrade: Whether the request asks for a WebSocket. A plain request, which a browser sends
+            for a page, passes through the policies too; unless one answers it, it gets 426.
+        enabled: Whether new connections are accepted at all (``ws.disable``, draining).
+        identity: The client's identity, if an earlier policy has found it.
+        subprotocol: The sub-protocol to answer with, if an earlier policy has chosen one.
+        connections: The number of connections.
+        connections_by_address: The number of connections of each client address; those of IPv6
+            count by their /64.
     """
 
     request: Request
@@ -99,22 +81,22 @@ class RequestContext:
 
 
 def header_values(request: Request, name: bytes) -> list[bytes]:
-    """The values of all header fields called ``name`` (lower case), in the order received."""
+    """Return the values of all header fields with a name (in lower case), in the order received."""
     return [value for field_name, value in request.extra_headers if field_name == name]
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """This policy has nothing against the request.
+    """The policy does not object to the request.
 
     Args:
-        headers: Header fields to add to the response that accepts.
-        identity: Who the client is, where this policy found out. It replaces an earlier one.
+        headers: Header fields to add to the accepting response.
+        identity: The client's identity, if this policy has found it. It replaces an earlier one.
         subprotocol: The sub-protocol to answer with. It replaces an earlier one.
-        context: What the following policies shall see instead of the context this one saw.
+        context: The context for the following policies, if it differs from the one this policy saw.
 
     Raises:
-        LocalProtocolError: A header field cannot be sent, or is the handshake's own to set.
+        LocalProtocolError: A header field cannot be sent, or is set by the handshake.
     """
 
     headers: Sequence[tuple[bytes, bytes]] = ()
@@ -128,13 +110,15 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The request is refused.
+    """The request is rejected.
 
     Args:
         status: The HTTP status code, 300 to 599.
-        reason: Why, for the log; it is not sent.
+        reason: The reason, for the log; it is not sent.
         headers: Header fields of the response.
         body: The response's body.
+        context: The context that the rejecting policy saw, with the effective client address; set
+            by the chain.
 
     Raises:
         ValueError: The status is out of range.
@@ -145,8 +129,9 @@ class Reject:
     reason: str = ""
     headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes = b""
+    context: RequestContext | None = field(default=None, compare=False, repr=False)
 
-    #: The first status that is one.
+    #: The lowest valid status.
     LEAST: ClassVar[int] = 300
 
     def __post_init__(self) -> None:
@@ -155,12 +140,12 @@ class Reject:
         check_header_fields(self.headers)
 
     def events(self) -> list[Event]:
-        """What to send: the rejection, and its body if it has one.
+        """Return the events to send: the rejection, and its body if it has one.
 
         Returns:
             A :class:`~wsproto_sip.events.RejectConnection`, followed by a
-            :class:`~wsproto_sip.events.RejectData` where there is a body; then a Content-Length
-            is given too (RFC 9110 §8.6).
+            :class:`~wsproto_sip.events.RejectData` if there is a body, in which case there is a
+            Content-Length too (RFC 9110 §8.6).
         """
         headers: Headers = list(self.headers)
         if not self.body:
@@ -173,26 +158,30 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Respond(Reject):
-    """A plain request is answered: a :class:`Reject` that may be none at all, such as 200.
+    """A plain request is answered: a :class:`Reject` that may have a successful status.
 
-    A request for a WebSocket should not get one with a status below 300: over HTTP/2 and 3 that
-    would accept it, and is not sent.
+    Do not answer a request for a WebSocket with a status below 300: over HTTP/2 and HTTP/3 that
+    would accept it, so it is not sent.
 
     Args:
         status: The HTTP status code, 200 to 599.
-        reason: As for :class:`Reject`; so are the others.
+        reason: See :class:`Reject`, as for the other arguments.
+        routine: Whether the same is asked for again and again, by a load balancer for example, so
+            that a log need not tell each time.
     """
+
+    routine: bool = False
 
     LEAST: ClassVar[int] = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The answer takes something this layer cannot do, such as asking a database.
+    """The decision needs something this layer cannot do, such as asking a database.
 
     Args:
-        question: What has to be found out; its form is the policy's.
-        conclude: Makes the decision out of what was found out. What it takes is the policy's too.
+        question: What to find out, in a form defined by the policy.
+        conclude: Makes the decision from the answer, whose form is defined by the policy too.
     """
 
     question: object
@@ -200,35 +189,31 @@ class Deferred:
 
 
 Decision = Continue | Reject | Deferred
-"""What one policy answers."""
+"""The answer of one policy."""
 
 
-class Later(Enum):
-    """The type of :data:`LATER`."""
-
-    LATER = "later"
-
-
-# RFC 9110 §15.5.22, §7.8: to what, and named in Connection too.
-_UPGRADE = (
-    (b"Upgrade", b"websocket"),
-    (b"Connection", b"Upgrade"),
-    (b"Sec-WebSocket-Version", WEBSOCKET_VERSION),
+#: The answer to a plain request that no policy answers. RFC 9110 §15.5.22, §7.8: it has to name the
+#: protocol to upgrade to, and name Upgrade in Connection.
+NO_UPGRADE: Final = Reject(
+    426,
+    "the request does not ask for an upgrade",
+    (
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Version", WEBSOCKET_VERSION),
+    ),
 )
-
-LATER = Later.LATER
-"""What a caller's hook returns when it cannot answer at once; the policy then defers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """All policies have let the request pass.
+    """All policies have admitted the request.
 
     Args:
-        context: The context as the last policy left it, so with the effective client address.
+        context: The context that the last policy left, with the effective client address.
         subprotocol: The sub-protocol to answer with.
         headers: Header fields to add to the response.
-        identity: Who the client is, where a policy found out.
+        identity: The client's identity, if a policy has found it.
     """
 
     context: RequestContext
@@ -237,7 +222,7 @@ class Accept:
     identity: Identity | None = None
 
     def event(self, extensions: Iterable[Extension] = ()) -> AcceptConnection:
-        """The event that accepts the request.
+        """Return the event that accepts the request.
 
         Args:
             extensions: The extensions the server supports.
@@ -251,12 +236,12 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A chain that waits for the answer to a question; :meth:`PolicyChain.resume` takes it up.
+    """A chain that waits for the answer to a question; :meth:`PolicyChain.resume` continues it.
 
     Args:
-        deferred: The question, and what to do with its answer.
-        position: Which policy asked, counted from 0.
-        so_far: What the policies before it contributed.
+        deferred: The question, and how to conclude from its answer.
+        position: The index of the policy that asked.
+        so_far: The contributions of the policies before it.
     """
 
     deferred: Deferred
@@ -265,56 +250,64 @@ class Pending:
 
     @property
     def question(self) -> object:
-        """What has to be found out."""
+        """What to find out."""
         return self.deferred.question
 
 
 Outcome = Accept | Reject | Pending
-"""What a chain answers."""
+"""The answer of a chain."""
 
 
 class Policy(Protocol):
-    """A check of a request: any callable with this signature, a plain function too."""
+    """A check of a request: any callable with this signature, including a plain function."""
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Let the request pass, refuse it, or ask for more time."""
+        """Let the request continue, reject it, or defer the decision."""
         ...
 
 
 class PolicyChain:
-    """Policies, asked in order.
+    """Policies that are asked in order.
 
-    Exceptions that a caller's own hook raises pass through; whoever runs the chain answers them
-    with 500.
+    Exceptions raised by the caller's hooks are passed through; the code that runs the chain answers
+    them with 500.
 
     Args:
-        policies: The policies; the cheap ones first, those that cost the most last.
+        policies: The policies; put cheap ones first and expensive ones last.
+
+    Raises:
+        TypeError: ``policies`` is not an iterable of callables.
     """
 
     def __init__(self, policies: Iterable[Policy] = ()) -> None:
+        if not isinstance(policies, Iterable):
+            raise TypeError(f"policies must be several: [{policies!r:.100}]")
         self.policies = tuple(policies)
+        for policy in self.policies:
+            if not callable(policy):
+                raise TypeError(f"a policy must be callable: {policy!r:.100}")
 
     def decide(self, context: RequestContext) -> Outcome:
-        """Ask every policy, until one refuses or defers.
+        """Ask each policy, until one rejects or defers.
 
         Args:
-            context: The request and where it came from.
+            context: The request and its origin.
 
         Returns:
-            :class:`Accept`, :class:`Reject`, or :class:`Pending` when a policy deferred.
+            :class:`Accept`, :class:`Reject`, or :class:`Pending` if a policy deferred.
         """
         return self._run(0, Accept(context))
 
     def resume(self, pending: Pending, result: object, now: float | None = None) -> Outcome:
-        """Go on with the answer to a deferred question.
+        """Continue with the answer to a deferred question.
 
         Args:
-            pending: What :meth:`decide` or an earlier call of this method returned.
-            result: The answer, in the form the policy that asked takes.
-            now: The time at which the policies behind it are asked; the earlier one if not given.
+            pending: The result of :meth:`decide` or of an earlier call of this method.
+            result: The answer, in the form that the deferring policy expects.
+            now: The time for the following policies; by default that of the request.
 
         Returns:
-            As :meth:`decide`.
+            The same as :meth:`decide`.
         """
         decision = pending.deferred.conclude(result)
         so_far = pending.so_far
@@ -332,13 +325,13 @@ class PolicyChain:
                 return settled
             so_far = settled
         if not so_far.context.upgrade:
-            return Reject(426, "no upgrade is asked for", _UPGRADE)
+            return replace(NO_UPGRADE, context=so_far.context)
         return so_far
 
     @staticmethod
     def _apply(decision: Decision, position: int, so_far: Accept) -> Outcome:
         if isinstance(decision, Reject):
-            return decision
+            return replace(decision, context=so_far.context)
         if isinstance(decision, Deferred):
             return Pending(decision, position, so_far)
         context = decision.context or so_far.context
@@ -355,5 +348,5 @@ class PolicyChain:
 
 
 def refuse(status: int, reason: str, *headers: tuple[bytes, bytes]) -> Reject:
-    """A refusal without a body: what nearly every policy answers with."""
+    """Return a rejection without a body, as most policies use it."""
     return Reject(status, reason, headers)

@@ -1,4 +1,4 @@
-"""Whether new connections are wanted at all."""
+"""Refuse connections while the server is disabled."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ __all__ = ["EnabledPolicy"]
 class EnabledPolicy:
     """Refuse every handshake while the server is disabled, with 503 Service Unavailable.
 
-    It belongs in front of all other policies: after ``ws.disable`` nothing else about a request
-    is looked at.
+    Put it before all other policies: after ``ws.disable`` a request is not examined any further.
 
     Args:
-        retry_after: Seconds to put into a Retry-After header field (RFC 9110 §10.2.3); none if
-            ``None``.
+        retry_after: Seconds for the Retry-After header field (RFC 9110 §10.2.3); ``None`` leaves it
+            out.
 
     Raises:
         ValueError: ``retry_after`` is negative.
@@ -27,7 +26,7 @@ class EnabledPolicy:
         self._headers = () if retry_after is None else ((b"retry-after", b"%d" % retry_after),)
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Look at :attr:`RequestContext.enabled`."""
+        """Check :attr:`RequestContext.enabled`."""
         if context.enabled:
             return Continue()
         return refuse(503, "new connections are disabled", *self._headers)

@@ -1,4 +1,4 @@
-"""The client's address and scheme behind proxies (RFC 7239, and X-Forwarded-For)."""
+"""The client's address and scheme as proxies report them (RFC 7239, and X-Forwarded-For)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["ForwardedHeader", "ForwardedPolicy", "TrustedNetworks"]
 _MAX_HOPS = 32
 
 # RFC 7239 §4: name "=" ( token | quoted-string ), joined by ";" within a hop and "," between hops;
-# there may be nothing between two of those (RFC 9110 §5.6.1.2).
+# elements may be empty (RFC 9110 §5.6.1.2).
 _PAIR = re.compile(
-    r"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
-    r'(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]++)|"((?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*+)")'
-    r"[ \t]*+)?(;|,|\Z)"
+    r"[ \t]*(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
+    r'(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)|"((?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*)")'
+    r"[ \t]*)?(;|,|\Z)"
 )
 _ESCAPED = re.compile(r"\\(.)")
 # RFC 7239 §6: an address with or without a port; "unknown" and "_name" hide the address.
@@ -27,12 +27,14 @@ _NODE = re.compile(
     r"(?:([0-9.]{7,15})|\[([0-9A-Fa-f:.]{2,45})\]|(unknown|_[A-Za-z0-9._-]+))"
     r"(?::(?:([0-9]{1,5})|_[A-Za-z0-9._-]+))?"
 )
+#: A peer at a Unix socket, as adapters call it: the user's number where the system tells it.
+_UNIX = re.compile(r"unix(?:-[0-9]{1,10})?")
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 _SCHEMES = {"http": False, "ws": False, "https": True, "wss": True}
 
 
 class ForwardedHeader(Enum):
-    """Which header fields the proxies write. Only one kind is believed, never both."""
+    """The header fields that the proxies write. Only one kind is trusted, never both."""
 
     FORWARDED = "forwarded"
     X_FORWARDED = "x-forwarded-for"
@@ -48,28 +50,36 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 class TrustedNetworks:
-    """Addresses whose word is believed.
+    """Addresses of trusted proxies.
 
     Args:
-        networks: Networks and single addresses (``10.0.0.0/8``, ``2001:db8::1``).
+        networks: Networks and single addresses (``10.0.0.0/8``, ``2001:db8::1``); ``unix`` for
+            peers at a Unix socket, whose address is empty or begins with ``unix``, and
+            ``unix-33`` for those of one user, by number, where the system tells the user.
 
     Raises:
-        ValueError: One is no network, or has bits set behind its prefix.
+        ValueError: An item is not a network, or has bits set after its prefix.
         TypeError: ``networks`` is one string.
     """
 
     def __init__(self, networks: Iterable[str]) -> None:
         if isinstance(networks, str):
             raise TypeError("networks must be a collection of strings, not one string")
-        self._networks = tuple(ipaddress.ip_network(network) for network in networks)
+        words = list(networks)
+        users = {word for word in words if _UNIX.fullmatch(word)}
+        self._unix = "unix" in users
+        self._users = frozenset(users)
+        self._networks = tuple(ipaddress.ip_network(word) for word in words if word not in users)
 
     def __contains__(self, address: str | None) -> bool:
-        """Whether a text is an address in one of the networks; ``None`` is in none.
+        """Return whether a text is an address in one of the networks; ``None`` never is.
 
         An IPv4 address in IPv6 notation (``::ffff:10.0.0.1``) counts as the IPv4 address.
         """
-        if address is None:
-            return False
+        if not address:
+            return self._unix and address == ""
+        if _UNIX.fullmatch(address):
+            return self._unix or address in self._users
         try:
             parsed = _address(address)
         except ValueError:
@@ -85,19 +95,19 @@ class _Hop:
 
 
 class ForwardedPolicy:
-    """Put the client's address, port and scheme in place of the proxy's.
+    """Replace the proxy's address, port and scheme by the client's.
 
-    Only a peer in a trusted network is believed; header fields of others are ignored. The hops are
-    followed from the last one towards the client, through trusted addresses only: the first that
-    is not trusted is the client, since what stands before it is the client's own word. A hop
-    that hides its address ends the search at the last address known. Without the header fields,
-    and where they do not name a scheme, the context stays as it is. What a trusted proxy
-    sends must be well-formed, or the answer is 400.
+    Only a peer in a trusted network is believed; header fields of others are ignored. Hops are
+    followed from the last one towards the client, as long as their addresses are trusted: the first
+    one that is not trusted is the client, since the hops before it are claims of the client. A hop
+    that hides its address ends the search at the last known address. Without the header fields, the
+    context stays unchanged, and so does the scheme unless they name one. Input from a trusted proxy
+    must be well-formed; otherwise the answer is 400.
 
     Args:
-        trusted: The proxies.
-        header: Which header fields they write: ``Forwarded``, or ``X-Forwarded-For`` with
-            ``X-Forwarded-Proto``. They have to remove or extend those a client sends.
+        trusted: The trusted proxies.
+        header: The header fields they write: ``Forwarded``, or ``X-Forwarded-For`` with
+            ``X-Forwarded-Proto``. They have to remove or extend those sent by a client.
     """
 
     def __init__(
@@ -149,9 +159,9 @@ class ForwardedPolicy:
         for index in range(len(nodes) - 1, -1, -1):
             known = _node(nodes[index].strip(" \t"), bare=True)
             if protocols:
-                # Proxies either extend this list too, or name the client's scheme alone.
+                # Proxies either extend this list too, or only give the client's scheme.
                 if len(schemes) not in (1, len(nodes)):
-                    raise ValueError("more or fewer schemes than addresses")
+                    raise ValueError("the numbers of schemes and addresses differ")
                 scheme = schemes[index if len(schemes) > 1 else 0]
                 if scheme not in _SCHEMES:
                     raise ValueError("unknown scheme")
@@ -162,7 +172,7 @@ class ForwardedPolicy:
 
 
 def _node(text: str, *, bare: bool) -> _Hop:
-    """The address of a hop; ``bare`` allows IPv6 without brackets, and no hidden addresses."""
+    """Parse a hop's address; ``bare`` allows IPv6 without brackets and forbids hidden ones."""
     if bare and text.count(":") > 1 and _BARE_IPV6.fullmatch(text):
         return _Hop(str(_address(text)))
     match = _NODE.fullmatch(text)
@@ -185,13 +195,13 @@ def _forwarded_hops(text: str) -> list[_Hop]:
     while True:
         match = _PAIR.match(text, position)
         if match is None:
-            raise ValueError(f"no parameter at character {position}")
+            raise ValueError(f"invalid parameter at character {position}")
         position = match.end()
         name, token, quoted, delimiter = match.groups()
         if name is not None:
             name = name.lower()
             if name in pairs:
-                raise ValueError(f"parameter {name} twice")
+                raise ValueError(f"parameter {name} is repeated")
             pairs[name] = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
         if delimiter == ";":
             continue

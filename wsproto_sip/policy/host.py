@@ -1,4 +1,4 @@
-"""Which names and ports the server answers to."""
+"""The names and ports that the server answers to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .decision import Continue, Decision, RequestContext, refuse
 
 __all__ = ["HostPolicy", "LocalPortPolicy"]
 
-# RFC 9110 §7.2: uri-host [ ":" port ]. Names are kept to letters, digits, "-", "_" and ".".
+# RFC 9110 §7.2: uri-host [ ":" port ]. Names may have letters, digits, "-", "_" and ".".
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 
 
@@ -30,17 +30,17 @@ def _split(text: str) -> tuple[str, int | None] | None:
 
 
 class HostPolicy:
-    """Refuse with 403 Forbidden what was meant for another host (RFC 6455 §10.2, DNS rebinding).
+    """Refuse requests for another host with 403 Forbidden (RFC 6455 §10.2, DNS rebinding).
 
-    An alias without a port matches every port. One with a port matches that port, and a Host
-    without one where it is the scheme's default: 80, or 443 over TLS (RFC 6455 §3).
+    An alias without a port matches every port. An alias with a port matches that port, and a Host
+    without a port if it is the scheme's default: 80, or 443 over TLS (RFC 6455 §3).
 
     Args:
         aliases: The server's names and addresses, each with or without a port: ``example.com``,
             ``example.com:8443``, ``[2001:db8::1]:80``.
 
     Raises:
-        ValueError: An alias is no host or host and port, or there are none.
+        ValueError: An alias is not a host or a host and port, or there are none.
         TypeError: ``aliases`` is one string.
     """
 
@@ -58,7 +58,7 @@ class HostPolicy:
         self._known = frozenset(known)
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Compare the request's Host."""
+        """Compare the request's Host with the aliases."""
         parts = _split(context.request.host)
         if parts is None:
             return refuse(403, "malformed Host")
@@ -71,10 +71,9 @@ class HostPolicy:
 
 
 class LocalPortPolicy:
-    """Refuse with 403 Forbidden what came in on a port that is not for WebSockets.
+    """Refuse connections on a port that is not for WebSockets with 403 Forbidden.
 
-    For servers that listen on ports for other purposes too; the guide's example lets 80 and 443
-    pass.
+    For servers that listen on ports for other purposes too; the guide's example allows 80 and 443.
 
     Args:
         ports: The ports for WebSockets.
@@ -90,7 +89,7 @@ class LocalPortPolicy:
                 raise ValueError(f"not a port: {port!r}")
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Look at the port the connection was accepted on."""
+        """Check the port that the connection was accepted on."""
         if context.local_port in self._ports:
             return Continue()
         return refuse(403, "not a port for WebSockets")

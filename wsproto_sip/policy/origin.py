@@ -1,4 +1,4 @@
-"""Which web pages may open a connection (RFC 6454, RFC 6455 §10.2)."""
+"""The web pages that may open a connection (RFC 6454, RFC 6455 §10.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ANY_ORIGIN", "AnyOrigin", "OriginPolicy"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-# RFC 6454 §6.2: what a browser sends is lower case, without a default port, path or user.
+# RFC 6454 §6.2: browsers send it in lower case, without a default port, path or user.
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]{0,31})://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::([1-9][0-9]{0,4}))?"
 )
@@ -26,11 +26,11 @@ class AnyOrigin(Enum):
 
 
 ANY_ORIGIN = AnyOrigin.ANY
-"""Every origin is allowed. It has to be asked for by name."""
+"""Allows every origin, which has to be requested explicitly."""
 
 
 def _is_loopback(origin: str) -> bool:
-    """Whether an origin is that of pages on this machine, whatever their port."""
+    """Return whether an origin belongs to pages on this machine, at any port."""
     match = _ORIGIN.fullmatch(origin)
     if match is None or _fault(origin) is not None or match[1] not in ("http", "https"):
         return False
@@ -45,7 +45,7 @@ def _is_loopback(origin: str) -> bool:
 
 
 def _fault(origin: str) -> str | None:
-    """What keeps a text from being an origin as a browser writes it; ``None`` if nothing does."""
+    """Return why a text is not an origin as browsers write it; ``None`` if it is one."""
     match = _ORIGIN.fullmatch(origin)
     if match is None:
         return "not scheme://host or scheme://host:port in lower case"
@@ -56,32 +56,34 @@ def _fault(origin: str) -> str | None:
         except ValueError:
             return "not an IPv6 address"
         if canonical != host:
-            return f"the address is written {canonical}"
+            return f"write the address as {canonical}"
     if port is not None:
         if int(port) > 65535:
             return "not a port"
         if _DEFAULT_PORTS.get(scheme) == int(port):
-            return "the scheme's default port is left out"
+            return "leave out the scheme's default port"
     return None
 
 
 class OriginPolicy:
-    """Refuse with 403 Forbidden what a page of another origin started.
+    """Refuse connections started by a page of another origin with 403 Forbidden.
 
-    Origins are compared as a whole, scheme, host and port, in the one form browsers write them
-    in, so that no suffix, prefix, other port or other case can look like an allowed one. The
-    first three arguments must be given: what to do is the application's decision.
+    Origins are compared as a whole, scheme, host and port, in the one form that browsers use, so
+    that another suffix, prefix, port or case cannot pass for an allowed origin. The first three
+    arguments are required, because the application has to decide.
 
     Args:
         allowed: The origins (``https://example.com``, ``https://example.com:8443``), or
             :data:`ANY_ORIGIN`.
-        allow_null: Whether ``null`` may connect: sandboxed frames and local files, so anybody.
-        allow_missing: Whether a request without Origin may connect: what is not a browser.
-        allow_loopback: Whether pages of the client's own machine may, at any port of ``localhost``
-            or a loopback address: for servers that only this machine reaches.
+        allow_null: Whether ``null`` may connect: sandboxed frames and local files, which means any
+            page.
+        allow_missing: Whether a request without Origin may connect, as from clients that are not
+            browsers.
+        allow_loopback: Whether pages on the client's own machine may connect, from any port of
+            ``localhost`` or a loopback address: for servers that only this machine can reach.
 
     Raises:
-        ValueError: An allowed origin is not written as a browser would; the message says how it
+        ValueError: An allowed origin is not in the form that browsers use; the message says how it
             differs.
         TypeError: ``allowed`` is one string.
     """
@@ -111,7 +113,7 @@ class OriginPolicy:
         self._allowed = frozenset(origins)
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Look the request's Origin up. More than one Origin is answered with 400."""
+        """Look the request's Origin up; more than one Origin is answered with 400."""
         values = header_values(context.request, b"origin")
         if len(values) > 1:
             return refuse(400, "more than one Origin")

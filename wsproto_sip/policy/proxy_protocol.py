@@ -1,9 +1,9 @@
-"""The PROXY protocol, versions 1 and 2: the client's address at the head of a connection.
+"""The PROXY protocol, versions 1 and 2: the client's address at the start of a connection.
 
-A load balancer that forwards octets, not requests, puts this header in front of them. Whoever can
-write it can claim any address, so it is read from the peers in a
-:class:`~wsproto_sip.policy.forwarded.TrustedNetworks` only, and from those always: the protocol's
-specification (HAProxy, §2) forbids guessing whether it is there.
+A load balancer that forwards bytes, not requests, sends this header first. A peer that can write it
+can claim any address, so it is read only from peers in a
+:class:`~wsproto_sip.policy.forwarded.TrustedNetworks`, and from those always: the protocol's
+specification (HAProxy, §2) forbids guessing whether it is present.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _ADDRESS_LENGTHS = {0: 0, 1: 12, 2: 36, 3: 216}
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """What the header said.
+    """The contents of the header.
 
     Args:
         version: 1 or 2.
-        peer_address: The client's address; ``None`` where the header names none, because the
-            proxy speaks for itself (its health check) or cannot tell. The transport's address
-            holds then.
+        peer_address: The client's address; ``None`` if the header has none, because the proxy
+            opened the connection itself (for a health check) or does not know. Use the transport's
+            address then.
         peer_port: The client's port.
-        local_address: The address the client connected to.
-        local_port: The port it connected to.
-        secure: Whether the client's side is TLS; ``None`` where the header does not say.
+        local_address: The address that the client connected to.
+        local_port: The port that the client connected to.
+        secure: Whether the client's side is TLS; ``None`` if the header does not say.
     """
 
     version: int
@@ -54,20 +54,20 @@ class ProxyHeader:
 
 
 class ProxyHeaderParser:
-    """Takes octets until the header is complete.
+    """Collects bytes until the header is complete.
 
     Args:
         versions: The versions to accept.
-        max_length: Octets a header of version 2 may have behind its first 16; a longer one is an
-            error before it is read. Version 1 has at most 107 octets in all.
+        max_length: The maximum length in bytes of a version 2 header after its first 16; a longer
+            one is an error before it is read. Version 1 has at most 107 bytes in total.
 
     Raises:
-        ValueError: A version other than 1 and 2, or none.
+        ValueError: ``versions`` is empty, or has a version other than 1 and 2.
     """
 
     def __init__(self, *, versions: Collection[int] = (1, 2), max_length: int = 1024) -> None:
         if not versions or not {1, 2}.issuperset(versions):
-            raise ValueError(f"versions are 1 and 2: {versions!r}")
+            raise ValueError(f"versions must be 1 or 2: {versions!r}")
         self._starts = [
             start for version, start in ((1, b"PROXY "), (2, _SIGNATURE)) if version in versions
         ]
@@ -77,30 +77,30 @@ class ProxyHeaderParser:
 
     @property
     def trailing(self) -> bytes:
-        """The octets behind the header; empty before it is complete."""
+        """The bytes after the header; empty until it is complete."""
         return bytes(self._buffer) if self._done else b""
 
     def feed(self, data: bytes) -> ProxyHeader | None:
-        """Take octets in.
+        """Take bytes from the connection.
 
         Args:
-            data: Octets from the connection, cut anywhere.
+            data: Bytes from the connection, split anywhere.
 
         Returns:
-            The header once it is complete; what came behind it is in :attr:`trailing`. ``None``
-            if more octets are needed.
+            The header once it is complete; the bytes after it are in :attr:`trailing`. ``None`` if
+            more bytes are needed.
 
         Raises:
-            RemoteProtocolError: This is no such header, or one of a version that is not accepted.
-            LocalProtocolError: The header was complete, or wrong, before.
+            RemoteProtocolError: The bytes are not such a header, or its version is not accepted.
+            LocalProtocolError: The header was already complete, or invalid.
         """
         if self._done:
-            raise LocalProtocolError("the PROXY header has ended already")
+            raise LocalProtocolError("the PROXY header is already complete")
         buffer = self._buffer
         buffer += data
         try:
             if not any(start.startswith(buffer[: len(start)]) for start in self._starts):
-                raise RemoteProtocolError("no PROXY protocol header")
+                raise RemoteProtocolError("not a PROXY protocol header")
             if buffer.startswith(b"P"):
                 return self._feed_line(buffer)
             return self._feed_binary(buffer)
@@ -138,7 +138,7 @@ class ProxyHeaderParser:
         version, command = divmod(buffer[12], 16)
         family, transport = divmod(buffer[13], 16)
         length = int.from_bytes(buffer[14:16], "big")
-        # §2.2: where the proxy speaks for itself the family has no meaning.
+        # §2.2: the family has no meaning if the proxy opened the connection itself.
         if version != 2 or command > 1 or (command and (family > 3 or transport > 2)):
             raise RemoteProtocolError("unknown version, command or family in the PROXY header")
         if length > self._max_length:
@@ -176,7 +176,7 @@ class ProxyHeaderParser:
 
 
 def _secure(records: bytes) -> bool | None:
-    """Walk the records behind the addresses; the one about TLS tells how the client came."""
+    """Walk the records after the addresses; the one about TLS says how the client connected."""
     position = 0
     secure: bool | None = None
     while position < len(records):

@@ -1,4 +1,4 @@
-"""Which sub-protocol a connection gets (RFC 6455 §4.2.2, RFC 7118 §4.1, RFC 7977 §4.1)."""
+"""Choose the sub-protocol of a connection (RFC 6455 §4.2.2, RFC 7118 §4.1, RFC 7977 §4.1)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["SubprotocolPolicy"]
 
 
 class SubprotocolPolicy:
-    """Choose the first sub-protocol that both sides know.
+    """Choose the first sub-protocol that both sides support.
 
-    Names are compared exactly, case included: a proposal of ``sipx`` or ``SIP`` is not one of
-    ``sip``. Where none fits and one is required, the answer is 400 Bad Request with the enabled
-    sub-protocols and the version, as Kamailio's module answers.
+    Names are compared exactly and case-sensitively: ``sipx`` or ``SIP`` does not match ``sip``. If
+    none matches and one is required, the answer is 400 Bad Request with the enabled sub-protocols
+    and the version, like that of Kamailio's module.
 
     Args:
         enabled: The sub-protocols, in the server's order of preference.
-        required: Whether a request must propose one of them. Otherwise one that proposes none,
-            or only unknown ones, gets a connection without.
+        required: Whether a request must offer one of them. Otherwise a request that offers none, or
+            only unknown ones, gets a connection without a sub-protocol.
         server_preference: Whether the server's order decides instead of the client's, which is
             Kamailio's rule for ``("sip", "msrp")``.
 
     Raises:
-        ValueError: A name is no token or is given twice, or one is required and none is enabled.
+        ValueError: A name is not a token or is repeated, or one is required and none is enabled.
         TypeError: ``enabled`` is one string.
     """
 
@@ -37,11 +37,11 @@ class SubprotocolPolicy:
             raise TypeError("enabled must be a sequence of strings, not one string")
         for name in enabled:
             if not name.isascii() or not is_token(name.encode("ascii")):
-                raise ValueError(f"not the name of a sub-protocol: {name!r}")
+                raise ValueError(f"not a sub-protocol name: {name!r}")
         if len(set(enabled)) != len(enabled):
-            raise ValueError(f"a sub-protocol is given twice: {', '.join(enabled)}")
+            raise ValueError(f"a sub-protocol is repeated: {', '.join(enabled)}")
         if required and not enabled:
-            raise ValueError("a sub-protocol is required and none is enabled")
+            raise ValueError("a sub-protocol is required, but none is enabled")
         self._enabled = tuple(enabled)
         self._required = required
         self._server_preference = server_preference
@@ -51,12 +51,12 @@ class SubprotocolPolicy:
         )
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Compare the request's proposals with what is enabled."""
+        """Compare the request's offers with the enabled sub-protocols."""
         name = select_subprotocol(
             context.request.subprotocols, self._enabled, prefer_server=self._server_preference
         )
         if name is not None:
             return Continue(subprotocol=name)
         if self._required:
-            return refuse(400, "no enabled sub-protocol proposed", *self._hints)
+            return refuse(400, "no enabled sub-protocol offered", *self._hints)
         return Continue()

@@ -1,4 +1,4 @@
-"""Which request targets and methods lead to a WebSocket."""
+"""The request targets and methods that lead to a WebSocket."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from .decision import Continue, Decision, RequestContext, refuse
 
 __all__ = ["TargetPolicy"]
 
-# A path in a pattern: what RFC 3986 §3.3 lets a path hold, percent-encoding included.
+# A path in a pattern: the characters that RFC 3986 §3.3 allows, including percent-encoding.
 _PATTERN = re.compile(r"(?:/[A-Za-z0-9\-._~%!$&'()*+,;=:@]*)+")
 
-# One segment a "*" stands for. Dot segments are left out, since what is behind the server may
-# resolve them, and then a wildcard would reach beyond its directory.
+# One segment that a "*" matches. Dot segments are excluded, since an application may resolve them,
+# and then a wildcard would reach outside its directory.
 _SEGMENT = r"(?!(?:\.|%2[Ee]){1,2}(?:/|\Z))[A-Za-z0-9\-._~%!$&'()*+,;=:@]+"
 
-# The absolute form (RFC 9112 §3.2.2): what a client behind a proxy may send.
+# The absolute form (RFC 9112 §3.2.2), which a client of a proxy may send.
 _AUTHORITY = re.compile(r"(?i:https?|wss?)://[^/?#]+")
 
 
 class TargetPolicy:
-    """Let only known paths in: 404 Not Found for other targets, 405 for other methods.
+    """Admit known paths only: 404 Not Found for other targets, 405 for other methods.
 
-    Paths are compared octet by octet, without decoding and without their query. Of a whole URI
-    only the path counts; its host is for the handshake to compare with Host.
+    Paths are compared byte by byte, without decoding and without their query. Only the path of an
+    absolute URI is compared; the handshake compares its host with Host.
 
     Args:
-        paths: The paths; a segment ``*`` stands for exactly one segment that is not empty
-            (``/rooms/*/ws``).
+        paths: The paths; a segment ``*`` matches exactly one non-empty segment (``/rooms/*/ws``).
         methods: The methods; GET for HTTP/1.1 (RFC 6455 §4.1), CONNECT for HTTP/2 and 3 (RFC 8441
             §4).
 
     Raises:
-        ValueError: A path does not start with ``/`` or holds a character that no path can, or
-            there are no paths.
+        ValueError: A path does not start with ``/`` or has a character that is not allowed in
+            paths, or ``paths`` is empty.
         TypeError: ``paths`` is one string.
     """
 
@@ -62,7 +61,7 @@ class TargetPolicy:
         self._allow = (b"allow", ", ".join(methods).encode("ascii"))
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Compare the request's path and method."""
+        """Check the request's path and method."""
         path = context.request.target.partition("?")[0]
         authority = _AUTHORITY.match(path)
         if authority is not None:

@@ -1,7 +1,8 @@
-"""Identity from a cookie, a bearer token or a query parameter, by a hook of the caller's.
+"""Authenticate with a cookie, a bearer token or a query parameter, through a hook of the caller.
 
-Browsers cannot put header fields of their own on a WebSocket handshake, so what proves who they
-are is usually a cookie (RFC 7118 §7) or a parameter of the URI.
+Browsers cannot set header fields of a WebSocket handshake, so their credentials are usually in a
+cookie (RFC 7118 §7) or a parameter of the URI. :class:`TokenPolicy` supports all three.
+:class:`Bearer` is just the scheme of Authorization, to be offered together with others.
 """
 
 from __future__ import annotations
@@ -12,30 +13,26 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import unquote_to_bytes
 
-from .decision import (
-    Continue,
-    Decision,
-    Deferred,
-    Identity,
-    Later,
-    Reject,
-    RequestContext,
-    header_values,
-    refuse,
-)
+from ..auth.attempt import judge
+from ..auth.identity import Identity, check_realm
+from ..auth.outcome import Denied, Later, Question
+from ..auth.throttle import Attempt, Throttle
+from .authentication import Judgement, Malformed
+from .decision import Continue, Decision, Deferred, Reject, RequestContext, header_values, refuse
 
-__all__ = ["Source", "TokenPolicy", "TokenQuestion", "TokenSource"]
+__all__ = ["Bearer", "Source", "TokenPolicy", "TokenQuestion", "TokenSource"]
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)")
+_TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +(" + _TOKEN.pattern + rb")")
 _SCHEME_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: .*)?", re.DOTALL)
-# RFC 6265 §4.1.1, and the quotes that may stand around the value.
+# RFC 6265 §4.1.1, and the quotes that may surround the value.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _PRINTABLE = re.compile("[^\\x00-\\x1f\\x7f-\\x9f]+")
 
 
 class Source(Enum):
-    """Where a token is looked for."""
+    """Where to look for a token."""
 
     COOKIE = "cookie"
     BEARER = "bearer"
@@ -46,14 +43,14 @@ class Source(Enum):
 class TokenSource:
     """One place to look for a token.
 
-    Tokens in the query end up in the logs of everything on the way; keep them short-lived.
+    Tokens in a query end up in the logs of every server on the way; keep them short-lived.
 
     Args:
         source: The kind of place.
         name: The name of the cookie or the parameter; not used for bearer tokens (RFC 6750).
 
     Raises:
-        ValueError: A cookie or parameter has no name, or one that is no token.
+        ValueError: A cookie or parameter has no name, or its name is not a token.
     """
 
     source: Source
@@ -66,11 +63,13 @@ class TokenSource:
 
 @dataclass(frozen=True, slots=True)
 class TokenQuestion:
-    """Whose token is this? The answer is an :class:`Identity`, or ``None`` for nobody's.
+    """A question for a token's owner: the answer is an :class:`Identity`, or ``None`` without one.
+
+    Answer :class:`~wsproto_sip.auth.outcome.Unavailable` if it cannot be found out.
 
     Args:
         token: The token; not shown in representations.
-        source: Where it was found.
+        source: Where the token was found.
         context: The request.
     """
 
@@ -80,24 +79,28 @@ class TokenQuestion:
 
 
 class TokenPolicy:
-    """Let in who brings a token that the caller's hook knows.
+    """Admit requests with a token that the caller's hook accepts.
 
-    The first source that holds a token decides; the others are not looked at then. A refusal is
-    401 with a Bearer challenge where bearer tokens are a source (RFC 6750 §3), and 403 Forbidden
-    otherwise, since 401 needs a challenge. A token given twice in one source, or of a form it
-    cannot have there, is answered with 400.
+    The first source that has a token decides; the others are ignored then. A refusal is 401 with a
+    Bearer challenge if bearer tokens are a source (RFC 6750 §3), and 403 Forbidden otherwise, since
+    401 requires a challenge. A token that is repeated within a source, or malformed for it, is
+    answered with 400, and a token sent too soon after unknown ones with 429 and Retry-After,
+    because tokens can be guessed like passwords. A token that was accepted from an address before
+    does not have to wait because of other attempts from there.
 
     Args:
         sources: Where to look, in order.
-        verify: Takes a :class:`TokenQuestion` and returns whose the token is, ``None`` for
-            nobody's, or :data:`~wsproto_sip.policy.decision.LATER` to be asked again through the
-            same question.
-        required: Whether a request without a token is refused, unless an earlier policy found
-            out who it is. A wrong one is refused either way.
-        max_length: Octets a token may have; a longer one is answered with 400.
+        verify: Takes a :class:`TokenQuestion` and returns the token's identity, ``None`` if it is
+            invalid, or :data:`~wsproto_sip.auth.outcome.LATER` to be asked again through the same
+            question.
+        required: Whether to refuse a request without a token, unless an earlier policy has
+            identified the client. An invalid token is refused either way.
+        require_tls: Whether tokens sent without TLS are refused unread.
+        max_length: The maximum length of a token in bytes; a longer one is answered with 400.
+        throttle: Slows guessing down; by default a separate one with default settings.
 
     Raises:
-        ValueError: There are no sources, or ``max_length`` is not positive.
+        ValueError: ``sources`` is empty, or ``max_length`` is not positive.
     """
 
     def __init__(
@@ -106,20 +109,24 @@ class TokenPolicy:
         verify: Callable[[TokenQuestion], Identity | Later | None],
         *,
         required: bool = True,
+        require_tls: bool = False,
         max_length: int = 4096,
+        throttle: Throttle | None = None,
     ) -> None:
         if not sources:
-            raise ValueError("at least one source is needed")
+            raise ValueError("at least one source is required")
         if max_length < 1:
             raise ValueError(f"max_length must be positive: {max_length!r}")
         self._sources = tuple(sources)
         self._verify = verify
         self._required = required
+        self._require_tls = require_tls
         self._max_length = max_length
+        self._throttle = Throttle() if throttle is None else throttle
         self._bearer = any(item.source is Source.BEARER for item in sources)
 
     def __call__(self, context: RequestContext, /) -> Decision:
-        """Find the token and have it verified."""
+        """Find the token and verify it."""
         for source in self._sources:
             try:
                 raw = _FINDERS[source.source](context, source.name)
@@ -130,26 +137,92 @@ class TokenPolicy:
                 continue
             if len(token) > self._max_length or not _PRINTABLE.fullmatch(token):
                 return refuse(400, f"malformed or repeated {source.source.value} token")
-            question = TokenQuestion(token, source, context)
-            answer = self._verify(question)
-            if isinstance(answer, Later):
-                return Deferred(question, self._conclude)
-            return self._conclude(answer)
+            return self._ask(TokenQuestion(token, source, context))
         if self._required and context.identity is None:
             return self._refusal("no token", b"Bearer")
         return Continue()
 
-    def _conclude(self, answer: object) -> Decision:
-        if isinstance(answer, Identity):
-            return Continue(identity=answer)
-        if answer is None:
-            return self._refusal("unknown token", b'Bearer error="invalid_token"')
-        raise TypeError(f"an Identity or None is needed, not {type(answer).__name__}")
+    def _ask(self, question: TokenQuestion) -> Decision:
+        if self._require_tls and not question.context.secure:
+            return self._concluded(Denied("a token without TLS"))
+        outcome = _judged(question, self._verify, self._throttle)
+        if isinstance(outcome, Question):
+            asked = outcome.then(self._concluded)
+            return Deferred(asked.question, asked.conclude)
+        return self._concluded(outcome)
+
+    def _concluded(self, outcome: Identity | Denied) -> Decision:
+        if isinstance(outcome, Identity):
+            return Continue(identity=outcome)
+        if outcome.retry_after:
+            # RFC 9110 §15.6.4, RFC 6585 §4.
+            status = 503 if outcome.unavailable else 429
+            return refuse(status, outcome.reason, (b"retry-after", b"%d" % outcome.retry_after))
+        return self._refusal(outcome.reason, b'Bearer error="invalid_token"')
 
     def _refusal(self, reason: str, challenge: bytes) -> Reject:
         if self._bearer:
             return refuse(401, reason, (b"www-authenticate", challenge))
         return refuse(403, reason)
+
+
+class Bearer:
+    """The Bearer scheme of Authorization (RFC 6750 §2.1), for an :class:`AuthenticationPolicy`.
+
+    Args:
+        realm: The realm that the client shows its user; printable ASCII.
+        verify: See :class:`TokenPolicy`.
+        require_tls: Whether tokens sent without TLS are denied unread.
+        max_length: The maximum length of a token in bytes; a longer one is answered with 400.
+        throttle: Slows guessing down; by default a separate one with default settings.
+
+    Raises:
+        ValueError: The realm cannot be quoted as it is, or ``max_length`` is not positive.
+    """
+
+    name = "bearer"
+
+    def __init__(
+        self,
+        realm: str,
+        verify: Callable[[TokenQuestion], Identity | Later | None],
+        *,
+        require_tls: bool = False,
+        max_length: int = 4096,
+        throttle: Throttle | None = None,
+    ) -> None:
+        if max_length < 1:
+            raise ValueError(f"max_length must be positive: {max_length!r}")
+        self._challenge = f'Bearer realm="{check_realm(realm)}"'.encode("ascii")
+        self._verify = verify
+        self._require_tls = require_tls
+        self._max_length = max_length
+        self._throttle = Throttle() if throttle is None else throttle
+
+    def challenges(self, context: RequestContext, *, stale: bool) -> list[bytes]:
+        """Return the one challenge; it reports an invalid token (RFC 6750 §3)."""
+        values = header_values(context.request, b"authorization")
+        wrong = any(_SCHEME_BEARER.fullmatch(value) for value in values)
+        return [self._challenge + b', error="invalid_token"' if wrong else self._challenge]
+
+    def judge(self, credentials: bytes, context: RequestContext) -> Judgement:
+        """Verify the token."""
+        if self._require_tls and not context.secure:
+            return Denied("a token without TLS")
+        if not _TOKEN.fullmatch(credentials) or len(credentials) > self._max_length:
+            return Malformed("malformed bearer token")
+        question = TokenQuestion(credentials.decode("ascii"), TokenSource(Source.BEARER), context)
+        return _judged(question, self._verify, self._throttle)
+
+
+def _judged(
+    question: TokenQuestion,
+    verify: Callable[[TokenQuestion], Identity | Later | None],
+    throttle: Throttle,
+) -> Identity | Denied | Question[Identity | Denied]:
+    context = question.context
+    attempt = Attempt("token", context.peer_address, throttle.pseudonym(question.token))
+    return judge(attempt, context.now, throttle, verify, question, wrong="unknown token")
 
 
 def _only(values: list[bytes]) -> bytes | None:
@@ -192,7 +265,7 @@ def _find_query(context: RequestContext, name: str) -> bytes | None:
     for pair in query.split("&"):
         key, _, content = pair.partition("=")
         if key == name:
-            # A "+" stays one: tokens in Base64 hold it, and none holds a space.
+            # A "+" is kept: tokens in Base64 contain it, and tokens never contain a space.
             found.append(unquote_to_bytes(content))
     return _only(found)
 

@@ -1,0 +1,50 @@
+"""Choose between the compiled engine, if it was built, and the pure one.
+
+The choice is made once, when the package is imported. ``WSPROTO_SIP_PURE=1`` in the environment
+forces the pure engine, to compare the two or to find out whether a fault is in the compiled one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ._masking import set_default
+from ._parser import FrameParser
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NAME", "PARSER", "choose"]
+
+
+def choose(environment: Mapping[str, str]) -> tuple[str, type[FrameParser]]:
+    """Choose the engine, and make it mask the frames we send too.
+
+    Args:
+        environment: The process's environment variables.
+
+    Returns:
+        ``"compiled"`` or ``"pure"``, and the class that parses frames.
+    """
+    if environment.get("WSPROTO_SIP_PURE", "0") in ("", "0"):
+        try:
+            from . import _kernel  # noqa: PLC0415 - it may be missing
+        except ImportError:
+            # Not compiled, or librt, the library that compiled code needs, is missing.
+            pass
+        else:
+            if not _kernel.__file__.endswith(".py"):
+                from ._compiled import KernelParser  # noqa: PLC0415 - of use with it alone
+
+                set_default(_kernel.mask)
+                return "compiled", KernelParser
+    set_default(None)
+    return "pure", FrameParser
+
+
+_chosen = choose(os.environ)
+#: ``"compiled"`` or ``"pure"``.
+NAME: Final = _chosen[0]
+#: The class that parses frames.
+PARSER: Final = _chosen[1]

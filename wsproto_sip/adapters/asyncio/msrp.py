@@ -1,0 +1,319 @@
+"""MSRP over plain TCP with configured peers, on asyncio, next to an endpoint's server.
+
+Theory of operation: :class:`MsrpService` is called by the handler of an
+:class:`~wsproto_sip.adapters.asyncio.endpoint.EndpointServer`. It passes events to the application,
+keeps its time, and does what it asks for on the links. A transport is only accepted from the
+address of a configured peer, and only opened to one. A sender that is held back is not read; bytes
+that a transport does not take at once are reported to the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from .._addresses import canonical
+from .answers import answer_to
+from .listening import listen, open_sockets
+from .transport import StreamProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...events import Event
+    from ...msrp.relay.application import MsrpApplication
+    from .answers import Resolve
+    from .endpoint import EndpointServer
+    from .listening import Listener
+
+__all__ = ["MsrpService"]
+
+_logger = logging.getLogger("wsproto_sip.msrp")
+
+#: Bytes in a transport's buffer above which it counts as full.
+_FULL: Final = 32 * 1024
+
+
+class MsrpService:
+    """Run an application: its events, its time, and the TCP connections of its peers.
+
+    Args:
+        server: The server, whose handler must call :meth:`handle`.
+        application: The application on the server's endpoint; no other code may feed it meanwhile.
+        peers: Host and port of each of the relay's peers; connections are only opened to them and
+            accepted from them.
+        resolve: An async function that answers questions about users, such as
+            :class:`~wsproto_sip.adapters.asyncio.answers.Answers`.
+        connect_timeout: Seconds for opening a connection.
+
+    Attributes:
+        application: The application.
+        loop: The event loop.
+    """
+
+    def __init__(
+        self,
+        server: EndpointServer,
+        application: MsrpApplication,
+        peers: Mapping[str, tuple[str, int]],
+        *,
+        resolve: Resolve | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        self.application = application
+        self._peers = peers
+        self._resolve = resolve
+        self._connect_timeout = connect_timeout
+        self._server = server
+        self.loop = server.loop
+        self._names: dict[str, str] = {}
+        self._links: dict[int, _Link] = {}
+        # Links that are not being read.
+        self._held: set[_Link] = set()
+        self._transports: set[_Link] = set()
+        self._listeners: list[Listener] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
+        self._empty = asyncio.Event()
+
+    def now(self) -> float:
+        """Return the time on the clock that drives the application."""
+        return self._server.now()
+
+    async def listen(self, host: str | None, port: int) -> list[tuple[str, int]]:
+        """Accept connections from the peers, whose names are resolved once, now.
+
+        Args:
+            host: The address to listen on; ``None`` for all.
+            port: The port; 0 for a free one.
+
+        Returns:
+            The addresses and ports.
+
+        Raises:
+            OSError: The server cannot listen there, or a peer's name cannot be resolved.
+            ValueError: Two peers have the same address, which then does not identify them.
+        """
+        for name, peer in self._peers.items():
+            for *_, address in await self.loop.getaddrinfo(*peer, type=socket.SOCK_STREAM):
+                known = self._names.setdefault(canonical(str(address[0])), name)
+                if known != name:
+                    raise ValueError(f"peers {known} and {name} have the same address")
+        sockets = await open_sockets(host, port)
+        self._listeners.append(await listen(lambda: _Link(self), sockets, _logger))
+        return [sock.getsockname()[:2] for sock in sockets]
+
+    def stop_listening(self) -> None:
+        """Stop accepting connections; open ones stay."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+
+    async def close(self) -> None:
+        """Close listeners, timer, and the connections with peers."""
+        self.stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in list(self._transports):
+            link.transport.abort()
+        while self._transports:
+            self._empty.clear()
+            await self._empty.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def handle(self, cid: int, event: Event) -> bool:
+        """Process an event of the endpoint.
+
+        Args:
+            cid: The connection of the event.
+            event: The event.
+
+        Returns:
+            Whether the connection speaks MSRP.
+        """
+        taken = self.application.handle(cid, event, self.now())
+        if taken:
+            self._carry_out()
+        return taken
+
+    # -- between the loop and the application ------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Do what the application asks for, except on the endpoint."""
+        application = self.application
+        while outputs := application.take_output():
+            for output in outputs:
+                self._links[output.link].carry_out(output.data, output.close)
+        for question in application.take_questions():
+            self._server.spawn(self._answer(question.number, question.question))
+        for name in application.take_connects():
+            task = self.loop.create_task(self._connect(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        for link in list(self._held):
+            link.read_if_wanted()
+        deadline = application.next_deadline()
+        # A timer that fires too early is harmless, and most deadlines are never reached.
+        if deadline is not None and (self._timer is None or deadline < self._due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = deadline
+            self._timer = self.loop.call_later(max(deadline - self.now(), 0), self.wake)
+
+    def wake(self) -> None:
+        """Handle passed deadlines; called automatically at deadlines."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.application.handle_timeout(self.now())
+        self.settle()
+
+    def settle(self) -> None:
+        """Do what the application and the endpoint ask for."""
+        self._carry_out()
+        self._server.pump()
+
+    async def _answer(self, number: int, question: object) -> None:
+        answer = await answer_to(self._resolve, question)
+        self.application.answer(number, answer, self.now())
+        self.settle()
+
+    async def _connect(self, name: str) -> None:
+        host, port = self._peers[name]
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await self.loop.create_connection(lambda: _Link(self, name), host, port)
+        except (OSError, ValueError) as exc:
+            _logger.info("peer %s: %s", name, str(exc) or "no answer")
+            self.application.link_failed(name, self.now())
+            self.settle()
+
+    def name_of(self, address: str) -> str | None:
+        """Return the peer with an address."""
+        return self._names.get(canonical(address))
+
+    def joined(self, link: _Link) -> None:
+        """Record a transport."""
+        self._transports.add(link)
+
+    def entered(self, number: int, link: _Link) -> None:
+        """Record the transport of a link."""
+        self._links[number] = link
+
+    def held(self, link: _Link, yes: bool) -> None:
+        """Record whether a link is not to be read."""
+        if yes:
+            self._held.add(link)
+        else:
+            self._held.discard(link)
+
+    def left(self, link: _Link) -> None:
+        """Remove a link."""
+        self._transports.discard(link)
+        self._held.discard(link)
+        self._links.pop(link.number, None)
+        if not self._transports:
+            self._empty.set()
+
+
+class _Link(StreamProtocol):
+    """One connection with a peer, opened by the peer unless its name is given."""
+
+    def __init__(self, service: MsrpService, name: str | None = None) -> None:
+        super().__init__()
+        self._service = service
+        self._name = name
+        # Not a link of the application, which ignores it.
+        self.number = 0
+
+    # -- beginning and end -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Enter the link into the application, if it is a peer's."""
+        self._begin_on(transport, _FULL)
+        self._keep_alive()
+        service = self._service
+        service.joined(self)
+        address = transport.get_extra_info("peername")
+        name = self._name
+        if name is None and address:
+            name = service.name_of(str(address[0]))
+        if name is None:
+            _logger.info("refused: %s is not a peer", address)
+            self._drop_transport()
+            return
+        application, now = service.application, service.now()
+        number = application.link_opened(name, now)
+        if number is None:
+            _logger.info("peer %s: too many connections", name)
+            self._drop_transport()
+            if self._name is not None:
+                application.link_failed(name, now)
+        else:
+            self.number = number
+            service.entered(number, self)
+        service.settle()
+
+    def eof_received(self) -> None:
+        """Handle the end of the input, which also ends the output."""
+        self._lose()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle the end of the transport."""
+        self._end_lingering()
+        self._lose()
+        self._service.left(self)
+
+    def _lose(self) -> None:
+        self._service.application.link_lost(self.number, self._service.now())
+        self._service.settle()
+
+    # -- input -------------------------------------------------------------------------------------
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Process bytes from the transport."""
+        service, application = self._service, self._service.application
+        application.link_received(self.number, self._read(nbytes), service.now())
+        if not application.wanted(self.number):
+            self._pause_reading()
+            service.held(self, True)
+        service.settle()
+
+    def read_if_wanted(self) -> None:
+        """Resume reading, if the application accepts more."""
+        if self._service.application.wanted(self.number):
+            self._service.held(self, False)
+            self._resume_reading()
+
+    # -- output ------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """Do nothing: the backlog is reported after each write."""
+
+    def resume_writing(self) -> None:
+        """Report the backlog when the transport has room again."""
+        self._tell_backlog()
+        self._service.settle()
+
+    def _tell_backlog(self) -> None:
+        self._service.application.link_backlog(self.number, self._backlog(), self._service.now())
+
+    def carry_out(self, data: bytes, close: bool) -> None:
+        """Write, and close if requested.
+
+        Args:
+            data: The bytes to write.
+            close: Whether to close then.
+        """
+        if data:
+            self._write(data)
+            self._tell_backlog()
+        if close:
+            self._linger(self._service.loop)
+            self._close_transport()

@@ -1,0 +1,175 @@
+"""Accounts of users, and the file that stores them.
+
+A line of the file is ``user:password``, or ``user:realm:HA1`` so that no password is stored. The
+second form is that of Apache's ``htdigest``: the hash of ``user:realm:password`` (RFC 7616 §3.4.2),
+32 hexadecimal digits of MD5 or 64 of SHA-256. One file serves the handshake, SIP and MSRP.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from .digest import Algorithm, digest_ha1
+from .identity import Identity, is_username, same_secret
+from .outcome import Later
+
+__all__ = [
+    "Account",
+    "Lookup",
+    "Users",
+    "account_lookup",
+    "common_algorithms",
+    "parse_accounts",
+    "password_verifier",
+]
+
+_HA1 = re.compile(r"([^:]*):([0-9A-Fa-f]{64}|[0-9A-Fa-f]{32})")
+_FOREIGN = re.compile(r"\$[0-9A-Za-z]+\$|\{[A-Z]+\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the server knows about a user.
+
+    Args:
+        identity: The identity of a connection that has proven the password. If its ``method`` is
+            empty, that of the check is filled in: ``"digest"`` or ``"basic"``.
+        password: The password; ``None`` if only hashes are stored.
+        ha1: The results of :func:`~wsproto_sip.auth.digest.digest_ha1`, by hash; they take
+            precedence over the password.
+    """
+
+    identity: Identity
+    password: str | None = field(default=None, repr=False)
+    ha1: Mapping[Algorithm, str] = field(default_factory=dict, repr=False)
+
+
+Lookup = Callable[[str], Account | Later | None]
+"""Finds the account for a name; returns ``None`` without one, :data:`LATER` to be asked later."""
+
+
+Users = Mapping[str, str | Account] | Lookup
+"""Passwords or accounts by name, or a function that finds an account."""
+
+
+def common_algorithms(
+    users: Mapping[str, str | Account], wanted: Sequence[Algorithm]
+) -> tuple[Algorithm, ...]:
+    """Return the algorithms that can be offered to every user.
+
+    A client answers the first challenge whose hash it knows, so an algorithm must not be offered if
+    a user has neither a hash for it nor a password.
+
+    Args:
+        users: The users.
+        wanted: The algorithms to choose from, the preferred one first.
+    """
+    hashes = [
+        user.ha1
+        for user in users.values()
+        if isinstance(user, Account) and user.password is None and user.ha1
+    ]
+    return tuple([item for item in wanted if all(item in known for known in hashes)])
+
+
+def parse_accounts(text: str, realm: str) -> dict[str, Account]:
+    """Parse a file of users.
+
+    Args:
+        text: The file, with one user per line; empty lines and lines that start with ``#`` are
+            ignored. A user may have two lines with hashes, for SHA-256 and MD5.
+        realm: The realm that the hashes must belong to.
+
+    Returns:
+        The accounts by user.
+
+    Raises:
+        ValueError: A line is invalid. The message has its number and the reason, never a password.
+    """
+    accounts: dict[str, Account] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        line = line.removesuffix("\r")
+        if not line or line.startswith("#"):
+            continue
+        try:
+            _take(line, realm, accounts)
+        except ValueError as exc:
+            raise ValueError(f"line {number}: {exc}") from None
+    return accounts
+
+
+def _take(line: str, realm: str, accounts: dict[str, Account]) -> None:
+    name, colon, secret = line.partition(":")
+    if not colon or not is_username(name):
+        raise ValueError("not user:password or user:realm:HA1")
+    known = accounts.get(name)
+    match = _HA1.fullmatch(secret)
+    if match is None:
+        if _FOREIGN.match(secret):
+            raise ValueError("a hashed password: write user:realm:HA1 instead")
+        if known is not None:
+            raise ValueError(f"duplicate user: {name}")
+        accounts[name] = Account(Identity(name), secret)
+        return
+    if match[1] != realm:
+        raise ValueError(f"the hash is for realm {match[1]!r}, not {realm!r}")
+    algorithm = Algorithm.SHA_256 if len(match[2]) == 64 else Algorithm.MD5
+    hashes = {} if known is None else dict(known.ha1)
+    if algorithm in hashes or (known is not None and known.password is not None):
+        raise ValueError(f"duplicate user: {name}")
+    accounts[name] = Account(Identity(name), None, {**hashes, algorithm: match[2].lower()})
+
+
+def account_lookup(users: Users) -> Lookup:
+    """Make a lookup function from passwords or accounts by name.
+
+    Args:
+        users: The users. A mapping is read at each call, so changes take effect; a lookup function
+            is returned as it is.
+    """
+    if not isinstance(users, Mapping):
+        return users
+
+    def lookup(username: str) -> Account | None:
+        user = users.get(username)
+        return Account(Identity(username), user) if isinstance(user, str) else user
+
+    return lookup
+
+
+def password_verifier(
+    users: Users, realm: str = ""
+) -> Callable[[str, str], Identity | Later | None]:
+    """Make the ``verify`` of :class:`~wsproto_sip.policy.authentication.Basic`.
+
+    Args:
+        users: The users. A mapping is read at each call, so changes take effect.
+        realm: The realm that the hashes of the accounts are for.
+
+    Returns:
+        A function that does the same work for unknown names, so that timing does not reveal which
+        names exist. It returns :data:`~wsproto_sip.auth.outcome.LATER` if a lookup does.
+    """
+    lookup = account_lookup(users)
+
+    def verify(username: str, password: str) -> Identity | Later | None:
+        account = lookup(username)
+        if isinstance(account, Later):
+            return account
+        stored = {} if account is None else account.ha1
+        expected = None if account is None else account.password
+        # Compare in any case, so that timing does not depend on whether the name exists.
+        right = same_secret(password, expected or "") and expected is not None
+        for algorithm in (Algorithm.SHA_256, Algorithm.MD5):
+            ha1 = digest_ha1(username, realm, password, algorithm)
+            known = stored.get(algorithm)
+            right |= hmac.compare_digest(ha1, known or ha1[::-1]) and known is not None
+        if account is None or not right:
+            return None
+        identity = account.identity
+        return identity if identity.method else replace(identity, method="basic")
+
+    return verify

@@ -1,0 +1,1 @@
+"""``wsproto-sip connect``: a WebSocket client for terminals and pipes."""

@@ -1,0 +1,1 @@
+"""MSRP chunks and messages: bytes to objects and back (RFC 4975)."""

@@ -1,0 +1,249 @@
+"""The state of a relay: connections, peers, sessions and forwarded requests.
+
+Theory of operation: records refer to one another and are compared by identity, so that a reused
+number cannot revive an old record. The table of sessions knows when they expire; an extended
+session keeps its single entry among the deadlines, which comes up early and is put back.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from ...server.shares import Claim, Party, Standing
+from ...typing import Entropy
+from ..message.chunk import Continuation, MsrpRequest
+from ..message.fields import FailureReport
+from ..message.uri import MsrpPath, MsrpUri
+
+__all__ = ["Hop", "Peer", "RelayConnection", "Session", "SessionTable", "Transaction"]
+
+_NOBODY: Final = Party.stranger("")
+
+
+@dataclass(slots=True, eq=False)
+class Hop:
+    """A target of chunks: a client's connection, or a peer over any of its connections."""
+
+    #: Forwarded requests that wait for their response, by our transaction id.
+    pending: dict[bytes, Transaction] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Peer(Hop):
+    """A configured peer, and how many connections there are with it."""
+
+    name: str = ""
+    authority: tuple[str, int | None] = ("", None)
+    connections: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class RelayConnection(Hop):
+    """One connection. Another one with the same number is another object."""
+
+    id: int = 0
+    identity: str | None = None
+    address: str = ""
+    peer: Peer | None = None
+    alive: bool = True
+    #: Sessions by the path they lead to and the user they belong to.
+    sessions: dict[tuple[MsrpPath, str], Session] = field(default_factory=dict)
+    #: The party whose share pays for its requests.
+    party: Party = _NOBODY
+    failures: int = 0
+    malformed: int = 0
+
+    @property
+    def proven(self) -> set[str]:
+        """The users that have authenticated on it."""
+        return {user for _, user in self.sessions}
+
+    @property
+    def hop(self) -> Hop:
+        """The hop at which its responses are expected."""
+        return self if self.peer is None else self.peer
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The result of one AUTH: a URI of ours that leads to a path of a connection."""
+
+    uri: MsrpUri
+    key: tuple[MsrpPath, str]
+    connection: RelayConnection
+    expires: float = 0.0
+
+    @property
+    def path(self) -> MsrpPath:
+        """The path from which the client has sent AUTH."""
+        return self.key[0]
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """A forwarded request that waits for its response."""
+
+    tid: bytes
+    hop: Hop
+    deadline: float
+    origin: RelayConnection
+    #: The original request's id and method.
+    origin_tid: bytes
+    method: bytes
+    #: The path back from the origin.
+    from_path: MsrpPath
+    #: Our URIs that the request has passed, the latest first.
+    passed: MsrpPath
+    claim: Claim
+    #: Needed for a report.
+    failure_report: FailureReport
+    message_id: bytes | None
+    byte_range: bytes | None
+    size: int
+    last: bool
+    #: Why there will be no response, if that is known before the deadline.
+    failure: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        request: MsrpRequest,
+        fields: dict[bytes, bytes],
+        *,
+        tid: bytes,
+        hop: Hop,
+        deadline: float,
+        origin: RelayConnection,
+        from_path: MsrpPath,
+        passed: MsrpPath,
+        failure_report: FailureReport,
+        claim: Claim,
+    ) -> Transaction:
+        """Keep the parts that responses and reports need, without the body.
+
+        Args:
+            request: The request as received.
+            fields: Its header fields, by name in lower case.
+            tid: Its new transaction id.
+            hop: Where it goes.
+            deadline: When to give up waiting for a response.
+            origin: Where it came from.
+            from_path: The path back from there.
+            passed: Our URIs on the way, the latest first.
+            failure_report: The failures that its sender wants reported.
+            claim: Its share, released when it is forgotten.
+        """
+        return cls(
+            tid,
+            hop,
+            deadline,
+            origin,
+            request.transaction_id,
+            request.method,
+            from_path,
+            passed,
+            claim,
+            failure_report,
+            fields.get(b"message-id"),
+            fields.get(b"byte-range"),
+            len(request.body or b""),
+            request.continuation is Continuation.COMPLETE,
+        )
+
+
+class SessionTable:
+    """The sessions of a relay by their URI.
+
+    Args:
+        host: The host in the URIs.
+        port: The port in them.
+        secure: Whether they are ``msrps``.
+        entropy: Source of their unguessable part.
+    """
+
+    __slots__ = ("_deadlines", "_entropy", "_host", "_port", "_secure", "_serial", "_sessions")
+
+    def __init__(
+        self, host: str, port: int, *, secure: bool, entropy: Entropy = os.urandom
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._secure = secure
+        self._entropy = entropy
+        self._sessions: dict[MsrpUri, Session] = {}
+        #: When to check which session, which may have been extended or ended by then.
+        self._deadlines: list[tuple[float, int, Session]] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return len(self._sessions)
+
+    def page(self, offset: int, limit: int) -> list[Session]:
+        """Return some of the sessions, the oldest first."""
+        return list(islice(self._sessions.values(), offset, offset + limit))
+
+    def issue(
+        self, key: tuple[MsrpPath, str], connection: RelayConnection, expires: float
+    ) -> Session:
+        """Create a session (RFC 4976 §6.2).
+
+        Args:
+            key: The path of the client, and the user.
+            connection: The connection it ends with.
+            expires: When it expires.
+        """
+        # 128 random bits; RFC 4976 §6.2 requires 64.
+        token = base64.urlsafe_b64encode(self._entropy(16)).rstrip(b"=").decode("ascii")
+        uri = MsrpUri.build(self._host, self._port, token, secure=self._secure)
+        session = Session(uri, key, connection, expires)
+        if connection.party.standing is Standing.STRANGER:
+            connection.party = Party.user(key[1], connection.id)
+        self._sessions[uri] = session
+        connection.sessions[key] = session
+        # Entries of sessions that ended with their connections must not pile up.
+        if len(self._deadlines) > 2 * len(self._sessions) + 64:
+            self._deadlines = [entry for entry in self._deadlines if self._is_here(entry[2])]
+            heapq.heapify(self._deadlines)
+        self._schedule(session)
+        return session
+
+    def find(self, uri: MsrpUri, now: float) -> Session | None:
+        """Return the session of a URI, if we issued it and it has not expired."""
+        session = self._sessions.get(uri)
+        return None if session is None or session.expires <= now else session
+
+    def drop(self, connection: RelayConnection) -> None:
+        """End all sessions of a connection."""
+        for session in connection.sessions.values():
+            del self._sessions[session.uri]
+        connection.sessions.clear()
+
+    def next_deadline(self) -> float | None:
+        """Return when :meth:`expire` may have something to do; ``None`` for never."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self, now: float) -> Iterator[Session]:
+        """End the expired sessions, and yield them."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            session = heapq.heappop(self._deadlines)[2]
+            if not self._is_here(session):
+                continue
+            if session.expires > now:
+                self._schedule(session)
+                continue
+            del self._sessions[session.uri], session.connection.sessions[session.key]
+            yield session
+
+    def _is_here(self, session: Session) -> bool:
+        return self._sessions.get(session.uri) is session
+
+    def _schedule(self, session: Session) -> None:
+        self._serial += 1
+        heapq.heappush(self._deadlines, (session.expires, self._serial, session))

@@ -1,1 +1,0 @@
-"""The management commands as octets, and back; without I/O."""
