@@ -1,4 +1,4 @@
-"""The ends of a connection, each on a library of its own, for the machine that drives them."""
+"""The ends of a connection, on several libraries, for the machine that drives them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from wsproto_sip.events import (
     TextMessage,
 )
 from wsproto_sip.extensions import PerMessageDeflate
-from wsproto_sip.lifecycle import ConnectionClosed, TransportAction
-from wsproto_sip.session import Session
+from wsproto_sip.session.lifecycle import ConnectionClosed, TransportAction
+from wsproto_sip.session.session import Session
 from wsproto_sip.states import ConnectionState, ConnectionType
 from wsproto_sip.utilities import LocalProtocolError
 
 if TYPE_CHECKING:
-    from wsproto_sip.config import SessionConfig
+    from wsproto_sip.session.config import SessionConfig
 
 
 class Refused(Exception):
-    """The library does not send this now."""
+    """The library cannot send this now."""
 
 
 class Party:
@@ -56,39 +56,39 @@ class Party:
     def __init__(self, role: ConnectionType, deflate: bool) -> None:
         self.client = role is ConnectionType.CLIENT
         self.messages: list[str | bytes] = []
-        # Whether it reads on in a fragmented message behind a control frame.
+        # Whether the end continues to read a fragmented message after a control frame.
         self.takes_pieces = True
         self._pieces: list[Any] = []
 
     def begin(self) -> None:
-        """The transport is open."""
+        """Open the transport."""
 
     def feed(self, data: bytes | None) -> None:
-        """Takes octets; None at the end."""
+        """Take bytes; None at the end."""
         raise NotImplementedError
 
     def take(self) -> tuple[bytes, TransportAction]:
-        """What is to be written, and done then."""
+        """Return the output and the actions after it."""
         raise NotImplementedError
 
     def say(self, data: str | bytes, first: bool, last: bool) -> None:
-        """Sends a message, or a piece of one.
+        """Send a message, or a piece of one.
 
         Raises:
-            Refused: It cannot.
+            Refused: The library cannot send it.
         """
         raise NotImplementedError
 
     def ping(self, payload: bytes) -> None:
-        """Sends a Ping.
+        """Send a Ping.
 
         Raises:
-            Refused: It cannot.
+            Refused: The library cannot send it.
         """
         raise NotImplementedError
 
     def close(self, code: int, reason: str) -> None:
-        """Begins to close, if it can."""
+        """Start to close, if possible."""
         raise NotImplementedError
 
     def _hear(self, data: Any, last: bool) -> None:
@@ -100,12 +100,12 @@ class Party:
 
 
 class Wsproto(Party):
-    """wsproto, with the few lines that each program around it has."""
+    """wsproto, with the few lines that every program around it needs."""
 
     def __init__(self, role: ConnectionType, deflate: bool) -> None:
         super().__init__(role, deflate)
         self._extensions: list[Any] = [TheirDeflate()] if deflate else []
-        # Behind a control frame wsproto takes the rest of a compressed message for a plain one.
+        # After a control frame wsproto takes the rest of a compressed message for a plain one.
         self.takes_pieces = not deflate
         self._connection = TheirConnection(TheirType.CLIENT if self.client else TheirType.SERVER)
         self._out = b""
@@ -194,7 +194,7 @@ class Websockets(Party):
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is TheirOpcode.CONT:
-            # Its frames are octets; what they began as, they stay.
+            # Its frames are bytes; a message keeps the type it started with.
             self._hear(bytes(frame.data), frame.fin)
         elif frame.opcode in (TheirOpcode.TEXT, TheirOpcode.BINARY):
             self._is_text = frame.opcode is TheirOpcode.TEXT
@@ -202,25 +202,25 @@ class Websockets(Party):
         else:
             return
         if frame.fin and self._is_text:
-            octets = self.messages.pop()
-            assert isinstance(octets, bytes)
-            self.messages.append(octets.decode())
+            raw = self.messages.pop()
+            assert isinstance(raw, bytes)
+            self.messages.append(raw.decode())
 
     def take(self) -> tuple[bytes, TransportAction]:
         parts = self._protocol.data_to_send()
-        # An empty one means the end.
+        # Empty input means the end.
         action = TransportAction.CLOSE if b"" in parts else TransportAction.NONE
         return b"".join(parts), action
 
     def say(self, data: str | bytes, first: bool, last: bool) -> None:
-        octets = data.encode() if isinstance(data, str) else data
+        raw = data.encode() if isinstance(data, str) else data
         try:
             if not first:
-                self._protocol.send_continuation(octets, last)
+                self._protocol.send_continuation(raw, last)
             elif isinstance(data, str):
-                self._protocol.send_text(octets, last)
+                self._protocol.send_text(raw, last)
             else:
-                self._protocol.send_binary(octets, last)
+                self._protocol.send_binary(raw, last)
         except InvalidState as exc:
             raise Refused from exc
 
@@ -236,13 +236,13 @@ class Websockets(Party):
 
 
 class Ours(Party):
-    """A session, and everything about it that can be checked from outside.
+    """A session, and all checks of it that are possible from outside.
 
     Args:
-        role: Which end it is.
+        role: Which end this is.
         deflate: Whether messages may be compressed.
-        config: How it behaves.
-        seed: Of its random octets.
+        config: The session's configuration.
+        seed: The seed of its random bytes.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class Ours(Party):
         self._seed = seed
         self.config = config
         self.now = 0.0
-        # What its clock shows more than the machine's.
+        # The offset of its clock to the machine's.
         self.offset = 0.0
         self.session = self._make(config)
         self.frames = Frames(self.client, deflate)
@@ -263,8 +263,10 @@ class Ours(Party):
         self.opened: float | None = None
         self.closing: float | None = None
         self.last_fed = 0.0
+        # When its wire last transported anything.
+        self.moved = 0.0
         self.was_paused = False
-        # The Ping that is to be answered, and when it went out; what that must have given.
+        # The Ping to be answered, and when it was sent; the expected result.
         self.pinged: tuple[bytes, float] | None = None
         self.round_trip: float | None = None
 
@@ -275,7 +277,7 @@ class Ours(Party):
 
     @property
     def clock(self) -> float:
-        """The time, as this end knows it."""
+        """The time on this end's clock."""
         return self.now + self.offset
 
     def begin(self) -> None:
@@ -293,20 +295,20 @@ class Ours(Party):
         self.happened(self.session.receive(data, self.clock))
 
     def timeout(self) -> None:
-        """Calls the session at its deadline."""
+        """Call the session at its deadline."""
         awaiting = self.session.keepalive.awaiting
         self.happened(self.session.handle_timeout(self.clock))
         if self.session.keepalive.awaiting and not awaiting:
             self.pinged = self.session.keepalive.payload, self.clock
 
     def happened(self, events: list[Event]) -> None:
-        """Takes events, and checks their order."""
+        """Take events, and check their order."""
         for event in events:
-            assert self.end is None, f"{event} behind the end"
+            assert self.end is None, f"{event} after the end"
             if isinstance(event, ConnectionClosed):
                 self.end = event
             else:
-                # 3: one event closes, and no other comes behind it.
+                # 3: one event closes, and it is the last one.
                 assert not any(isinstance(e, CloseConnection) for e in self.events), event
                 self.events.append(event)
             if isinstance(event, Request):
@@ -320,7 +322,7 @@ class Ours(Party):
                 assert isinstance(data, str) is (type(event) is TextMessage)
                 self._hear(data, event.message_finished)
             elif isinstance(event, Pong) and self.pinged and event.payload == self.pinged[0]:
-                # 44: only the same octets answer.
+                # 44: only the same bytes answer.
                 self.round_trip = self.clock - self.pinged[1]
                 self.pinged = None
 
@@ -351,10 +353,10 @@ class Ours(Party):
         self.session.close(code, reason, now=self.clock)
 
     def replay(self, config: SessionConfig) -> list[Event]:
-        """What the same octets give in one piece.
+        """Return the events for the same bytes in one piece.
 
         Args:
-            config: The same, without bounds on work and frequency.
+            config: The same configuration, without limits on work and rate.
         """
         session = self._make(config)
         self._request(session)
@@ -370,15 +372,15 @@ class Ours(Party):
 
 
 class Frames:
-    """Reads what a session writes, strictly, and counts.
+    """Reads a session's output strictly, and counts.
 
     Args:
-        client: Whether it is a client's.
-        deflate: Whether compression may have been agreed on.
+        client: Whether it is a client's output.
+        deflate: Whether compression may have been negotiated.
 
     Attributes:
-        written: Octets in all.
-        pongs: Where in these each Pong ends.
+        written: Bytes in total.
+        pongs: Where each Pong ends, and where the Pongs written together with it begin.
         closes: The bodies of the close frames.
     """
 
@@ -389,11 +391,11 @@ class Frames:
         self._inside = False
         self._keys: set[bytes] = set()
         self.written = 0
-        self.pongs: list[int] = []
+        self.pongs: list[tuple[int, int]] = []
         self.closes: list[bytes] = []
 
     def read(self, data: bytes) -> None:
-        """Reads whole frames, in front of them perhaps the head of the handshake."""
+        """Read whole frames, possibly after the head of the handshake."""
         start = self.written
         self.written += len(data)
         pos = 0
@@ -407,7 +409,7 @@ class Frames:
         while pos < len(data):
             pos = self._frame(data, pos)
             if self._last_was_pong:
-                self.pongs.append(start + pos)
+                self.pongs.append((start + pos, start))
         assert pos == len(data)
 
     def _frame(self, data: bytes, pos: int) -> int:
@@ -421,7 +423,7 @@ class Frames:
             width = 2 if size == 126 else 8
             size = int.from_bytes(data[pos : pos + width])
             pos += width
-            # 6: lengths in their shortest form.
+            # 6: lengths are in their shortest form.
             assert size > (125 if width == 2 else 0xFFFF)
         key = bytes(4)
         if self._client:
@@ -430,9 +432,9 @@ class Frames:
             # 10: fresh.
             assert key not in self._keys
             self._keys.add(key)
-        payload = bytes(octet ^ key[n & 3] for n, octet in enumerate(data[pos : pos + size]))
+        payload = bytes(byte ^ key[n & 3] for n, byte in enumerate(data[pos : pos + size]))
         assert len(payload) == size
-        # 8: nothing that the other side would have to refuse.
+        # 8: the other side need not refuse anything.
         assert opcode in (0, 1, 2, 8, 9, 10)
         assert not rsv or (rsv == 0x40 and self._deflate and opcode in (1, 2))
         self._last_was_pong = opcode == 10
@@ -442,14 +444,14 @@ class Frames:
             if opcode == 8:
                 self._close(payload)
         else:
-            # 23: no data behind a close frame.
+            # 23: no data after a close frame.
             assert not self.closes
             assert (opcode == 0) is self._inside
             self._inside = not fin
         return pos + size
 
     def _close(self, body: bytes) -> None:
-        # 23: one at most; 20, 21: with a code that may be sent, and a whole reason.
+        # 23: at most one; 20, 21: with a valid code, and a complete reason.
         assert not self.closes
         self.closes.append(body)
         assert len(body) != 1

@@ -1,8 +1,8 @@
-"""What tests of the wire share: a frame writer, and a reader that is slow and plainly right.
+"""Shared by tests of the wire: a frame writer, and a reader that is slow and obviously correct.
 
-Neither has a line in common with the package. :class:`Model` takes one octet at a time and follows
-RFC 6455 §5, §7 and §8.1 as they are written, so that the octet at which it fails is the earliest
-that is wrong. What it reads is a list of plain tuples, see :data:`Seen`.
+Neither shares a line with the package. :class:`Model` takes one byte at a time and follows RFC 6455
+§5, §7 and §8.1 literally, so that it fails at the earliest wrong byte. Its results are plain
+tuples, see :data:`Seen`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Seen = tuple[object, ...]
 
 
 def masked(payload: bytes, key: bytes) -> bytes:
-    """RFC 6455 §5.3, word for word."""
-    return bytes(octet ^ key[i % 4] for i, octet in enumerate(payload))
+    """Mask as RFC 6455 §5.3 describes it."""
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
 
 
 def frame(
@@ -53,38 +53,38 @@ def frame(
     length: int | None = None,
     form: int | None = None,
 ) -> bytes:
-    """One frame, right or wrong.
+    """Return one frame, valid or not.
 
     Args:
         opcode: Four bits.
         payload: Not masked yet.
         fin: The FIN bit.
         rsv: The three reserved bits as a number.
-        key: The masking key; None for a frame without.
-        length: What to announce instead of the payload's length.
-        form: How many octets the length has: 1, 2 or 8; None for the shortest.
+        key: The masking key; ``None`` leaves the frame unmasked.
+        length: The length to announce instead of the payload's.
+        form: How many bytes the length takes: 1, 2 or 8; ``None`` for the shortest form.
     """
     if length is None:
         length = len(payload)
     if form is None:
         form = 1 if length < 126 else 2 if length < 65536 else 8
-    octets = bytearray([fin << 7 | rsv << 4 | opcode])
+    raw = bytearray([fin << 7 | rsv << 4 | opcode])
     mask_bit = 0 if key is None else 0x80
     if form == 1:
-        octets.append(mask_bit | length)
+        raw.append(mask_bit | length)
     else:
-        octets.append(mask_bit | (126 if form == 2 else 127))
-        octets += length.to_bytes(form, "big")
+        raw.append(mask_bit | (126 if form == 2 else 127))
+        raw += length.to_bytes(form, "big")
     if key is not None:
-        octets += key
+        raw += key
         payload = masked(payload, key)
-    return bytes(octets) + payload
+    return bytes(raw) + payload
 
 
 def message(
     opcode: int, pieces: Sequence[bytes], *, key: bytes | None = KEY, rsv: int = 0
 ) -> list[bytes]:
-    """The frames of one message."""
+    """Return the frames of one message."""
     return [
         frame(
             CONTINUATION if number else opcode,
@@ -98,29 +98,29 @@ def message(
 
 
 def close_payload(code: int, reason: bytes = b"") -> bytes:
-    """The body of a close frame (RFC 6455 §5.5.1)."""
+    """Return the body of a close frame (RFC 6455 §5.5.1)."""
     return bytes([code >> 8, code & 0xFF]) + reason
 
 
 def deflated(payload: bytes, compressor: zlib._Compress | None = None) -> bytes:
-    """A message's payload as RFC 7692 §7.2.1 makes it."""
+    """Return a message's payload compressed as RFC 7692 §7.2.1 describes it."""
     if compressor is None:
         compressor = zlib.compressobj(wbits=-15)
-    octets = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    assert octets.endswith(b"\x00\x00\xff\xff")
-    return octets[:-4]
+    raw = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert raw.endswith(b"\x00\x00\xff\xff")
+    return raw[:-4]
 
 
 def cut(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
-    """The octets cut at the places, which may be in any order and out of range."""
+    """Yield the bytes split at the places, which may be in any order and out of range."""
     start = 0
     for place in [*sorted({place for place in places if 0 < place < len(data)}), len(data)]:
         yield data[start:place]
         start = place
 
 
-def octets(data: bytes) -> Iterator[bytes]:
-    """The octets one by one."""
+def one_by_one(data: bytes) -> Iterator[bytes]:
+    """Return the bytes one by one."""
     return (data[i : i + 1] for i in range(len(data)))
 
 
@@ -136,69 +136,70 @@ class Wrong(Exception):
 
 
 class Utf8:
-    """Takes text octet by octet (RFC 3629 §4: the table of well-formed sequences)."""
+    """Takes text byte by byte (RFC 3629 §4: the table of well-formed sequences)."""
 
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
         self.sequence = bytearray()
 
-    def take(self, octet: int) -> str:
-        """The character that the octet ends, or nothing."""
+    def take(self, byte: int) -> str:
+        """Return the character that ends with the byte, or ""."""
         tail = (0x80, 0xBF)
         if self.ranges:
             low, high = self.ranges.pop(0)
-            if not low <= octet <= high:
+            if not low <= byte <= high:
                 raise Wrong(1007)
-        elif octet <= 0x7F:
+        elif byte <= 0x7F:
             pass
-        elif 0xC2 <= octet <= 0xDF:
+        elif 0xC2 <= byte <= 0xDF:
             self.ranges = [tail]
-        elif octet == 0xE0:
+        elif byte == 0xE0:
             self.ranges = [(0xA0, 0xBF), tail]
-        elif octet == 0xED:
+        elif byte == 0xED:
             self.ranges = [(0x80, 0x9F), tail]
-        elif 0xE1 <= octet <= 0xEF:
+        elif 0xE1 <= byte <= 0xEF:
             self.ranges = [tail, tail]
-        elif octet == 0xF0:
+        elif byte == 0xF0:
             self.ranges = [(0x90, 0xBF), tail, tail]
-        elif 0xF1 <= octet <= 0xF3:
+        elif 0xF1 <= byte <= 0xF3:
             self.ranges = [tail, tail, tail]
-        elif octet == 0xF4:
+        elif byte == 0xF4:
             self.ranges = [(0x80, 0x8F), tail, tail]
         else:
             raise Wrong(1007)
-        self.sequence.append(octet)
+        self.sequence.append(byte)
         if self.ranges:
             return ""
         first, *rest = self.sequence
         self.sequence.clear()
         point = first if not rest else first & (0x3F >> len(rest))
-        for octet in rest:
-            point = point << 6 | octet & 0x3F
+        for byte in rest:
+            point = point << 6 | byte & 0x3F
         return chr(point)
 
     def end(self) -> None:
-        """The text is over."""
+        """Handle the end of the text."""
         if self.ranges:
             raise Wrong(1007)
 
 
 class Model:
-    """Reads what one end receives, octet by octet.
+    """Reads the input of one end, byte by byte.
 
     Args:
-        client: Whether it is the client, which takes unmasked frames.
-        whole: Whether messages are reported when they are complete, else each frame.
-        max_frame: Octets of a frame.
-        max_message: Octets of a message.
-        max_fragments: Frames of a message.
+        client: Whether it is the client, which receives unmasked frames.
+        whole: Whether messages are reported when they are complete, or else each frame.
+        max_frame: The maximum size of a frame in bytes.
+        max_message: The maximum size of a message in bytes.
+        max_fragments: The maximum number of frames of a message, in addition to one for each 64
+            bytes.
         deflate: Whether RSV1 marks compressed messages (with context takeover).
 
     Attributes:
-        seen: What was reported.
-        count: Octets taken.
-        failed_at: The index of the octet that was wrong, or None.
-        over: Nothing more is looked at.
+        seen: The reported events.
+        count: How many bytes were taken.
+        failed_at: The index of the wrong byte, or ``None``.
+        over: Further input is ignored.
     """
 
     def __init__(
@@ -235,19 +236,19 @@ class Model:
         next(self._reader)
 
     def feed(self, data: bytes) -> Model:
-        for octet in data:
+        for byte in data:
             if self.over:
                 break
             self.count += 1
             try:
-                self._reader.send(octet)
+                self._reader.send(byte)
             except Wrong as wrong:
                 self.failed_at = self.count - 1
                 self._end(wrong.code, None)
         return self
 
     def partial(self) -> list[Seen]:
-        """The piece of a frame that has arrived, where messages are not reported whole."""
+        """Return the piece of a frame that has arrived, where messages are not reported whole."""
         if self.over or self.whole or not (self._text or self._binary):
             return []
         return [self._report(False, False)]
@@ -263,7 +264,7 @@ class Model:
 
     def _read(self) -> Generator[None, int, None]:
         while True:
-            # §5.2, the first octet.
+            # §5.2, the first byte.
             first = yield
             fin, rsv, opcode = first >> 7, first >> 4 & 7, first & 15
             control = opcode >= 8
@@ -278,8 +279,10 @@ class Model:
             if rsv and not (self.deflate and rsv == 4 and opcode in (TEXT, BINARY)):
                 raise Wrong(1002)
             if not control:
-                if self._frames == self.max_fragments:
-                    raise Wrong(1009)
+                if self.max_fragments is not None:
+                    honest = self._wire // 64
+                    if self._frames >= self.max_fragments + honest:
+                        raise Wrong(1009)
                 if opcode:
                     self._kind = opcode
                     self._compressed = rsv == 4
@@ -317,13 +320,13 @@ class Model:
             # The payload.
             body = bytearray()
             for i in range(length):
-                octet = (yield) ^ key[i % 4]
+                byte = (yield) ^ key[i % 4]
                 if control:
-                    body.append(octet)
+                    body.append(byte)
                 elif self._compressed:
-                    self._inflate(bytes([octet]))
+                    self._inflate(bytes([byte]))
                 else:
-                    self._take(octet)
+                    self._take(byte)
             if control:
                 self._control(opcode, bytes(body))
             else:
@@ -334,17 +337,17 @@ class Model:
             inflated = self._inflater.decompress(data)
         except zlib.error:
             raise Wrong(1007) from None
-        for octet in inflated:
-            self._take(octet)
+        for byte in inflated:
+            self._take(byte)
 
-    def _take(self, octet: int) -> None:
+    def _take(self, byte: int) -> None:
         self._size += 1
         if self.max_message is not None and self._size > self.max_message:
             raise Wrong(1009)
         if self._kind == TEXT:
-            self._text += self._utf8.take(octet)
+            self._text += self._utf8.take(byte)
         else:
-            self._binary.append(octet)
+            self._binary.append(byte)
 
     def _frame_done(self, fin: bool) -> None:
         if fin:
@@ -381,16 +384,16 @@ class Model:
 
 
 def seen(events: Iterable[Event], found: list[Seen] | None = None) -> list[Seen]:
-    """The same without classes; pieces of one frame are put together.
+    """Return the events as tuples; pieces of one frame are joined.
 
     Args:
-        events: What came out.
-        found: What came before them; they are added to it.
+        events: The events.
+        found: Earlier tuples, which are extended.
     """
     if found is None:
         found = []
     for event in events:
-        # Nothing but the documented classes may come out, no subclass of them.
+        # Only the documented classes may be used, not a subclass.
         kind = type(event)
         if kind is TextMessage or kind is BytesMessage:
             assert isinstance(event, TextMessage | BytesMessage)
@@ -412,10 +415,10 @@ def seen(events: Iterable[Event], found: list[Seen] | None = None) -> list[Seen]
 
 
 def settled(found: list[Seen], failed: bool) -> list[Seen]:
-    """What does not depend on how a stream was cut.
+    """Return the parts that do not depend on how a stream was split.
 
-    Of a frame whose contents turn out to be wrong, more or less may have been delivered; and an
-    error's wording is nothing that the model knows.
+    If the contents of a frame turn out to be wrong, more or less of it may have been delivered; and
+    the model does not predict the text of an error.
     """
     if not failed:
         return found
@@ -428,7 +431,7 @@ def settled(found: list[Seen], failed: bool) -> list[Seen]:
 
 # -- streams to try --------------------------------------------------------------------------------
 
-#: Every way in which UTF-8 can be wrong, and characters at the edges of what is right.
+#: Every kind of invalid UTF-8, and the boundaries of valid characters.
 BROKEN_TEXT = [
     b"\x80",
     b"\xbf",
@@ -473,7 +476,7 @@ text_like = st.one_of(
 )
 binaries = st.one_of(
     st.binary(max_size=12),
-    st.builds(lambda octet, size: bytes([octet]) * size, st.integers(0, 255), sizes),
+    st.builds(lambda byte, size: bytes([byte]) * size, st.integers(0, 255), sizes),
 )
 close_codes = st.one_of(
     st.sampled_from([0, 999, *range(1000, 1017), 2999, 3000, 3999, 4000, 4999, 5000, 65535]),
@@ -488,13 +491,13 @@ close_bodies = st.one_of(
         st.one_of(st.just(b""), text_like),
     ),
 )
-#: Zeros leave mutated octets as they are.
+#: Zeros keep mutated bytes unchanged.
 keys = st.one_of(st.just(bytes(4)), st.binary(min_size=4, max_size=4))
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Octets to receive, and where to cut them."""
+    """Bytes to receive, and where to split them."""
 
     data: bytes
     cuts: tuple[int, ...]
@@ -505,11 +508,11 @@ class Stream:
 
 @st.composite
 def frames(draw: DrawFn, *, client: bool, rsv1: bool = False) -> list[bytes]:
-    """Frames of a stream that is right, or nearly so.
+    """Frames of a valid, or nearly valid, stream.
 
     Args:
-        draw: Hypothesis'.
-        client: Whether they go to a client, unmasked.
+        draw: Hypothesis' function.
+        client: Whether they are for a client, unmasked.
         rsv1: Whether messages may be compressed.
     """
     found: list[bytes] = []
@@ -581,7 +584,7 @@ def frames(draw: DrawFn, *, client: bool, rsv1: bool = False) -> list[bytes]:
 
 @st.composite
 def streams(draw: DrawFn, *, client: bool, rsv1: bool = False) -> Stream:
-    """A stream: as :func:`frames` has it, or with an octet changed, or cut short."""
+    """Return a stream of :func:`frames`, with a byte changed, or truncated."""
     data = bytearray(b"".join(draw(frames(client=client, rsv1=rsv1))))
     if data and draw(st.integers(0, 3)) == 0:
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
@@ -591,7 +594,7 @@ def streams(draw: DrawFn, *, client: bool, rsv1: bool = False) -> Stream:
 
 
 def cuttings(size: int) -> SearchStrategy[tuple[int, ...]]:
-    """Where to cut so many octets: nowhere, everywhere, or here and there."""
+    """Return where to split so many bytes: nowhere, everywhere, or here and there."""
     return st.one_of(
         st.just(()),
         st.just(tuple(range(size))),

@@ -1,25 +1,56 @@
-"""What every test runs under."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-# A deadline per example is a stop-watch, and machines differ. A continuous integration run draws
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A deadline per example would be a stop-watch, and machines differ. Continuous integration draws
 # the same examples every time; a run by hand looks for new ones.
 settings.register_profile(
     "wsproto_sip", deadline=None, database=None, derandomize="CI" in os.environ, print_blob=True
 )
-# For a long look at what was changed: pytest --hypothesis-profile=thorough tests/test_parser.py
+# For a thorough test of a change: pytest --hypothesis-profile=thorough tests/test_parser.py
 settings.register_profile("thorough", deadline=None, database=None, max_examples=2000)
+# For code that was thoroughly tested already: another Python, or a measurement of coverage.
+settings.register_profile(
+    "brief",
+    deadline=None,
+    database=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+    max_examples=20,
+    stateful_step_count=30,
+)
 settings.load_profile("wsproto_sip")
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What listens on this machine is reached without the proxies of its environment."""
+    """Reach servers on this machine without the proxies of the environment."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a test does to the loggers of the package, for the tests that follow."""
+    loggers = [
+        logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "wsproto_sip"
+    ]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -1,8 +1,10 @@
-"""A connection: its states, what may be sent in them, and in which order events come out."""
+"""A connection: its states, which events may be sent in them, and the order of received ones."""
 
 from __future__ import annotations
 
 import gc
+import random
+import re
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -31,15 +33,16 @@ from tests._wire import (
     cuttings,
     deflated,
     frame,
+    masked,
     seen,
     settled,
     streams,
 )
+from wsproto_sip import connection as module
 from wsproto_sip.connection import (
     Connection,
     ConnectionState,
     ConnectionType,
-    WSConnection,
     arrange_extensions,
 )
 from wsproto_sip.events import (
@@ -50,14 +53,13 @@ from wsproto_sip.events import (
     Message,
     Ping,
     Pong,
-    RejectConnection,
     RejectData,
     Request,
     TextMessage,
 )
 from wsproto_sip.extensions import Extension, PerMessageDeflate
 from wsproto_sip.limits import STREAMING_LIMITS, Limits
-from wsproto_sip.utilities import LocalProtocolError, RemoteProtocolError
+from wsproto_sip.utilities import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,12 +79,12 @@ def server(**options: Any) -> Connection:
     return Connection(SERVER, entropy=lambda size: KEY[:size], **options)
 
 
-def take(connection: Connection | WSConnection) -> list[Event]:
+def take(connection: Connection) -> list[Event]:
     return list(connection.events())
 
 
 def key(role: ConnectionType) -> bytes | None:
-    """What masks the frames that such an end receives."""
+    """Return the key that masks the frames this end receives."""
     return KEY if role is SERVER else None
 
 
@@ -91,7 +93,7 @@ def key(role: ConnectionType) -> bytes | None:
 
 @both_roles
 @given(data=st.data())
-def test_what_comes_is_what_the_model_reads(role: ConnectionType, data: st.DataObject) -> None:
+def test_events_are_those_of_the_model(role: ConnectionType, data: st.DataObject) -> None:
     client = role is CLIENT
     stream = data.draw(streams(client=client))
     whole = data.draw(st.booleans())
@@ -124,7 +126,33 @@ def test_what_comes_is_what_the_model_reads(role: ConnectionType, data: st.DataO
         assert connection.state is CLOSED
 
 
-def test_events_left_behind_come_first() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+@given(data=st.data())
+def test_single_bytes_give_the_events_of_the_model(whole: bool, data: st.DataObject) -> None:
+    stream = data.draw(streams(client=False)).data
+    # Runs of single bytes, and between them pieces of any size and type.
+    places = set(range(len(stream)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        start = data.draw(st.integers(0, len(stream)))
+        places -= set(range(start, start + data.draw(st.integers(0, 20))))
+    connection = Connection(SERVER, whole_messages=whole)
+    model = Model(whole=whole, max_message=2**20 if whole else None)
+    found: list[Any] = []
+    failed = False
+    for piece in cut(stream, places):
+        kind = data.draw(st.sampled_from([bytes, bytes, bytes, bytearray, memoryview]))
+        connection.receive_data(kind(piece))
+        seen(connection.events(), found)
+        model.feed(piece)
+        failed = model.failed_at is not None
+        # A wrong byte is reported at once.
+        assert bool(found and found[-1][0] == "close") == model.over
+        if model.over:
+            break
+    assert settled(found, failed) == settled(model.seen + model.partial(), failed)
+
+
+def test_unread_events_come_first() -> None:
     connection = server()
     stream = b"".join(frame(TEXT, b"%d" % number) for number in range(3))
     expected = [TextMessage(str(number)) for number in range(3)]
@@ -134,7 +162,7 @@ def test_events_left_behind_come_first() -> None:
         break
     assert take(connection) == expected[1:]
     assert take(connection) == []
-    # More comes before the rest is taken, again and again.
+    # More input before the rest is taken, again and again.
     connection.receive_data(stream)
     assert next(connection.events()) == expected[0]
     for _ in range(3):
@@ -146,7 +174,7 @@ def test_events_left_behind_come_first() -> None:
     assert take(connection) == expected
 
 
-def test_an_iterator_that_is_kept_gives_nothing_twice_and_nothing_out_of_order() -> None:
+def test_kept_iterator_gives_each_event_once_and_in_order() -> None:
     connection = server()
     stream = frame(TEXT, b"a") + frame(TEXT, b"b")
     connection.receive_data(stream)
@@ -156,7 +184,7 @@ def test_an_iterator_that_is_kept_gives_nothing_twice_and_nothing_out_of_order()
     found += kept
     found += connection.events()
     assert [event.data for event in found] == ["a", "b", "a", "b"]  # type: ignore[attr-defined]
-    # The one that follows it takes in what comes meanwhile.
+    # The following iterator includes later input.
     connection.receive_data(stream)
     next(connection.events())
     connection.receive_data(stream)
@@ -169,7 +197,7 @@ def test_an_iterator_that_is_kept_gives_nothing_twice_and_nothing_out_of_order()
     assert found[3:] == [Ping(b"%d" % number) for number in range(10)]
 
 
-def test_many_reads_before_anything_is_taken() -> None:
+def test_many_reads_before_events_are_taken() -> None:
     connection = server()
     for number in range(5000):
         connection.receive_data(frame(PING, b"%d" % number))
@@ -177,7 +205,14 @@ def test_many_reads_before_anything_is_taken() -> None:
 
 
 @both_roles
-def test_octets_behind_the_handshake(role: ConnectionType) -> None:
+def test_client_and_connection_type_say_which_end_it_is(role: ConnectionType) -> None:
+    connection = Connection(role)
+    assert (connection.connection_type, connection.client) == (role, role is module.CLIENT)
+    assert (module.CLIENT, module.SERVER) == (ConnectionType.CLIENT, ConnectionType.SERVER)
+
+
+@both_roles
+def test_bytes_after_the_handshake_are_parsed(role: ConnectionType) -> None:
     stream = frame(TEXT, b"early", key=key(role)) + frame(BINARY, b"half", key=key(role))
     connection = Connection(role, None, stream[:-2])
     assert connection.connection_type is role
@@ -189,7 +224,7 @@ def test_octets_behind_the_handshake(role: ConnectionType) -> None:
     ]
 
 
-def test_empty_input_is_nothing() -> None:
+def test_empty_input_has_no_effect() -> None:
     connection = server()
     for data in (b"", bytearray(), memoryview(b"")):
         connection.receive_data(data)
@@ -198,14 +233,14 @@ def test_empty_input_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_kind_of_octets_is_taken(kind: Callable[[bytes], Any]) -> None:
+def test_any_bytes_like_object_is_accepted(kind: Callable[[bytes], Any]) -> None:
     connection = server()
     connection.receive_data(kind(frame(TEXT, b"hello")))
     assert take(connection) == [TextMessage("hello")]
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, [1]])
-def test_what_is_not_octets(wrong: Any) -> None:
+def test_other_types_raise_type_error(wrong: Any) -> None:
     connection = server()
     with pytest.raises(TypeError):
         connection.receive_data(wrong)
@@ -234,7 +269,7 @@ def test_pieces_or_whole_messages() -> None:
         assert found == expected
 
 
-def test_text_as_octets() -> None:
+def test_text_as_bytes() -> None:
     connection = server(text_as_bytes=True)
     connection.receive_data(frame(TEXT, "zwölf".encode()) + frame(TEXT, b"\xff"))
     found = take(connection)
@@ -262,7 +297,7 @@ def test_limits() -> None:
 # -- states ----------------------------------------------------------------------------------------
 
 
-def test_the_state_follows_when_the_event_is_taken() -> None:
+def test_state_follows_when_the_event_is_taken() -> None:
     connection = server()
     connection.receive_data(
         frame(TEXT, b"question") + frame(PING, b"p") + frame(CLOSE, close_payload(1000, b"bye"))
@@ -357,7 +392,7 @@ MESSAGES: list[Event] = [
 PINGS: list[Event] = [Ping(b"x"), Pong(b"x")]
 CLOSES: list[Event] = [CloseConnection(1000, "x"), CloseConnection(1005)]
 
-#: For each way to come to a state: the state, what may be sent in it, the state behind a close
+#: For each way to reach a state: the state, the events allowed in it, and the state after a close
 #: frame.
 STATES: dict[
     Callable[[], Connection], tuple[ConnectionState, list[Event], ConnectionState | None]
@@ -376,7 +411,7 @@ STATES: dict[
 
 
 @pytest.mark.parametrize("come_to", STATES, ids=lambda function: function.__name__)
-def test_what_may_be_sent_in_which_state(come_to: Callable[[], Connection]) -> None:
+def test_sending_is_allowed_by_state(come_to: Callable[[], Connection]) -> None:
     state, allowed, closing = STATES[come_to]
     for event in MESSAGES + PINGS + CLOSES:
         connection = come_to()
@@ -397,10 +432,10 @@ def test_what_may_be_sent_in_which_state(come_to: Callable[[], Connection]) -> N
 
 
 @pytest.mark.parametrize("come_to", STATES, ids=lambda function: function.__name__)
-def test_what_comes_in_which_state(come_to: Callable[[], Connection]) -> None:
+def test_receiving_in_each_state(come_to: Callable[[], Connection]) -> None:
     state, _, _ = STATES[come_to]
     hears = state in (OPEN, LOCAL_CLOSING)
-    for octets, event, behind in (
+    for raw, event, after in (
         (frame(TEXT, b"x"), TextMessage("x"), state),
         (frame(PING, b"x"), Ping(b"x"), state),
         (
@@ -411,20 +446,20 @@ def test_what_comes_in_which_state(come_to: Callable[[], Connection]) -> None:
         (None, CloseConnection(1006), CLOSED),
     ):
         connection = come_to()
-        connection.receive_data(octets)
+        connection.receive_data(raw)
         assert connection.state is state
         assert take(connection) == ([event] if hears else [])
-        assert connection.state is (behind if hears else state)
+        assert connection.state is (after if hears else state)
 
 
-def test_what_is_refused_changes_nothing() -> None:
+def test_refused_event_changes_nothing() -> None:
     connection = server()
     connection.send(TextMessage("begun", message_finished=False))
     for event in (
         TextMessage("\ud800"),
         BytesMessage(b"other kind"),
         Ping(bytes(126)),
-        CloseConnection(1006),
+        CloseConnection(1004),
         CloseConnection(1000, "\ud800"),
     ):
         with pytest.raises(LocalProtocolError):
@@ -436,7 +471,7 @@ def test_what_is_refused_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "event", [Request(host="h", target="/"), AcceptConnection(), Event(), RejectData(b"")]
 )
-def test_events_of_the_handshake_come_too_late(event: Event) -> None:
+def test_events_of_the_handshake_are_refused(event: Event) -> None:
     connection = server()
     with pytest.raises(LocalProtocolError, match=r" cannot be sent in state OPEN$"):
         connection.send(event)
@@ -444,7 +479,7 @@ def test_events_of_the_handshake_come_too_late(event: Event) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "x"])
-def test_what_a_connection_does_not_send(wrong: Any) -> None:
+def test_other_objects_raise_type_error(wrong: Any) -> None:
     with pytest.raises(TypeError, match="not an event that an open connection sends"):
         server().send(wrong)
 
@@ -453,7 +488,7 @@ def test_what_a_connection_does_not_send(wrong: Any) -> None:
 def test_messages_as_programs_for_wsproto_send_them(role: ConnectionType) -> None:
     connection = Connection(role, entropy=lambda size: KEY[:size])
     mask = None if role is SERVER else KEY
-    for event, octets in (
+    for event, raw in (
         (Message(data="text"), frame(TEXT, b"text", key=mask)),
         (Message(data=b"octets"), frame(BINARY, b"octets", key=mask)),
         (
@@ -466,7 +501,7 @@ def test_messages_as_programs_for_wsproto_send_them(role: ConnectionType) -> Non
         (Pong(payload=b"x"), frame(PONG, b"x", key=mask)),
         (CloseConnection(code=1000), frame(CLOSE, close_payload(1000), key=mask)),
     ):
-        assert connection.send(event) == octets
+        assert connection.send(event) == raw
 
 
 # -- pausing and the end ---------------------------------------------------------------------------
@@ -475,7 +510,7 @@ def test_messages_as_programs_for_wsproto_send_them(role: ConnectionType) -> Non
 def test_frames_are_parsed_while_the_events_are_taken() -> None:
     connection = server(max_frames=2)
     connection.receive_data(b"".join(frame(PING, b"%d" % number) for number in range(7)))
-    # A frame that is wrong, far behind, and not parsed yet.
+    # An invalid frame, far away, and not parsed yet.
     connection.receive_data(frame(3))
     found: list[Event] = []
     for event in connection.events():
@@ -487,7 +522,7 @@ def test_frames_are_parsed_while_the_events_are_taken() -> None:
     assert connection.state is REMOTE_CLOSING
 
 
-def test_a_pause_without_an_event() -> None:
+def test_pause_without_an_event_continues() -> None:
     connection = server(max_frames=1, whole_messages=True)
     pieces = [frame(TEXT, b"a", fin=False), frame(CONTINUATION, b"b", fin=False)]
     connection.receive_data(b"".join(pieces) + frame(CONTINUATION, b"c") + frame(TEXT, b"d"))
@@ -497,12 +532,12 @@ def test_a_pause_without_an_event() -> None:
     assert take(connection) == [Ping()]
 
 
-def test_the_end_while_paused_comes_behind_everything() -> None:
+def test_end_of_input_while_paused_comes_after_all_events() -> None:
     connection = server(max_frames=1)
     connection.receive_data(frame(TEXT, b"a") + frame(TEXT, b"b") + frame(TEXT, b"c"))
     connection.receive_data(None)
     connection.receive_data(None)
-    # What is said to come behind the end does not.
+    # Events that should come after the end do not.
     connection.receive_data(frame(TEXT, b"d"))
     assert connection.state is OPEN
     assert take(connection) == [
@@ -515,7 +550,7 @@ def test_the_end_while_paused_comes_behind_everything() -> None:
     assert take(connection) == []
 
 
-def test_the_end_while_paused_before_a_close_frame() -> None:
+def test_end_of_input_while_paused_comes_after_the_close_frame() -> None:
     connection = server(max_frames=1)
     connection.receive_data(frame(TEXT, b"a") + frame(CLOSE))
     connection.receive_data(None)
@@ -524,7 +559,7 @@ def test_the_end_while_paused_before_a_close_frame() -> None:
     assert take(connection) == []
 
 
-def test_the_end_with_events_left_behind() -> None:
+def test_end_of_input_comes_after_unread_events() -> None:
     connection = server()
     connection.receive_data(frame(TEXT, b"a") + frame(TEXT, b"b"))
     next(connection.events())
@@ -537,7 +572,7 @@ def test_the_end_with_events_left_behind() -> None:
     assert next(events, None) is None
 
 
-def test_a_program_may_stop_taking_at_the_close_event() -> None:
+def test_program_may_stop_taking_at_the_close_event() -> None:
     connection = server()
     connection.receive_data(frame(CLOSE))
     for event in connection.events():
@@ -549,7 +584,7 @@ def test_a_program_may_stop_taking_at_the_close_event() -> None:
     assert connection.state is REMOTE_CLOSING
 
 
-def test_much_inflated_in_one_read() -> None:
+def test_reading_pauses_after_inflating_much() -> None:
     deflate = PerMessageDeflate()
     assert deflate.accept("permessage-deflate; client_no_context_takeover") is not None
     limits = Limits(max_inflated_per_read=2500)
@@ -559,7 +594,7 @@ def test_much_inflated_in_one_read() -> None:
 
 
 @pytest.mark.parametrize("come_to", [closed_by_both, closed_by_the_end, in_failure])
-def test_nothing_is_kept_behind_the_end(come_to: Callable[[], Connection]) -> None:
+def test_input_after_the_end_is_not_kept(come_to: Callable[[], Connection]) -> None:
     connection = come_to()
     stream = frame(TEXT, bytes(10_000))
     gc.collect()
@@ -573,11 +608,11 @@ def test_nothing_is_kept_behind_the_end(come_to: Callable[[], Connection]) -> No
         tracemalloc.stop()
 
 
-def test_an_iterator_may_be_closed() -> None:
+def test_iterator_may_be_closed() -> None:
     def wrapped(connection: Connection) -> Iterator[Event]:
         yield from connection.events()
 
-    for left_behind in (False, True):
+    for unread in (False, True):
         for options in ({}, {"max_frames": 1}):
             connection = server(**options)
             connection.receive_data(b"".join(frame(PING, b"%d" % number) for number in range(5)))
@@ -586,13 +621,13 @@ def test_an_iterator_may_be_closed() -> None:
                 events = wrapped(connection)
                 found.append(next(events))
                 events.close()  # type: ignore[attr-defined]
-                if left_behind:
+                if unread:
                     connection.receive_data(b"")
             connection.receive_data(None)
             events = wrapped(connection)
             found.append(next(events))
             del events
-            # Several at a time share what there is.
+            # Several at a time share the events.
             one, other = connection.events(), connection.events()
             found += [next(one), next(other)]
             assert found == [*(Ping(b"%d" % number) for number in range(5)), CloseConnection(1006)]
@@ -604,7 +639,7 @@ def test_an_iterator_may_be_closed() -> None:
 
 
 class Upper(Extension):
-    """Sends in upper case, receives in lower case, and says so with RSV3."""
+    """Sends in upper case, receives in lower case, and marks that with RSV3."""
 
     name = "x-upper"
 
@@ -635,25 +670,102 @@ def deflate() -> PerMessageDeflate:
 def test_arranging_extensions() -> None:
     limits = Limits(max_inflate_ratio=7)
     upper, off, one, other = Upper(), Upper(False), deflate(), PerMessageDeflate()
-    assert arrange_extensions([], limits) == ([], None, [])
-    assert arrange_extensions([off, upper, other], limits) == ([upper], None, [upper])
-    assert arrange_extensions([one, off], limits) == ([one], one, [])
+    assert arrange_extensions([], limits, False) == ([], None, [])
+    assert arrange_extensions([off, upper, other], limits, True) == ([upper], None, [upper])
+    assert arrange_extensions([one, off], limits, False) == ([one], one, [])
     assert one.max_ratio == 7
     both = deflate()
-    assert arrange_extensions([both, upper], limits) == ([both, upper], None, [both, upper])
+    found = arrange_extensions([both, upper], limits, True)
+    assert found == ([both, upper], None, [both, upper])
     assert both.max_ratio == 7
-    assert arrange_extensions([upper, both], limits) == ([upper, both], None, [upper, both])
+    found = arrange_extensions([upper, both], limits, False)
+    assert found == ([upper, both], None, [upper, both])
 
 
-def test_extensions_of_others() -> None:
+class ZlibPeer:
+    """A browser, or its server: RFC 7692 with plain zlib objects.
+
+    Args:
+        client: Whether it is the browser.
+        answer: The negotiated parameters.
+    """
+
+    def __init__(self, client: bool, answer: str) -> None:
+        words = dict.fromkeys(answer.split("; "), 15)
+        words |= {name: int(bits) for name, bits in re.findall(r"(\w+)=(\d+)", answer)}
+        ours, theirs = ("client", "server") if client else ("server", "client")
+        self.client = client
+        self._bits = [words.get(f"{side}_max_window_bits", 15) for side in (ours, theirs)]
+        self._resets = [f"{side}_no_context_takeover" in words for side in (ours, theirs)]
+        self._deflater = zlib.compressobj(wbits=-self._bits[0])
+        self._inflater = zlib.decompressobj(wbits=-self._bits[1])
+
+    def send(self, message: bytes) -> bytes:
+        if self._resets[0]:
+            self._deflater = zlib.compressobj(wbits=-self._bits[0])
+        payload = self._deflater.compress(message) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
+        return frame(BINARY, payload[:-4], rsv=4, key=KEY if self.client else None)
+
+    def read(self, raw: bytes) -> bytes:
+        if self._resets[1]:
+            self._inflater = zlib.decompressobj(wbits=-self._bits[1])
+        assert raw[0] == 0xC2
+        start = {126: 4, 127: 10}.get(raw[1] & 0x7F, 2)
+        payload = raw[start:]
+        if not self.client:
+            payload = masked(payload[4:], payload[:4])
+        return self._inflater.decompress(payload + b"\x00\x00\xff\xff")
+
+
+class Bystander(Extension):
+    """Enabled without an effect: permessage-deflate then works through its hooks."""
+
+    name = "x-bystander"
+
+    def enabled(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("others", [[], [Bystander()]], ids=["alone", "with another"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "client_no_context_takeover",
+        "server_no_context_takeover",
+        "client_no_context_takeover; server_no_context_takeover",
+        "client_max_window_bits=9",
+        "server_max_window_bits=9",
+        "client_no_context_takeover; server_max_window_bits=9; client_max_window_bits=15",
+        "server_no_context_takeover; server_max_window_bits=15; client_max_window_bits=9",
+    ],
+)
+def test_proxy_that_finalizes_one_answer_on_both_of_its_sides(
+    answer: str, others: list[Extension]
+) -> None:
+    """Like mitmproxy: each side compresses and inflates in its own direction."""
+    noise = random.Random(4).randbytes(3000)
+    messages = [b"a" * 600, noise, b"a" * 600, noise, bytes(9000) + noise, b"", noise, b"a" * 600]
+    for role in (SERVER, CLIENT):
+        extension = PerMessageDeflate()
+        extension.finalize(f"permessage-deflate; {answer}" if answer else "permessage-deflate")
+        side = Connection(role, [extension, *others], whole_messages=True)
+        peer = ZlibPeer(role is SERVER, answer)
+        for message in messages:
+            side.receive_data(peer.send(message))
+            assert take(side) == [BytesMessage(message)]
+            assert peer.read(side.send(BytesMessage(message))) == message
+
+
+def test_custom_extensions_work() -> None:
     upper = Upper()
     client, server = Connection(CLIENT, [upper]), Connection(SERVER, [upper])
     assert client.extensions == [upper]
-    octets = client.send(TextMessage("hello"))
-    assert octets[0] == 0x91
-    assert octets.endswith(bytes(a ^ b for a, b in zip(b"HELLO", octets[2:6] * 2, strict=False)))
-    server.receive_data(octets + client.send(CloseConnection(1000, "BYE")))
-    # The reason has the code in front, which has no case.
+    raw = client.send(TextMessage("hello"))
+    assert raw[0] == 0x91
+    assert raw.endswith(bytes(a ^ b for a, b in zip(b"HELLO", raw[2:6] * 2, strict=False)))
+    server.receive_data(raw + client.send(CloseConnection(1000, "BYE")))
+    # The code before the reason has no case.
     assert take(server) == [TextMessage("hello"), CloseConnection(1000, "bye")]
 
 
@@ -663,7 +775,7 @@ def test_compressing_alone_and_with_another_extension(data: st.DataObject) -> No
     for others in (False, True):
 
         def extensions() -> list[Extension]:
-            # Compressed data has no case, so it must not be changed behind the compression.
+            # Compressed data has no case, so it must not be changed after compression.
             return [Upper(), deflate()] if others else [deflate()]  # noqa: B023
 
         client, server = Connection(CLIENT, extensions()), Connection(SERVER, extensions())
@@ -692,7 +804,7 @@ def test_compressing_alone_and_with_another_extension(data: st.DataObject) -> No
 
 
 class TwoEnds(RuleBasedStateMachine):
-    """Two connections, and between them two pipes that cut and delay, and lose nothing."""
+    """Two connections, and two lossless pipes between them that split and delay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -739,8 +851,8 @@ class TwoEnds(RuleBasedStateMachine):
         self.send(end, "text", data, TextMessage(data, message_finished=fin))
 
     @rule(end=st.integers(0, 1), data=st.binary(max_size=600), fin=st.booleans())
-    def send_octets(self, end: int, data: bytes, fin: bool) -> None:
-        self.send(end, "octets", data, BytesMessage(data, message_finished=fin))
+    def send_bytes(self, end: int, data: bytes, fin: bool) -> None:
+        self.send(end, "bytes", data, BytesMessage(data, message_finished=fin))
 
     def send(self, end: int, kind: str, data: Any, event: Message[str] | Message[bytes]) -> None:
         done = self.put(end, event)
@@ -811,175 +923,3 @@ class TwoEnds(RuleBasedStateMachine):
 
 TestTwoEnds = TwoEnds.TestCase
 TestTwoEnds.settings = settings(max_examples=60, stateful_step_count=30)
-
-
-# -- with the handshake ----------------------------------------------------------------------------
-
-
-REQUEST = (
-    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-def opened(**options: Any) -> WSConnection:
-    connection = WSConnection(SERVER, **options)
-    connection.receive_data(REQUEST)
-    assert [type(event) for event in connection.events()] == [Request]
-    connection.send(AcceptConnection())
-    return connection
-
-
-def test_both_ends_from_the_first_octet_to_the_last() -> None:
-    client, server = WSConnection(CLIENT), WSConnection(SERVER)
-    assert client.client
-    assert not server.client
-    assert client.state is server.state is CONNECTING
-    server.receive_data(client.send(Request(host="example.com", target="/")))
-    assert server.state is CONNECTING
-    (request,) = server.events()
-    assert isinstance(request, Request)
-    response = server.send(AcceptConnection())
-    assert server.state is OPEN
-    assert take(server) == []
-    client.receive_data(response)
-    assert client.state is OPEN
-    (accepted,) = client.events()
-    assert isinstance(accepted, AcceptConnection)
-    server.receive_data(client.send(TextMessage("hello")))
-    assert take(server) == [TextMessage("hello")]
-    client.receive_data(server.send(CloseConnection(1000)))
-    assert server.state is LOCAL_CLOSING
-    (close,) = client.events()
-    assert isinstance(close, CloseConnection)
-    assert client.state is REMOTE_CLOSING
-    server.receive_data(client.send(close.response()))
-    assert take(server) == [CloseConnection(1000, "")]
-    assert client.state is server.state is CLOSED
-    client.receive_data(None)
-    assert take(client) == []
-
-
-def test_frames_behind_the_request_and_behind_the_response() -> None:
-    server = WSConnection(SERVER)
-    server.receive_data(REQUEST + frame(TEXT, b"early")[:4])
-    assert [type(event) for event in server.events()] == [Request]
-    response = server.send(AcceptConnection())
-    server.receive_data(frame(TEXT, b"early")[4:])
-    assert take(server) == [TextMessage("early")]
-    client = WSConnection(CLIENT, entropy=lambda size: b"the sample nonce"[:size])
-    client.send(Request(host="example.com", target="/chat"))
-    client.receive_data(response + frame(TEXT, b"first", key=None))
-    # Events of the handshake and of the connection, taken one by one.
-    events = client.events()
-    assert isinstance(next(events), AcceptConnection)
-    client.receive_data(frame(TEXT, b"second", key=None))
-    assert next(client.events()) == TextMessage("first")
-    assert take(client) == [TextMessage("second")]
-    assert take(client) == []
-
-
-def test_a_handshake_that_another_server_has_parsed() -> None:
-    headers = [
-        (b"Host", b"example.com"),
-        (b"Upgrade", b"websocket"),
-        (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
-        (b"Sec-WebSocket-Version", b"13"),
-    ]
-    connection = WSConnection(SERVER)
-    connection.initiate_upgrade_connection(headers, "/chat")
-    (request,) = connection.events()
-    assert isinstance(request, Request)
-    assert request.target == "/chat"
-    connection.send(AcceptConnection())
-    connection.receive_data(frame(PING))
-    assert take(connection) == [Ping()]
-    with pytest.raises(LocalProtocolError, match="there is a request already"):
-        connection.initiate_upgrade_connection(headers, "/chat")
-
-
-def test_a_rejection() -> None:
-    connection = WSConnection(SERVER)
-    connection.receive_data(REQUEST)
-    assert len(take(connection)) == 1
-    connection.send(RejectConnection(status_code=403, has_body=True))
-    assert connection.state is REJECTING
-    connection.send(RejectData(b"no"))
-    assert connection.state is CLOSED
-    for event in (TextMessage("x"), CloseConnection(1000)):
-        with pytest.raises(LocalProtocolError):
-            connection.send(event)
-    assert take(connection) == []
-
-
-def test_a_request_that_is_none() -> None:
-    connection = WSConnection(SERVER)
-    with pytest.raises(RemoteProtocolError) as caught:
-        connection.receive_data(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
-    assert isinstance(caught.value.event_hint, RejectConnection)
-    connection.send(caught.value.event_hint)
-    assert connection.state is CLOSED
-
-
-def test_the_head_has_limits() -> None:
-    connection = WSConnection(SERVER, limits=Limits(max_headers=3))
-    with pytest.raises(RemoteProtocolError) as caught:
-        connection.receive_data(REQUEST)
-    assert caught.value.event_hint == RejectConnection(431, caught.value.event_hint.headers)  # type: ignore[union-attr]
-
-
-def test_options_reach_the_connection() -> None:
-    connection = opened(
-        whole_messages=True,
-        text_as_bytes=True,
-        max_frames=1,
-        limits=Limits(max_message_size=4),
-    )
-    connection.receive_data(
-        frame(TEXT, b"ab", fin=False) + frame(CONTINUATION, b"cd") + frame(TEXT, b"abcde")
-    )
-    events: Iterator[Any] = connection.events()
-    assert next(events).data == b"abcd"
-    assert next(events) == CloseConnection(1009, "message of more than 4 octets")
-    client = WSConnection(CLIENT, entropy=lambda size: b"the sample nonce"[:size])
-    request = client.send(Request(host="example.com", target="/chat"))
-    assert b"dGhlIHNhbXBsZSBub25jZQ==" in request
-    server = WSConnection(SERVER)
-    server.receive_data(request)
-    assert len(take(server)) == 1
-    client.receive_data(server.send(AcceptConnection()))
-    assert client.send(TextMessage("x")) == frame(TEXT, b"x", key=b"the ")
-
-
-def test_compression_that_was_negotiated() -> None:
-    client, server = WSConnection(CLIENT), WSConnection(SERVER)
-    server.receive_data(
-        client.send(Request(host="example.com", target="/", extensions=[PerMessageDeflate()]))
-    )
-    assert len(take(server)) == 1
-    client.receive_data(server.send(AcceptConnection(extensions=[PerMessageDeflate()])))
-    assert len(take(client)) == 1
-    octets = server.send(TextMessage("hello " * 20))
-    assert octets[0] == 0xC1
-    inflater = zlib.decompressobj(-15)
-    assert inflater.decompress(octets[2:] + b"\0\0\xff\xff") == b"hello " * 20
-    client.receive_data(octets)
-    assert take(client) == [TextMessage("hello " * 20)]
-
-
-def test_an_open_connection_at_rest_is_small() -> None:
-    connections = [opened() for _ in range(20)]
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        connections += [opened() for _ in range(100)]
-        for connection in connections[20:]:
-            connection.receive_data(frame(TEXT, b"x"))
-            assert len(take(connection)) == 1
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert (after - before) / 100 < 2000

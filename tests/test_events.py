@@ -36,7 +36,7 @@ REQUIRED: dict[type[Event], dict[str, object]] = {
 }
 
 
-def test_every_event_is_named_and_nothing_else() -> None:
+def test_all_lists_exactly_the_events() -> None:
     assert {getattr(events, name) for name in events.__all__} == {Event, *REQUIRED}
 
 
@@ -72,7 +72,7 @@ def test_messages_are_whole_by_default(kind: type[TextMessage | BytesMessage]) -
     assert isinstance(message, Message)
 
 
-def test_text_and_bytes_are_different_things() -> None:
+def test_text_and_bytes_messages_differ() -> None:
     empty: list[Event] = [TextMessage(""), BytesMessage(b"")]
     assert empty[0] != empty[1]
     assert TextMessage("a") != Message("a")
@@ -80,7 +80,7 @@ def test_text_and_bytes_are_different_things() -> None:
 
 
 @given(code=st.integers(), reason=st.none() | st.text())
-def test_a_close_is_answered_with_its_code_and_reason(code: int, reason: str | None) -> None:
+def test_close_is_answered_with_its_code_and_reason(code: int, reason: str | None) -> None:
     close = CloseConnection(code, reason)
     assert close.response() == close
     assert close.response() is not close
@@ -88,12 +88,12 @@ def test_a_close_is_answered_with_its_code_and_reason(code: int, reason: str | N
 
 
 @given(payload=st.binary(max_size=125))
-def test_a_ping_is_answered_with_its_payload(payload: bytes) -> None:
+def test_ping_is_answered_with_its_payload(payload: bytes) -> None:
     assert Ping(payload).response() == Pong(payload)
     assert type(Ping(payload).response()) is Pong
 
 
-def test_a_ping_without_a_payload() -> None:
+def test_ping_without_a_payload() -> None:
     assert Ping().payload == b""
     assert Ping().response() == Pong() == Pong(b"")
 
@@ -123,7 +123,7 @@ def test_wsproto_has_the_same_events(kind: type[Event]) -> None:
     assert dataclasses.asdict(mine) == dataclasses.asdict(  # type: ignore[call-overload]
         theirs(**REQUIRED[kind])
     )
-    # In the same order, for those who pass arguments by position.
+    # In the same order, for programs that pass arguments by position.
     assert [item.name for item in dataclasses.fields(kind)] == [  # type: ignore[arg-type]
         item.name for item in dataclasses.fields(theirs)
     ]

@@ -47,7 +47,7 @@ def replaced(name: bytes, value: bytes) -> Headers:
 
 
 def refused(headers: Headers, **options: Any) -> RejectConnection:
-    """How a request is refused; checks that this can be sent and ends it."""
+    """Return the refusal of a request; check that it can be sent and ends the handshake."""
     server = ServerExtendedConnect(**options)
     with pytest.raises(RemoteProtocolError) as raised:
         server.receive_request(headers)
@@ -64,14 +64,14 @@ def refused(headers: Headers, **options: Any) -> RejectConnection:
     return hint
 
 
-def test_names() -> None:
+def test_public_names() -> None:
     assert module.__all__ == ["ClientExtendedConnect", "ServerExtendedConnect"]
 
 
 # -- server ----------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_rfc() -> None:
+def test_example_of_the_rfc() -> None:
     server = ServerExtendedConnect()
     request = server.receive_request(EXAMPLE)
     assert type(request) is Request
@@ -93,6 +93,25 @@ def test_the_example_of_the_rfc() -> None:
     assert server.connection.connection_type is ConnectionType.SERVER
     assert server.connection.state is ConnectionState.OPEN
     assert server.connection.extensions == []
+
+
+def test_fields_as_text() -> None:
+    """The header list as h2 returns it by default."""
+
+    def as_text(headers: Headers) -> list[tuple[str, str]]:
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+    one, other = ServerExtendedConnect(), ServerExtendedConnect()
+    assert one.receive_request(as_text(EXAMPLE)) == other.receive_request(EXAMPLE)
+    response = one.accept(AcceptConnection("chat"))
+    answers = [
+        client(subprotocols=["chat"]).receive_response(fields)
+        for fields in (response, as_text(response))
+    ]
+    assert answers == [AcceptConnection("chat")] * 2
+    with pytest.raises(RemoteProtocolError, match="outside Latin-1") as caught:
+        ServerExtendedConnect().receive_request([*as_text(EXAMPLE), ("x", "Ω")])
+    assert caught.value.event_hint == RejectConnection()
 
 
 def test_extensions_are_negotiated() -> None:
@@ -123,7 +142,7 @@ def test_extensions_are_negotiated() -> None:
         [*EXAMPLE, (b"sec-websocket-protocol", b"more")],
     ],
 )
-def test_requests_that_will_do(headers: Headers) -> None:
+def test_valid_requests_are_accepted(headers: Headers) -> None:
     server = ServerExtendedConnect()
     request = server.receive_request(headers)
     assert request.host.encode() == dict(headers)[b":authority"]
@@ -134,19 +153,19 @@ def test_requests_that_will_do(headers: Headers) -> None:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"connect", b"", b"\xff"])
-def test_another_method(method: bytes) -> None:
+def test_other_methods_get_405(method: bytes) -> None:
     expected = RejectConnection(405, [(b"allow", b"CONNECT")])
     assert refused(replaced(b":method", method)) == expected
     assert refused(replaced(b":method", method)[:1]) == expected
 
 
 @pytest.mark.parametrize("protocol", [b"connect-udp", b"WebSocket", b"", b"websocket\xa0"])
-def test_another_protocol(protocol: bytes) -> None:
+def test_other_protocols_get_501(protocol: bytes) -> None:
     # RFC 9220 §3.
     assert refused(replaced(b":protocol", protocol)) == RejectConnection(501)
 
 
-def test_another_version() -> None:
+def test_other_websocket_versions_get_400() -> None:
     for value in (b"8", b"", b"13, 13", b"13\x1c"):
         assert refused(replaced(b"sec-websocket-version", value)) == RejectConnection(
             400, [(b"sec-websocket-version", b"13")]
@@ -163,7 +182,7 @@ def test_another_version() -> None:
         without(b":scheme"),
         without(b":path"),
         without(b":authority"),
-        # RFC 9113 §8.3: repeated, unknown, of a response, behind a regular field.
+        # RFC 9113 §8.3: repeated, unknown, of a response, after a regular field.
         [EXAMPLE[0], *EXAMPLE],
         [(b":foo", b"x"), *EXAMPLE],
         [(b":status", b"200"), *EXAMPLE],
@@ -211,7 +230,7 @@ def test_another_version() -> None:
         replaced(b"sec-websocket-extensions", b"\xff"),
     ],
 )
-def test_requests_that_will_not_do(headers: Headers) -> None:
+def test_invalid_requests_are_refused(headers: Headers) -> None:
     assert refused(headers) == RejectConnection(400)
 
 
@@ -272,7 +291,7 @@ def test_one_request_and_one_answer() -> None:
         AcceptConnection(extra_headers=[(b"sec-websocket-accept", b"x")]),
     ],
 )
-def test_acceptances_that_cannot_be_sent(event: AcceptConnection) -> None:
+def test_invalid_acceptances_are_refused(event: AcceptConnection) -> None:
     server = ServerExtendedConnect()
     server.receive_request(EXAMPLE)
     with pytest.raises(LocalProtocolError):
@@ -280,7 +299,7 @@ def test_acceptances_that_cannot_be_sent(event: AcceptConnection) -> None:
     assert server.accept(AcceptConnection("superchat"))[1][1] == b"superchat"
 
 
-def test_the_lists_of_the_event_are_the_callers() -> None:
+def test_lists_of_the_event_are_copies() -> None:
     server = ServerExtendedConnect()
     request = server.receive_request(EXAMPLE)
     request.subprotocols.append("other")
@@ -291,7 +310,7 @@ def test_the_lists_of_the_event_are_the_callers() -> None:
     assert len(server.accept(AcceptConnection(extensions=[PerMessageDeflate()]))) == 2
 
 
-def test_a_rejection() -> None:
+def test_rejection() -> None:
     server = ServerExtendedConnect()
     server.receive_request(EXAMPLE)
     # The same event as for HTTP/1.1.
@@ -313,7 +332,7 @@ def test_a_rejection() -> None:
         _ = server.connection
 
 
-def test_a_rejection_before_the_request() -> None:
+def test_rejection_before_the_request() -> None:
     server = ServerExtendedConnect()
     assert server.reject(RejectConnection(503)) == [(b":status", b"503")]
     with pytest.raises(LocalProtocolError):
@@ -331,7 +350,7 @@ def test_a_rejection_before_the_request() -> None:
         RejectConnection(400, [(b":status", b"200")]),
     ],
 )
-def test_rejections_that_cannot_be_sent(event: RejectConnection) -> None:
+def test_invalid_rejections_are_refused(event: RejectConnection) -> None:
     server = ServerExtendedConnect()
     server.receive_request(EXAMPLE)
     with pytest.raises(LocalProtocolError):
@@ -377,7 +396,7 @@ def client(**request: Any) -> ClientExtendedConnect:
     return connect
 
 
-def test_a_request_is_written() -> None:
+def test_request_is_written() -> None:
     connect = ClientExtendedConnect()
     headers = connect.request_headers(
         Request(
@@ -402,7 +421,7 @@ def test_a_request_is_written() -> None:
         connect.request_headers(Request("a", "/"))
 
 
-def test_the_scheme() -> None:
+def test_scheme() -> None:
     for secure, scheme in ((True, b"https"), (False, b"http")):
         headers = ClientExtendedConnect().request_headers(Request("a", "/"), secure=secure)
         assert dict(headers)[b":scheme"] == scheme
@@ -411,7 +430,7 @@ def test_the_scheme() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request("ä", "/"),
+        Request("ä b", "/"),
         Request("", "/"),
         Request("a\r\nb", "/"),
         Request("a", "chat"),
@@ -426,14 +445,14 @@ def test_the_scheme() -> None:
         Request("a", "/", extensions=["permessage-deflate"]),
     ],
 )
-def test_requests_that_cannot_be_sent(request_: Request) -> None:
+def test_invalid_requests_cannot_be_sent(request_: Request) -> None:
     connect = ClientExtendedConnect()
     with pytest.raises(LocalProtocolError):
         connect.request_headers(request_)
     connect.request_headers(Request("a", "/"))
 
 
-def test_an_acceptance() -> None:
+def test_acceptance() -> None:
     extension = PerMessageDeflate()
     connect = client(extensions=[extension], subprotocols=["a", "b"])
     for status in (b"100", b"103", b"199"):
@@ -458,7 +477,7 @@ def test_an_acceptance() -> None:
 
 
 @pytest.mark.parametrize("status", [300, 301, 401, 404, 500, 999])
-def test_a_rejection_is_seen_as_it_is(status: int) -> None:
+def test_rejection_is_reported_unchanged(status: int) -> None:
     connect = client()
     headers = [(b"location", b"https://b/"), (b"www-authenticate", b"\xff")]
     event = connect.receive_response([(b":status", b"%d" % status), *headers])
@@ -500,7 +519,7 @@ def test_a_rejection_is_seen_as_it_is(status: int) -> None:
         [(b":status", b"404"), (b"a", b"b" * 20_000)],
     ],
 )
-def test_responses_that_will_not_do(headers: Headers) -> None:
+def test_invalid_responses_are_refused(headers: Headers) -> None:
     connect = client(extensions=[PerMessageDeflate()], subprotocols=["a", "b"])
     with pytest.raises(RemoteProtocolError) as raised:
         connect.receive_response(headers)
@@ -511,7 +530,7 @@ def test_responses_that_will_not_do(headers: Headers) -> None:
         connect.receive_response([(b":status", b"200")])
 
 
-def test_nobody_has_been_asked() -> None:
+def test_response_without_a_request_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="answer"):
         ClientExtendedConnect().receive_response([(b":status", b"200")])
 
@@ -563,7 +582,7 @@ def test_options_reach_the_connection() -> None:
     asking = ClientExtendedConnect(limits=limits, entropy=entropy, whole_messages=True)
     answering = ServerExtendedConnect(limits=limits, entropy=entropy, whole_messages=True)
     answering.receive_request(asking.request_headers(Request("a", "/")))
-    assert asked == []  # there is no key
+    assert asked == []  # a key is not needed
     asking.receive_response(answering.accept(AcceptConnection()))
     answering.connection.receive_data(asking.connection.send(TextMessage("ab", True, False)))
     answering.connection.receive_data(asking.connection.send(TextMessage("cd")))
@@ -571,8 +590,8 @@ def test_options_reach_the_connection() -> None:
     assert list(answering.connection.events()) == [TextMessage("abcd")]
     to_server = asking.connection.send(BytesMessage(b"12345"))
     to_client = answering.connection.send(BytesMessage(b"12345"))
-    for connection, octets in ((asking.connection, to_client), (answering.connection, to_server)):
-        connection.receive_data(octets)
+    for connection, raw in ((asking.connection, to_client), (answering.connection, to_server)):
+        connection.receive_data(raw)
         (event,) = connection.events()
         assert type(event) is CloseConnection
         assert event.code == 1009
@@ -583,6 +602,6 @@ def test_more_options_reach_the_connection() -> None:
     asking = client()
     answering.receive_request(EXAMPLE)
     asking.receive_response(answering.accept(AcceptConnection()))
-    octets = asking.connection.send(TextMessage("a")) + asking.connection.send(TextMessage("b"))
-    answering.connection.receive_data(octets)
+    raw = asking.connection.send(TextMessage("a")) + asking.connection.send(TextMessage("b"))
+    answering.connection.receive_data(raw)
     assert [event.data for event in answering.connection.events()] == [b"a", b"b"]  # type: ignore[attr-defined]

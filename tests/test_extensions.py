@@ -48,7 +48,7 @@ def settled(extension: PerMessageDeflate) -> tuple[bool, int, bool, int]:
 
 
 def pair(**parameters: Any) -> tuple[PerMessageDeflate, PerMessageDeflate]:
-    """A client and a server that have negotiated."""
+    """Return a client and a server after negotiation."""
     client, server = PerMessageDeflate(**parameters), PerMessageDeflate()
     answer = server.accept(offered(client.offer()))
     assert answer is not None
@@ -59,7 +59,7 @@ def pair(**parameters: Any) -> tuple[PerMessageDeflate, PerMessageDeflate]:
 # -- the base --------------------------------------------------------------------------------------
 
 
-def test_the_base_does_nothing() -> None:
+def test_base_class_does_nothing() -> None:
     class Silent(Extension):
         name = "x-silent"
 
@@ -85,19 +85,19 @@ def test_supported_extensions() -> None:
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ({"client_max_window_bits": 7}, "8 to 15 bits, not 7"),
-        ({"client_max_window_bits": 16}, "8 to 15 bits, not 16"),
-        ({"server_max_window_bits": 0}, "8 to 15 bits, not 0"),
-        ({"server_max_window_bits": "12"}, "8 to 15 bits, not '12'"),
-        ({"default_window_bits": 16}, "8 to 15 bits, not 16"),
-        ({"mem_level": 0}, "mem_level is 1 to 9, not 0"),
-        ({"mem_level": 10}, "mem_level is 1 to 9, not 10"),
-        ({"level": -1}, "level is 0 to 9, not -1"),
-        ({"level": 10}, "level is 0 to 9, not 10"),
+        ({"client_max_window_bits": 7}, "must be 8 to 15, not 7"),
+        ({"client_max_window_bits": 16}, "must be 8 to 15, not 16"),
+        ({"server_max_window_bits": 0}, "must be 8 to 15, not 0"),
+        ({"server_max_window_bits": "12"}, "must be 8 to 15, not '12'"),
+        ({"default_window_bits": 16}, "must be 8 to 15, not 16"),
+        ({"mem_level": 0}, "mem_level must be 1 to 9, not 0"),
+        ({"mem_level": 10}, "mem_level must be 1 to 9, not 10"),
+        ({"level": -1}, "level must be 0 to 9, not -1"),
+        ({"level": 10}, "level must be 0 to 9, not 10"),
         ({"min_size": -1}, "min_size must not be negative: -1"),
     ],
 )
-def test_bad_arguments(parameters: dict[str, Any], complaint: str) -> None:
+def test_bad_arguments_are_refused(parameters: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         PerMessageDeflate(**parameters)
 
@@ -139,22 +139,23 @@ CB, SB = "client_max_window_bits", "server_max_window_bits"
 @pytest.mark.parametrize(
     ("parameters", "offer"),
     [
-        ({}, f"{CB}=12"),
+        # As browsers do.
+        ({}, CB),
         ({"default_window_bits": 15}, CB),
-        ({CB: 15}, CB),
+        ({CB: 15}, f"{CB}=15"),
         ({CB: 8}, f"{CB}=8"),
-        ({CB: 15, SB: 15}, CB),
+        ({CB: 15, SB: 15}, f"{CB}=15; {SB}=15"),
         ({CB: 10, SB: 11}, f"{CB}=10; {SB}=11"),
-        ({CN: True, SN: True}, f"{CB}=12; {CN}; {SN}"),
+        ({CN: True, SN: True}, f"{CB}; {CN}; {SN}"),
     ],
 )
 def test_offers(parameters: dict[str, Any], offer: str) -> None:
     assert PerMessageDeflate(**parameters).offer() == offer
 
 
-#: What a server is set to, what is offered, what it answers, and what counts then.
+#: The server's settings, the offer, its answer, and the resulting parameters.
 ACCEPTED: list[tuple[dict[str, Any], str, str, tuple[bool, int, bool, int]]] = [
-    # Windows of the default policy.
+    # Windows by default.
     ({}, "", f"{SB}=12", (False, 15, False, 12)),
     ({}, CB, f"{CB}=12; {SB}=12", (False, 12, False, 12)),
     ({}, f"{CB}=15", f"{CB}=12; {SB}=12", (False, 12, False, 12)),
@@ -166,7 +167,7 @@ ACCEPTED: list[tuple[dict[str, Any], str, str, tuple[bool, int, bool, int]]] = [
     ({"default_window_bits": 15}, "", "", (False, 15, False, 15)),
     ({"default_window_bits": 15}, CB, f"{CB}=15", (False, 15, False, 15)),
     ({"default_window_bits": 15}, f"{SB}=15", f"{SB}=15", (False, 15, False, 15)),
-    # Windows that were asked for here.
+    # Windows requested by the settings.
     ({CB: 15, SB: 15}, "", "", (False, 15, False, 15)),
     ({CB: 15, SB: 15}, f"{CB}=13; {SB}=14", f"{CB}=13; {SB}=14", (False, 13, False, 14)),
     ({CB: 10, SB: 11}, "", f"{SB}=11", (False, 15, False, 11)),
@@ -262,7 +263,7 @@ def test_malformed_parameters(text: str) -> None:
     assert server.accept("permessage-deflate;" + text) is None
     assert not server.enabled()
     assert settled(server) == (True, 11, False, 10)
-    # Another offer may follow, and nothing of the first is left (RFC 7692 §5).
+    # Another offer may follow, and the first leaves no trace (RFC 7692 §5).
     assert server.accept("permessage-deflate") == f"{CN}; {SB}=10"
 
     client = PerMessageDeflate()
@@ -292,29 +293,32 @@ def test_other_extensions(text: str) -> None:
         PerMessageDeflate().finalize(text)
 
 
-#: What a client is set to, what is answered, and what counts then or what is wrong.
+#: The client's settings, the answer, and the resulting parameters or the error.
 ANSWERS: list[tuple[dict[str, Any], str, tuple[bool, int, bool, int] | str]] = [
-    ({}, "", (False, 12, False, 15)),
+    ({}, "", (False, 15, False, 15)),
     ({}, f"{CB}=12", (False, 12, False, 15)),
+    ({}, f"{CB}=15", (False, 15, False, 15)),
     ({}, f"{CB}=9; {SB}=10", (False, 9, False, 10)),
     ({}, f"{CB}=8; {SB}=8", (False, 8, False, 8)),
-    ({}, f"{CN}; {SN}", (True, 12, True, 15)),
-    ({}, f'{SB}="15"', (False, 12, False, 15)),
-    ({}, f"{CB}=13", f"{CB} is 13 where 12 was offered"),
+    ({}, f"{CN}; {SN}", (True, 15, True, 15)),
+    ({}, f'{SB}="15"', (False, 15, False, 15)),
     ({}, CB, f"{CB} has no value"),
     ({CB: 15}, "", (False, 15, False, 15)),
     ({CB: 15}, f"{CB}=15", (False, 15, False, 15)),
+    # The promise in the offer is kept, whatever a server answers (RFC 7692 §7.1.2.2).
+    ({CB: 10}, "", (False, 10, False, 15)),
     ({CB: 10}, f"{CB}=10", (False, 10, False, 15)),
-    ({CB: 10}, f"{CB}=11", f"{CB} is 11 where 10 was offered"),
-    ({SB: 10}, f"{SB}=10", (False, 12, False, 10)),
-    ({SB: 10}, f"{SB}=9", (False, 12, False, 9)),
+    ({CB: 10}, f"{CB}=15", (False, 10, False, 15)),
+    ({CB: 10}, f"{CB}=9", (False, 9, False, 15)),
+    ({SB: 10}, f"{SB}=10", (False, 15, False, 10)),
+    ({SB: 10}, f"{SB}=9", (False, 15, False, 9)),
     ({SB: 10}, f"{SB}=11", f"{SB} is 11 where 10 was offered"),
     ({SB: 10}, "", f"{SB} is 15 where 10 was offered"),
-    ({SB: 15}, "", (False, 12, False, 15)),
-    ({SN: True}, SN, (False, 12, True, 15)),
+    ({SB: 15}, "", (False, 15, False, 15)),
+    ({SN: True}, SN, (False, 15, True, 15)),
     ({SN: True}, "", f"{SN} is missing"),
-    ({CN: True}, "", (True, 12, False, 15)),
-    ({CN: True}, CN, (True, 12, False, 15)),
+    ({CN: True}, "", (True, 15, False, 15)),
+    ({CN: True}, CN, (True, 15, False, 15)),
 ]
 
 
@@ -323,6 +327,7 @@ def test_answers(
     parameters: dict[str, Any], answer: str, result: tuple[bool, int, bool, int] | str
 ) -> None:
     client = PerMessageDeflate(**parameters)
+    client.offer()
     before = settled(client)
     if isinstance(result, str):
         with pytest.raises(RemoteProtocolError) as caught:
@@ -334,6 +339,57 @@ def test_answers(
         client.finalize(offered(answer))
         assert client.enabled()
         assert settled(client) == result
+
+
+#: The settings of an object without an offer, the parameters negotiated by others, and the result.
+OVERHEARD: list[tuple[dict[str, Any], str, tuple[bool, int, bool, int]]] = [
+    ({}, "", (False, 15, False, 15)),
+    ({}, f"{CN}; {SN}; {CB}=9; {SB}=10", (True, 9, True, 10)),
+    # Without a promise, a peer may use everything that RFC 7692 allows.
+    ({CB: 10, SB: 10}, "", (False, 15, False, 15)),
+    ({CB: 10, SB: 10}, f"{CB}=11; {SB}=12", (False, 11, False, 12)),
+    ({SN: True}, "", (False, 15, True, 15)),
+]
+
+
+@pytest.mark.parametrize(("parameters", "answer", "result"), OVERHEARD)
+def test_finalize_applies_the_negotiation_of_others(
+    parameters: dict[str, Any], answer: str, result: tuple[bool, int, bool, int]
+) -> None:
+    extension = PerMessageDeflate(**parameters)
+    extension.finalize(offered(answer))
+    assert settled(extension) == result
+
+
+def window_of(extension: PerMessageDeflate) -> int:
+    """Return how far back its compressed output refers, as a power of two."""
+    noise = random.Random(3).randbytes(1 << 15)
+    for bits in range(15, 7, -1):
+        distance = (1 << bits) - 300
+        extension.compress(noise[:distance], True)
+        if len(extension.compress(noise[:200], True)) < 100:
+            return bits
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "answer", "window"),
+    [
+        # Our own compression may stay below the negotiated window.
+        ({}, "", 12),
+        ({}, f"{CB}=15", 12),
+        ({}, f"{CB}=10", 10),
+        ({"default_window_bits": 14}, "", 14),
+        ({CB: 15}, "", 15),
+        ({CB: 11}, f"{CB}=15", 11),
+        ({CB: 15}, f"{CB}=9", 9),
+    ],
+)
+def test_window_of_a_client(parameters: dict[str, Any], answer: str, window: int) -> None:
+    client = PerMessageDeflate(**parameters)
+    client.offer()
+    client.finalize(offered(answer))
+    assert window_of(client) == window
 
 
 def test_one_object_serves_one_connection() -> None:
@@ -355,15 +411,20 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@given(SETTINGS, SETTINGS, st.lists(st.binary(max_size=300), max_size=4))
+@given(SETTINGS, SETTINGS, st.booleans(), st.lists(st.binary(max_size=300), max_size=4))
 def test_both_sides_compute_the_same(
-    ours: dict[str, Any], theirs: dict[str, Any], messages: list[bytes]
+    ours: dict[str, Any], theirs: dict[str, Any], swapped: bool, messages: list[bytes]
 ) -> None:
     client, server = PerMessageDeflate(**ours), PerMessageDeflate(**theirs)
     answer = server.accept(offered(client.offer()))
     assert answer is not None
     client.finalize(offered(answer))
     assert settled(client) == settled(server)
+    if swapped:
+        # The end that uses it decides, not the negotiation.
+        client, server = server, client
+        client.set_role(True)
+        server.set_role(False)
     for flag in (CN, SN):
         assert getattr(client, flag) == (ours[flag] or theirs[flag])
     for parameters in (ours, theirs):
@@ -373,17 +434,19 @@ def test_both_sides_compute_the_same(
         for message in messages:
             payload = sender.compress(message, True)
             assert receiver.decompress(payload, True, len(message)) == message
-    assert client.standalone_window_bits == (
-        client.client_max_window_bits if client.client_no_context_takeover else None
-    )
-    assert server.standalone_window_bits == (
-        server.server_max_window_bits if server.server_no_context_takeover else None
-    )
+    for extension, side in ((client, "client"), (server, "server")):
+        bits = getattr(extension, f"{side}_max_window_bits")
+        wish = theirs if (extension is client) == swapped else ours
+        own = wish[f"{side}_max_window_bits"] or extension.default_window_bits
+        resets = getattr(extension, f"{side}_no_context_takeover")
+        assert extension.standalone_window_bits == (min(bits, own) if resets else None)
 
 
 def understood(text: str, response: bool) -> bool:
-    """Whether RFC 7692 §7.1 allows the parameters, decided another way: by taking out, one by one,
-    what may be there."""
+    """Return whether RFC 7692 §7.1 allows the parameters.
+
+    Decided in another way than by the parser: remove the allowed ones, one by one.
+    """
     left = text.replace("\t", " ").split(";")
     if left.pop(0).strip(" ") != "permessage-deflate":
         return False
@@ -419,8 +482,8 @@ def understood(text: str, response: bool) -> bool:
 )
 @example(CN)
 @example(f"{CB};{SB}=9")
-def test_negotiation_never_surprises(text: str) -> None:
-    """Whatever text comes is accepted or declined, by the grammar and by nothing else."""
+def test_negotiation_gives_a_result_or_the_documented_error(text: str) -> None:
+    """Any text is accepted or declined, by the grammar alone."""
     text = "permessage-deflate;" + text
     server = PerMessageDeflate()
     answer = server.accept(text)
@@ -454,7 +517,7 @@ def test_outbound_marks_the_first_frame() -> None:
     assert (bit, payload) == (0x40, b"\x00")
 
 
-def test_small_messages_may_be_left_alone() -> None:
+def test_small_messages_are_sent_uncompressed() -> None:
     client = PerMessageDeflate(min_size=10)
     client.finalize("permessage-deflate")
     assert client.outbound(b"123456789", first=True, fin=True) == (0, b"123456789")
@@ -462,14 +525,14 @@ def test_small_messages_may_be_left_alone() -> None:
     bit, payload = client.outbound(b"1234567890", first=True, fin=True)
     assert bit == 0x40
     assert payload != b"1234567890"
-    # In pieces the size is not known at the first.
+    # In pieces the size is unknown at the first one.
     assert client.outbound(b"1", first=True, fin=False)[0] == 0x40
     bit, payload = client.outbound(b"2", first=False, fin=True)
     assert bit == 0
     assert payload != b"2"
 
 
-def test_level_and_mem_level_count() -> None:
+def test_level_and_mem_level_have_an_effect() -> None:
     data = TEXT * 100
     sizes = []
     for level in (0, 1, 9):
@@ -513,7 +576,7 @@ def test_limits_reach_the_inflater() -> None:
 def receive(
     extension: PerMessageDeflate, role: Role, frames: Sequence[tuple[Opcode, RsvBits, bytes, bool]]
 ) -> list[bytes | CloseReason]:
-    """Runs frames through the hooks, their payloads in two pieces, up to the first refusal."""
+    """Run frames through the hooks, with payloads in two pieces, up to the first refusal."""
     results: list[bytes | CloseReason] = []
     for opcode, rsv, data, fin in frames:
         header = extension.frame_inbound_header(role, opcode, rsv, len(data))
@@ -534,7 +597,7 @@ def receive(
 
 
 @pytest.mark.parametrize("client_sends", [True, False])
-def test_hooks_carry_messages_both_ways(client_sends: bool) -> None:
+def test_hooks_carry_messages_in_both_directions(client_sends: bool) -> None:
     client, server = pair()
     sender, receiver = (client, server) if client_sends else (server, client)
     here, there = (CLIENT, SERVER) if client_sends else (SERVER, CLIENT)
@@ -556,13 +619,31 @@ def test_hooks_carry_messages_both_ways(client_sends: bool) -> None:
     assert (results[2], results[4]) == (b"ping", b"")
 
 
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+def test_hooks_take_the_direction_from_the_connection(client: bool) -> None:
+    """One answer, finalized on both sides of a proxy; each has its own peer."""
+    answer = offered(f"{CN}; {SB}=9")
+    peer, side = PerMessageDeflate(), PerMessageDeflate()
+    here, there = (CLIENT, SERVER) if client else (SERVER, CLIENT)
+    for extension, role in ((peer, there), (side, here)):
+        extension.finalize(answer)
+        extension.set_role(not role.client)
+    noise = random.Random(5).randbytes(700)
+    for message in (TEXT, noise, TEXT, noise):
+        rsv, payload = peer.frame_outbound(there, Opcode.TEXT, NO_BITS, message, True)
+        assert receive(side, here, [(Opcode.TEXT, rsv, payload, True)]) == [message]
+        rsv, payload = side.frame_outbound(here, Opcode.TEXT, NO_BITS, message, True)
+        assert receive(peer, there, [(Opcode.TEXT, rsv, payload, True)]) == [message]
+    assert side.standalone_window_bits == (12 if client else None)
+
+
 def test_hooks_keep_bits_of_other_extensions() -> None:
     client, _ = pair()
     rsv, _ = client.frame_outbound(CLIENT, Opcode.TEXT, RsvBits(False, True, True), TEXT, True)
     assert rsv == RsvBits(True, True, True)
 
 
-def test_hooks_pass_what_is_not_compressed() -> None:
+def test_hooks_pass_uncompressed_messages() -> None:
     _, server = pair()
     frames = [
         (Opcode.TEXT, NO_BITS, b"plain", False),
@@ -588,7 +669,8 @@ def test_hooks_allow_no_other_bits() -> None:
     _, server = pair()
     rsv = RsvBits(True, True, True)
     assert server.frame_inbound_header(SERVER, Opcode.TEXT, rsv, 0) == RSV1
-    assert server.frame_inbound_header(SERVER, Opcode.PING, NO_BITS, 0) == NO_BITS
+    # RSV1 would have been refused here, so allowing it has no effect; wsproto does.
+    assert server.frame_inbound_header(SERVER, Opcode.PING, NO_BITS, 0) == RSV1
 
 
 @pytest.mark.parametrize(
@@ -599,7 +681,7 @@ def test_hooks_allow_no_other_bits() -> None:
         (deflate_message(bytes(1001), 12), CloseReason.MESSAGE_TOO_BIG),
     ],
 )
-def test_hooks_refuse_what_does_not_inflate(payload: bytes, code: CloseReason) -> None:
+def test_hooks_refuse_invalid_compressed_data(payload: bytes, code: CloseReason) -> None:
     _, server = pair()
     server.set_limits(Limits(max_message_size=1000))
     frame = (Opcode.BINARY, RSV1, payload, True)
@@ -607,7 +689,7 @@ def test_hooks_refuse_what_does_not_inflate(payload: bytes, code: CloseReason) -
     assert receive(server, SERVER, [frame]) == [code]
 
 
-def test_hooks_bound_a_message_as_a_whole() -> None:
+def test_hooks_limit_the_whole_message() -> None:
     for size in (1000, 1001):
         client, server = pair()
         server.set_limits(Limits(max_message_size=1000))
@@ -656,7 +738,7 @@ def test_hooks_never_raise(
 
 # -- other libraries -------------------------------------------------------------------------------
 
-#: Settings of either side for the crossings below.
+#: Settings of either side for the combinations below.
 CROSSINGS: list[dict[str, Any]] = [
     {},
     {CN: True, SN: True},
@@ -724,7 +806,7 @@ def test_websockets_as_the_server(ours: dict[str, Any], theirs: dict[str, Any]) 
 
 
 def exchange_with_wsproto(ours: PerMessageDeflate, theirs: Any, wsproto: Any, client: bool) -> None:
-    """Through the hooks of both sides; wsproto asks for the role of its connection."""
+    """Through the hooks of both sides; wsproto asks its connection for the role."""
     here, there = (CLIENT, SERVER) if client else (SERVER, CLIENT)
     text, plain = wsproto.Opcode.BINARY, wsproto.RsvBits(False, False, False)
     for message in MESSAGES:
@@ -750,7 +832,7 @@ def test_wsproto_on_the_other_side(ours: dict[str, Any], theirs: dict[str, Any])
     assert settled(client) == settled(server)
     exchange_with_wsproto(server, client, frame_protocol, client=False)
 
-    # Its server states no window that was not offered, nor keeps to one of its own; so the client
+    # Its server neither announces a window that was not offered nor limits its own, so the client
     # has to leave it the choice.
     ours = {name: value for name, value in ours.items() if name != SB}
     client, server = PerMessageDeflate(**ours), extensions.PerMessageDeflate(**theirs)

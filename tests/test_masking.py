@@ -1,4 +1,4 @@
-"""Masking, octet for octet, and where keys come from."""
+"""Masking, byte for byte, and the source of keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from hypothesis import given, strategies as st
 
-from tests._wire import frame, masked
-from wsproto_sip import _masking
+from tests._wire import BINARY, CONTINUATION, KEY, frame, masked
+from wsproto_sip import _masking, masking
+from wsproto_sip._implementation import PARSER as Parser
 from wsproto_sip._masking import (
     FROM_0,
     FROM_1,
@@ -30,12 +31,15 @@ from wsproto_sip._masking import (
     short_header,
     singles,
 )
+from wsproto_sip.events import BytesMessage
+from wsproto_sip.frame_protocol import encode_frame
+from wsproto_sip.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 keys = st.binary(min_size=4, max_size=4)
-#: Short ones, and some on either side of where the way changes.
+#: Short ones, and some on either side of where the algorithm changes.
 payloads = st.one_of(
     st.binary(max_size=40),
     st.builds(
@@ -47,21 +51,21 @@ payloads = st.one_of(
 
 
 @given(payload=payloads, key=keys)
-def test_every_octet_is_masked_with_its_octet_of_the_key(payload: bytes, key: bytes) -> None:
+def test_every_byte_is_masked_with_its_byte_of_the_key(payload: bytes, key: bytes) -> None:
     assert apply_mask(payload, key) == masked(payload, key)
     assert apply_mask(bytearray(payload), key) == masked(payload, key)
     assert apply_mask(bytes(apply_mask(payload, key)), key) == payload
 
 
 @pytest.mark.parametrize("key", ["00000000", "ffffffff", "00000001", "80000000", "0102fdfe"])
-def test_every_size(key: str) -> None:
-    octets = bytes.fromhex(key)
+def test_every_size_is_masked(key: str) -> None:
+    raw = bytes.fromhex(key)
     for size in [*range(INTEGER_LIMIT + 10), 4095, 4096, 65537]:
         payload = bytes(i * 31 & 0xFF for i in range(size))
-        assert apply_mask(payload, octets) == masked(payload, octets)
+        assert apply_mask(payload, raw) == masked(payload, raw)
 
 
-def test_the_payload_stays_as_it_is() -> None:
+def test_payload_is_not_modified() -> None:
     for size in (10, 1000):
         payload = bytearray(size)
         apply_mask(payload, b"\xff\xff\xff\xff")
@@ -69,7 +73,7 @@ def test_the_payload_stays_as_it_is() -> None:
 
 
 @given(payload=payloads, key=keys, data=st.data())
-def test_a_rotated_key_goes_on_where_the_other_stopped(
+def test_rotated_key_continues_at_the_offset(
     payload: bytes, key: bytes, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(0, len(payload)))
@@ -80,76 +84,83 @@ def test_a_rotated_key_goes_on_where_the_other_stopped(
 # -- the tables ------------------------------------------------------------------------------------
 
 
-def test_the_tables_for_single_octets() -> None:
+def test_tables_for_single_bytes() -> None:
     assert len(TABLES) == 256
     for key, table in enumerate(TABLES):
-        assert table == bytes(octet ^ key for octet in range(256))
+        assert table == bytes(byte ^ key for byte in range(256))
 
 
-def test_the_slices_are_every_fourth_octet() -> None:
-    octets = range(11)
-    assert [octets[part][:3] for part in (FROM_0, FROM_1, FROM_2, FROM_3)] == [
+def test_slices_are_every_fourth_byte() -> None:
+    raw = range(11)
+    assert [raw[part][:3] for part in (FROM_0, FROM_1, FROM_2, FROM_3)] == [
         range(start, 12, 4)[: 2 + (start < 3)] for start in range(4)
     ]
 
 
 @given(key=keys, data=st.data())
-def test_the_table_by_size_unmasks(key: bytes, data: st.DataObject) -> None:
+def test_table_by_size_unmasks(key: bytes, data: st.DataObject) -> None:
     size = data.draw(st.integers(0, INTEGER_LIMIT - 1))
     payload = data.draw(st.binary(min_size=size, max_size=size))
     unpack, repunit, whole = SHORT[size]
-    number, octets = unpack(b"ab" + key + masked(payload, key) + b"behind", 2)
-    assert octets == masked(payload, key)
+    number, raw = unpack(b"ab" + key + masked(payload, key) + b"behind", 2)
+    assert raw == masked(payload, key)
     assert whole == (0 if size % 4 == 0 else size + -size % 4)
     order: Literal["little", "big"] = "little" if whole else "big"
-    mixed = int.from_bytes(octets, order) ^ number * repunit
+    mixed = int.from_bytes(raw, order) ^ number * repunit
     assert mixed.to_bytes(whole or size, order)[:size] == payload
 
 
 @pytest.mark.parametrize("limit", [0, 124, 125, 126, 1 << 64])
-def test_what_parsers_share(limit: int) -> None:
+def test_parsers_share_fast_frames(limit: int) -> None:
     nothing = [None] * 256
-    assert fast_frames(True, limit) == (nothing, 0, 2, 4, limit)
-    assert fast_frames(False, limit) == (MASKED if limit >= 125 else nothing, 0x80, 6, 6, limit)
+    assert fast_frames(True, limit) == (nothing, 0, 2, 4, limit, None)
+    assert fast_frames(False, limit) == (
+        MASKED if limit >= 125 else nothing,
+        0x80,
+        6,
+        6,
+        limit,
+        None,
+    )
     assert fast_frames(False, limit) is fast_frames(False, limit)
 
 
 @given(key=keys, data=st.data())
-def test_the_table_by_the_second_octet_unmasks(key: bytes, data: st.DataObject) -> None:
+def test_table_by_the_second_byte_unmasks(key: bytes, data: st.DataObject) -> None:
     payload = data.draw(st.binary(max_size=125))
-    octets = frame(1, payload, key=key)
-    entry = MASKED[octets[1]]
+    raw = frame(1, payload, key=key)
+    entry = MASKED[raw[1]]
     assert entry is not None
     total, unpack, repunit, shift, size = entry
-    assert total == len(octets)
+    assert total == len(raw)
     assert size == len(payload)
-    number, data_ = unpack(b"xyz" + octets, 3)
+    number, data_ = unpack(b"xyz" + raw, 3)
     assert (int.from_bytes(data_) ^ number * repunit >> shift).to_bytes(size) == payload
 
 
-def test_what_has_no_entry() -> None:
-    # Without a mask, and with a length that has further octets.
+def test_long_lengths_have_no_entry() -> None:
+    # Without a mask, and with an extended length.
     assert [second for second in range(256) if MASKED[second] is None] == [*range(128), 254, 255]
     assert len(SHORT) == INTEGER_LIMIT
     assert len(MASKED) == 256
 
 
 @given(key=keys, count=st.integers(0, 20))
-def test_which_single_octets_are_ascii_behind_the_mask(key: bytes, count: int) -> None:
+def test_singles_are_ascii_after_unmasking(key: bytes, count: int) -> None:
     found = list(singles(count, key))
     assert len(found) == count
     for position, allowed in enumerate(found):
         plain = {masked(piece, key[position % 4 :] + key) for piece in allowed}
-        assert plain == {bytes([octet]) for octet in range(128)}
+        assert plain == {bytes([byte]) for byte in range(128)}
     found = list(singles(count))
-    assert found == [{bytes([octet]) for octet in range(256)}] * count
+    assert found == [{bytes([byte]) for byte in range(256)}] * count
 
 
-def test_which_single_octets_may_follow_the_first_of_a_frame() -> None:
+def test_short_header_allows_valid_second_bytes() -> None:
     second, *key = short_header()
-    assert second == {bytes([octet]) for octet in range(256) if MASKED[octet] is not None}
-    assert key == [{bytes([octet]) for octet in range(256)}] * 3
-    # Each has its own.
+    assert second == {bytes([byte]) for byte in range(256) if MASKED[byte] is not None}
+    assert key == [{bytes([byte]) for byte in range(256)}] * 3
+    # Each has a different one.
     assert len(list(short_header())) == 4
 
 
@@ -161,7 +172,7 @@ def _empty_pool() -> None:
     _masking._keys.clear()
 
 
-def test_keys_are_fresh_also_when_the_pool_is_filled_again() -> None:
+def test_keys_are_fresh_after_refilling_the_pool() -> None:
     sources = [KeySource(), KeySource()]
     found = [source.next_key() for _ in range(2000) for source in sources]
     assert {len(key) for key in found} == {4}
@@ -173,7 +184,7 @@ def test_keys_are_fresh_also_when_the_pool_is_filled_again() -> None:
             assert 1500 < ones < 2500
 
 
-def test_entropy_is_taken_for_many_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_is_read_for_many_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     urandom = os.urandom
 
@@ -186,13 +197,13 @@ def test_entropy_is_taken_for_many_keys_at_once(monkeypatch: pytest.MonkeyPatch)
     keys = [source.next_key() for _ in range(1024)]
     assert asked == [4096]
     assert len(_masking._keys) == 0
-    # No key is given twice: those of the pool are all used once.
+    # Keys are not repeated: those of the pool are all used once.
     assert len(keys) == 1024
     source.next_key()
     assert asked == [4096, 4096]
 
 
-def test_a_source_of_the_callers_own_is_asked_for_each_key() -> None:
+def test_custom_source_is_asked_for_each_key() -> None:
     asked: list[int] = []
 
     def entropy(size: int) -> bytes:
@@ -205,9 +216,9 @@ def test_a_source_of_the_callers_own_is_asked_for_each_key() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 3, 5])
-def test_a_source_that_gives_another_number_of_octets(size: int) -> None:
+def test_source_returning_the_wrong_number_of_bytes_is_an_error(size: int) -> None:
     source = KeySource(lambda _: bytes(size))
-    with pytest.raises(ValueError, match=f"4 random octets were asked for, {size} were given"):
+    with pytest.raises(ValueError, match=f"entropy returned {size} bytes, not 4"):
         source.next_key()
 
 
@@ -223,15 +234,15 @@ if os.fork() == 0:
 os.close(writer)
 own = {source.next_key() for _ in range(1000)}
 with open(reader, "rb") as stream:
-    octets = stream.read()
+    keys = stream.read()
 os.wait()
-assert len(octets) == 4000
-print(len(own & {octets[i:i + 4] for i in range(0, 4000, 4)}))
+assert len(keys) == 4000
+print(len(own & {keys[i:i + 4] for i in range(0, 4000, 4)}))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-def test_a_child_process_has_keys_of_its_own() -> None:
+def test_child_process_has_different_keys() -> None:
     result = subprocess.run(
         [sys.executable, "-c", FORK],
         cwd=Path(__file__).parent.parent,
@@ -243,9 +254,7 @@ def test_a_child_process_has_keys_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("forks", [True, False])
-def test_the_pool_is_cleared_in_a_child_where_there_can_be_one(
-    forks: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pool_is_cleared_in_a_child_process(forks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[Callable[[], Any]] = []
     if forks:
         monkeypatch.setattr(
@@ -267,3 +276,54 @@ def test_the_pool_is_cleared_in_a_child_where_there_can_be_one(
     for clear in registered:
         clear()
         assert len(module._keys) == 0
+
+
+# -- another function ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plugged_in() -> Iterator[list[int]]:
+    """Another function in use, and the sizes of the payloads that it has masked."""
+    sizes: list[int] = []
+
+    def function(payload: bytes, key: bytes) -> bytes:
+        assert type(payload) is type(key) is bytes
+        sizes.append(len(payload))
+        return masked(payload, key)
+
+    masking.use(function)
+    sizes.clear()
+    yield sizes
+    masking.use(None)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 599, 600, 70_000])
+def test_plugged_in_function_masks_everything(size: int, plugged_in: list[int]) -> None:
+    payload = bytes(size)
+    whole = frame(BINARY, payload)
+    fragments = frame(BINARY, payload, fin=False) + frame(CONTINUATION, b"end")
+    assert encode_frame(0x80 | BINARY, payload, KEY) == whole
+    parser = Parser(False, Limits(), whole_messages=True)
+    assert parser.receive(whole) == [BytesMessage(payload)]
+    assert parser.receive(fragments) == [BytesMessage(payload + b"end")]
+    # Runs of short fragments are unmasked with the tables: a call for each would cost more.
+    assert plugged_in[:3] == [size, size, size]
+    assert parser.receive(whole[:-1]) == []
+    assert parser.receive(bytearray(whole[-1:])) == [BytesMessage(payload)]
+    assert apply_mask(bytearray(payload), KEY) == masked(payload, KEY)
+    before = list(plugged_in)
+    masking.use(None)
+    parser = Parser(False, Limits(), whole_messages=True)
+    assert parser.receive(whole + fragments)[0] == BytesMessage(payload)
+    assert plugged_in == before
+
+
+def test_function_that_masks_incorrectly_is_refused() -> None:
+    def almost(payload: bytes, key: bytes) -> bytes:
+        return masked(payload, key) if len(payload) != 257 else payload
+
+    with pytest.raises(ValueError, match=r"masks a payload of 257 bytes incorrectly$"):
+        masking.use(almost)
+    with pytest.raises(TypeError, match=r"must return bytes, not bytearray$"):
+        masking.use(lambda payload, key: bytearray(masked(payload, key)))  # type: ignore[arg-type,return-value]
+    assert apply_mask(bytes(257), b"key!") == masked(bytes(257), b"key!")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import os
 import string
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
@@ -21,13 +22,14 @@ from wsproto_sip.utilities import (
     is_token,
     is_valid_key,
     normed_header_dict,
+    received_fields,
     split_comma_header,
     target_authority,
 )
 
 TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 TOKENS = st.text(TCHARS, min_size=1, max_size=8)
-# Long enough that anything worse than linear time would not come back within the test run.
+# Long enough that anything slower than linear time would not finish within the test run.
 LONG = 200_000
 
 
@@ -48,7 +50,7 @@ def test_errors() -> None:
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_rfc() -> None:
+def test_example_of_the_rfc() -> None:
     # RFC 6455 §1.3.
     assert ACCEPT_GUID == b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     assert generate_accept_token(b"dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -62,16 +64,16 @@ def test_accept_tokens_are_those_of_wsproto(key: bytes) -> None:
 
 
 @given(st.binary(min_size=16, max_size=16))
-def test_a_nonce_is_its_sixteen_octets_in_base64(octets: bytes) -> None:
+def test_nonce_is_its_sixteen_bytes_in_base64(raw: bytes) -> None:
     asked = []
 
     def entropy(count: int) -> bytes:
         asked.append(count)
-        return octets
+        return raw
 
     nonce = generate_nonce(entropy)
     assert asked == [16]
-    assert base64.b64decode(nonce, validate=True) == octets
+    assert base64.b64decode(nonce, validate=True) == raw
     assert is_valid_key(nonce)
 
 
@@ -80,8 +82,8 @@ def test_nonces_differ() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 15, 17])
-def test_a_source_that_gives_another_number(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"^16 .* asked for, {count} were given$"):
+def test_source_returning_the_wrong_number_of_bytes_is_an_error(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"^entropy returned {count} bytes, not 16$"):
         generate_nonce(lambda _: os.urandom(count))
 
 
@@ -103,10 +105,10 @@ def decodes_to_sixteen(key: bytes) -> bool:
 @example(b"dGhlIHNhbXBsZSBub25jZQ")
 @example(b"dGhlIHNhbXBsZSBub25jZQ== ")
 @example(b"dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ==")
-@example(b"dGhlIHNhbXBsZSBub25jZR==")  # unused bits set: RFC 6455's grammar has it
+@example(b"dGhlIHNhbXBsZSBub25jZR==")  # unused bits set: valid in RFC 6455's grammar
 @example(b"========================")
 @example(b"")
-def test_keys_decode_to_sixteen_octets(key: bytes) -> None:
+def test_keys_decode_to_sixteen_bytes(key: bytes) -> None:
     assert is_valid_key(key) == decodes_to_sixteen(key)
 
 
@@ -117,7 +119,7 @@ def test_keys_decode_to_sixteen_octets(key: bytes) -> None:
 @example(b"")
 @example(b"sip\n")
 def test_tokens(value: bytes) -> None:
-    assert is_token(value) == (value != b"" and all(chr(octet) in TCHARS for octet in value))
+    assert is_token(value) == (value != b"" and all(chr(byte) in TCHARS for byte in value))
 
 
 WHITE = st.text(" \t", max_size=2)
@@ -175,7 +177,7 @@ def test_extensions_follow_the_grammar(text: str) -> None:
         "a; b\r\n c",
     ],
 )
-def test_extensions_that_do_not_follow_it(text: str) -> None:
+def test_malformed_extensions_are_refused(text: str) -> None:
     assert not is_extension(text.encode("latin-1"))
 
 
@@ -227,7 +229,7 @@ def test_hosts(host: str) -> None:
         "ä.example",
     ],
 )
-def test_not_hosts(host: str) -> None:
+def test_invalid_hosts_are_refused(host: str) -> None:
     assert not is_host(host.encode("latin-1"))
 
 
@@ -278,12 +280,12 @@ def test_targets(target: str, authority: str | None) -> None:
         "http://ä/",
     ],
 )
-def test_not_targets(target: str) -> None:
+def test_invalid_targets_are_refused(target: str) -> None:
     with pytest.raises(ValueError, match=r"^not a path or an absolute URI"):
         target_authority(target.encode("latin-1"))
 
 
-def test_a_long_target_is_not_repeated_in_the_error() -> None:
+def test_long_target_is_truncated_in_the_error() -> None:
     with pytest.raises(ValueError, match=r"^not a path") as raised:
         target_authority(b"x" * 10_000)
     assert len(str(raised.value)) < 200
@@ -313,6 +315,21 @@ def test_joining_loses_nothing(headers: list[tuple[bytes, bytes]]) -> None:
     assert fields == {}
 
 
+def test_received_fields_may_be_text() -> None:
+    fields: list[tuple[bytes | str, bytes | str]] = [
+        ("Host", "a"),
+        (b"X", "J\xe9r\xf4me"),
+        ("y", b"\xff"),
+    ]
+    assert received_fields(fields) == [(b"Host", b"a"), (b"X", b"J\xe9r\xf4me"), (b"y", b"\xff")]
+    assert received_fields({"Host": "a"}.items()) == [(b"Host", b"a")]
+    for wrong in ("\u0100", "\ud800", "x" * 1000 + "\u0100"):
+        for field in (("x", wrong), (wrong, "x")):
+            with pytest.raises(RemoteProtocolError, match="outside Latin-1") as caught:
+                received_fields([field])
+            assert len(str(caught.value)) < 200
+
+
 @given(st.lists(TOKENS), st.sampled_from([",", ", ", " ,\t", ",,", " , , "]))
 def test_lists_of_tokens(tokens: list[str], comma: str) -> None:
     assert split_comma_header(comma.join(tokens).encode()) == tokens
@@ -332,7 +349,7 @@ def test_lists_of_tokens(tokens: list[str], comma: str) -> None:
         (b'a, "b\\', ["a", '"b\\']),
         (b'a, "', ["a", '"']),
         (b'"",""', ['""', '""']),
-        # Only space and tab are white space, only the comma separates.
+        # Only space and tab are white space, and only the comma separates.
         (b"a\x0b,\x0cb\x1c,\x1d\x1ec", ["a\x0b", "\x0cb\x1c", "\x1d\x1ec"]),
         (b"a\nb;c", ["a\nb;c"]),
     ],
@@ -344,7 +361,7 @@ def test_lists(value: bytes, items: list[str]) -> None:
 @given(st.binary(max_size=30))
 @example(b"upgrade\x85")
 @example(b"\xa0upgrade")
-def test_lists_of_anything(value: bytes) -> None:
+def test_any_text_is_split_or_refused(value: bytes) -> None:
     if value.isascii():
         items = split_comma_header(value)
         assert all(item and item == item.strip(" \t") for item in items)
@@ -386,14 +403,14 @@ def test_names_that_may_not_be_sent(name: bytes) -> None:
 @pytest.mark.parametrize("name", [b"upgrade", b"Upgrade", b"UPGRADE"])
 def test_reserved_names(name: bytes) -> None:
     assert check_header_fields([(name, b"x")]) == [(name, b"x")]
-    with pytest.raises(LocalProtocolError, match=r"^(?i:upgrade) is the handshake's own to set$"):
+    with pytest.raises(LocalProtocolError, match=r"^(?i:upgrade) is set by the handshake$"):
         check_header_fields([(name, b"x")], {b"upgrade"})
 
 
 @pytest.mark.parametrize("field", [("A", "b"), (b"A", "b"), ("A", b"b")])
 def test_fields_may_be_text_in_ascii(field: tuple[object, object]) -> None:
     assert check_header_fields([field]) == [(b"A", b"b")]
-    with pytest.raises(LocalProtocolError, match="handshake's own"):
+    with pytest.raises(LocalProtocolError, match="set by the handshake"):
         check_header_fields([field], {b"a"})
     with pytest.raises(LocalProtocolError, match="cannot be sent"):
         check_header_fields([(field[0], "b\r\nc: d")])
@@ -401,7 +418,7 @@ def test_fields_may_be_text_in_ascii(field: tuple[object, object]) -> None:
 
 @pytest.mark.parametrize("field", [("\xe4", "b"), (b"a", "\xe4"), (b"a", None), (1, b"b")])
 def test_fields_are_bytes(field: tuple[object, object]) -> None:
-    with pytest.raises(LocalProtocolError, match="are bytes"):
+    with pytest.raises(LocalProtocolError, match="must be bytes"):
         check_header_fields([field])
 
 
@@ -431,18 +448,32 @@ def test_fields_are_bytes(field: tuple[object, object]) -> None:
     ],
 )
 @pytest.mark.parametrize("end", ["", "\x00", '"', "\\"])
-def test_nothing_costs_more_than_linear_time(unit: str, end: str) -> None:
+def test_patterns_take_linear_time(unit: str, end: str) -> None:
     value = (unit * (LONG // len(unit)) + end).encode()
     quoted = b'a; b="' + value
     split_comma_header(value)
     split_comma_header(quoted)
-    for octets in (value, quoted, b"a" + value, b"a; b" + value):
-        is_token(octets)
-        is_extension(octets)
-        is_host(octets)
-        is_valid_key(octets)
+    for raw in (value, quoted, b"a" + value, b"a; b" + value):
+        is_token(raw)
+        is_extension(raw)
+        is_host(raw)
+        is_valid_key(raw)
     with pytest.raises(ValueError, match=r"^not a path"):
         target_authority(b"http://" + value + b"\x00")
     with pytest.raises(LocalProtocolError, match=r"^a has a value"):
         check_header_fields([(b"a", b"x" + value + b"\x00")])
     normed_header_dict([(b"a", b"x")] * 100)
+
+
+@pytest.mark.parametrize("headers", [{"a": "b"}, "ab", b"ab", None, 5])
+def test_header_fields_that_are_not_pairs_are_a_type_error(headers: Any) -> None:
+    for check in (check_header_fields, received_fields):
+        with pytest.raises(TypeError, match="header fields must be pairs of a name and a value: "):
+            check(headers)
+
+
+@pytest.mark.parametrize("field", ["ab", b"ab", ("a",), ("a", "b", "c"), None])
+def test_field_that_is_not_a_pair_is_a_type_error(field: Any) -> None:
+    for check in (check_header_fields, received_fields):
+        with pytest.raises(TypeError, match="not a pair of a header field's name and value: "):
+            check([("x", "y"), field])

@@ -1,4 +1,4 @@
-"""Servers on an endpoint, inside a test, and what is left of them."""
+"""Servers on an endpoint, inside a test, and a check that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import trustme
 
-from wsproto_sip.adapters.endpoint_server import EndpointServer
+from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
 from wsproto_sip.events import BytesMessage, Event, TextMessage
+from wsproto_sip.server.config import EndpointConfig
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig
-from wsproto_sip.server.endpoint_events import Closed, Opened, UnknownConnectionError
+from wsproto_sip.server.events import Closed, Opened, UnknownConnectionError
 from wsproto_sip.utilities import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ class Running:
     """A server that echoes.
 
     Args:
-        config: How its endpoint behaves.
+        config: The configuration of its endpoint.
         handler: Called with each event before it is echoed.
-        options: As for EndpointServer.
+        options: Options of EndpointServer.
 
     Attributes:
-        clock: Its clock; only a test that moves it has deadlines pass.
+        clock: Its clock; deadlines only pass if the test moves it.
         server: The server.
-        events: What happened, with the ids.
-        port: Where it listens.
+        events: The events so far, with the ids.
+        port: The port it listens on.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Running:
                 self.endpoint.send(cid, event, self.clock())
 
     def advance(self, seconds: float) -> None:
-        """Moves the clock."""
+        """Move the clock."""
         self.clock.now += seconds
         self.server.wake()
 
     async def seen(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """The events of a kind, when there are as many as this."""
+        """Wait for a number of events of a kind, and return them."""
         while True:
             found = [event for _, event in self.events if type(event) is kind]
             if len(found) >= count:
@@ -97,11 +97,11 @@ class Running:
             await self._news.wait()
 
     async def opened(self, count: int = 1) -> list[Opened]:
-        """The openings."""
+        """Return the openings."""
         return await self.seen(Opened, count)
 
     async def closed(self, count: int = 1) -> list[Closed]:
-        """The endings."""
+        """Return the endings."""
         return await self.seen(Closed, count)
 
 
@@ -113,7 +113,7 @@ async def serving(
     handler: Callable[[int, Event], object] | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
-    """An echoing server on a free port; nothing of it may be left."""
+    """Run an echoing server on a free port, and check that nothing of it is left."""
     before = asyncio.all_tasks()
     running = Running(config or EndpointConfig(), handler, **options)
     [(host, running.port)] = await running.server.listen(HOST, 0, tls=tls)
@@ -123,13 +123,13 @@ async def serving(
     finally:
         await running.server.close()
     for _ in range(10):
-        # A turn of the loop each, for what clients of the test still have to end.
+        # Turns of the loop in which clients of the test can end.
         await asyncio.sleep(0)
     assert len(running.endpoint) == 0
     assert asyncio.all_tasks() <= before | {asyncio.current_task()}
 
 
 def open_files() -> int | None:
-    """How many files this process has open, where that can be known."""
+    """Return how many files this process has open, if that can be determined."""
     listing = Path("/proc/self/fd")
     return len(os.listdir(listing)) if listing.is_dir() else None

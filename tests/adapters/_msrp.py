@@ -1,9 +1,9 @@
 """A relay on a real server, and clients for it, on 127.0.0.1.
 
-Theory of operation: :class:`RelayServer` is what ``wsproto-sip serve`` has for MSRP, in this
-process. :class:`Client` is the client half on the websockets library: two tasks, one that reads,
-one that writes what the session has to say. :class:`PeerNode` is an MSRP peer over TCP that
-authenticates with nobody.
+Theory of operation: :class:`RelayServer` has the same parts as ``wsproto-sip serve`` has for MSRP,
+in this process. :class:`Client` is the client half on the websockets library: one task reads, and
+one writes the output of the session. :class:`PeerNode` is an MSRP peer over TCP that does not
+authenticate.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from wsproto_sip.adapters.endpoint_server import EndpointServer
-from wsproto_sip.adapters.msrp_tcp import MsrpService
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
+from wsproto_sip.adapters.asyncio.msrp import MsrpService
+from wsproto_sip.auth import Users
 from wsproto_sip.msrp import (
     DigestServer,
     MsrpApplication,
@@ -33,8 +33,9 @@ from wsproto_sip.msrp import (
 )
 from wsproto_sip.policy.decision import PolicyChain
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.config import EndpointConfig, subprotocol_profiles
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
+from wsproto_sip.session.config import SessionConfig
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 USERS = {"alice": "a-secret", "carol": "c-secret"}
-#: Where the relay says it is; nobody resolves it.
+#: The relay's name; it is never resolved.
 RELAY = MsrpUri.parse(b"msrp://relay.example:2855;ws")
 CONFIG = MsrpRelayConfig("relay.example", 2855, secure=False)
 
@@ -52,8 +53,8 @@ E = TypeVar("E")
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Lets everything run until something is so."""
-    while not condition():  # noqa: ASYNC110  # nobody tells
+    """Let the loop run until a condition holds."""
+    while not condition():  # noqa: ASYNC110  # polled on purpose
         await asyncio.sleep(0)
 
 
@@ -61,11 +62,11 @@ class RelayServer:
     """Endpoint, relay and service in one.
 
     Args:
-        config: The relay's.
-        users: Their passwords.
-        realm: What these are for.
-        peers: Where the peers are, if that is not where their URIs say.
-        profile: What differs in the profile of sessions that speak MSRP.
+        config: The configuration of the relay.
+        users: The users and their passwords.
+        realm: The realm of the passwords.
+        peers: The addresses of the peers, if they differ from those in their URIs.
+        profile: Changes to the profile of MSRP sessions.
         service: Options of the service.
         application: Options of the application.
     """
@@ -74,7 +75,7 @@ class RelayServer:
         self,
         config: MsrpRelayConfig = CONFIG,
         *,
-        users: Mapping[str, str] = USERS,
+        users: Users = USERS,
         realm: str = "relay.example",
         peers: Mapping[str, tuple[str, int]] | None = None,
         profile: dict[str, Any] | None = None,
@@ -110,7 +111,7 @@ class RelayServer:
 
 @asynccontextmanager
 async def serving(*arguments: Any, **options: Any) -> AsyncIterator[RelayServer]:
-    """A relay on a free port."""
+    """Run a relay on a free port."""
     relay = RelayServer(*arguments, **options)
     ((host, port),) = await relay.server.listen(HOST, 0)
     relay.url = f"ws://{host}:{port}/"
@@ -122,7 +123,7 @@ async def serving(*arguments: Any, **options: Any) -> AsyncIterator[RelayServer]
 
 
 class Talker:
-    """A session that something moves the octets of.
+    """A session whose bytes a subclass moves.
 
     Args:
         session: The session.
@@ -134,13 +135,13 @@ class Talker:
         self._news = asyncio.Condition()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        #: Whether anything is read.
+        #: Whether input is read.
         self.reads = asyncio.Event()
         self.reads.set()
         self._ended = asyncio.Event()
 
     async def until_ended(self) -> None:
-        """Waits for the end of the connection."""
+        """Wait for the end of the connection."""
         await self._ended.wait()
 
     def start(self, *coroutines: Any) -> None:
@@ -152,7 +153,7 @@ class Talker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def receive(self, data: bytes) -> None:
-        """Takes a chunk."""
+        """Process a chunk."""
         await self.happened(self.session.receive(data, self.now()))
 
     async def happened(self, events: list[MsrpEvent]) -> None:
@@ -166,7 +167,7 @@ class Talker:
         return asyncio.get_running_loop().time()
 
     def wake(self) -> None:
-        """Has the session's output looked for."""
+        """Make the writer look for output of the session."""
         self._wake.set()
 
     def send(self, body: bytes, *arguments: Any, **options: Any) -> bytes:
@@ -175,14 +176,14 @@ class Talker:
         return message_id
 
     async def output(self) -> list[bytes]:
-        """The next chunks to write, when there are any."""
+        """Wait for the next chunks to write."""
         while not (chunks := self.session.data_to_send(self.now())):
             self._wake.clear()
             await self._wake.wait()
         return chunks
 
     async def until(self, kind: type[E], wanted: Callable[[E], bool] = lambda event: True) -> E:
-        """The first event of a kind that fits."""
+        """Wait for the first matching event of a kind."""
 
         def found() -> E | None:
             for event in self.events:
@@ -209,7 +210,7 @@ class Client(Talker):
                 message = await self.websocket.recv()
                 await self.receive(message.encode() if isinstance(message, str) else message)
         self._ended.set()
-        await self.happened(self.session.connection_lost())
+        await self.happened(self.session.connection_closed())
 
     async def _write(self) -> None:
         with suppress(websockets.ConnectionClosed):
@@ -229,7 +230,7 @@ async def client(
     tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A client that has sent its AUTH."""
+    """Run a client that has sent its AUTH."""
     talker = Client(MsrpSession(relay, user, password or USERS[user], **options))
     msrp = Subprotocol("msrp")
     async with connect(url, subprotocols=[msrp], ssl=tls, proxy=None, max_queue=1) as websocket:
@@ -249,13 +250,13 @@ class PeerNode(Talker):
     """A peer over TCP.
 
     Args:
-        host: Host and port in its URI.
-        port: The same.
+        host: The host in its URI.
+        port: The port in its URI.
     """
 
     def __init__(self, host: str, port: int, **options: Any) -> None:
         session = MsrpSession(RELAY, "-", "-", **options)
-        # It is reached at an address and needs no relay of its own.
+        # It is reached directly and needs no relay of its own.
         session.local = MsrpUri.build(host, port, "bobs-session")
         session.state = MsrpSessionState.READY
         super().__init__(session)
@@ -263,7 +264,7 @@ class PeerNode(Talker):
         self._writers: list[asyncio.StreamWriter] = []
 
     def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Uses a connection from now on."""
+        """Use a connection from now on."""
         self.reader, self.writer = reader, writer
         self._writers.append(writer)
         self.start(self._read(), self._write())

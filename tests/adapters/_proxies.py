@@ -16,7 +16,7 @@ pytest.importorskip("websockets")
 
 from websockets.asyncio.server import serve as their_server
 
-from wsproto_sip.adapters.proxies import ProxyError
+from wsproto_sip.adapters.exceptions import ProxyError
 
 from ._suite import BOUND, HOST, MESSAGES, certificates, port_of, their_echo
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ._suite import End
 
-#: What both proxies of the tests that ask for it want to hear.
+#: The credentials that the proxies with authentication expect.
 USER, PASSWORD = "alice", "s3cret"
 
 
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def _accepts(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Waits until a process accepts connections; False where it ends instead."""
+    """Wait until a process accepts connections; return False if it exits instead."""
     while process.poll() is None:
         with suppress(OSError):
             socket.create_connection((HOST, port), 10).close()
@@ -52,14 +52,14 @@ def _running(command: list[str], port: int) -> Iterator[int]:
         assert _accepts(process, port), f"{command[0]} did not start"
         yield port
     finally:
-        # tinyproxy may overlook that it is asked to end.
+        # tinyproxy may miss a signal to terminate.
         process.kill()
         process.wait()
 
 
 @contextmanager
 def tinyproxy(directory: Path, *, authenticate: bool = False) -> Iterator[int]:
-    """Runs an HTTP proxy; gives its port."""
+    """Run an HTTP proxy, and yield its port."""
     if shutil.which("tinyproxy") is None:
         pytest.skip("tinyproxy is not installed")
     port = free_port()
@@ -74,7 +74,7 @@ def tinyproxy(directory: Path, *, authenticate: bool = False) -> Iterator[int]:
 
 @contextmanager
 def microsocks(*, authenticate: bool = False) -> Iterator[int]:
-    """Runs a SOCKS5 proxy; gives its port."""
+    """Run a SOCKS5 proxy, and yield its port."""
     if shutil.which("microsocks") is None:
         pytest.skip("microsocks is not installed")
     port = free_port()
@@ -89,7 +89,7 @@ def microsocks(*, authenticate: bool = False) -> Iterator[int]:
 async def tls_front(
     port: int, context: ssl.SSLContext, handshake_timeout: float = BOUND
 ) -> AsyncIterator[int]:
-    """Ends TLS in front of a port; gives its own."""
+    """Terminate TLS in front of a port, and yield the port of the front."""
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -121,7 +121,7 @@ async def tls_front(
 
 
 class ThroughProxies:
-    """The tests; a subclass says how clients are run, as with the suite."""
+    """The tests; a subclass defines how clients are run, as for the suite."""
 
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
         raise NotImplementedError
@@ -131,8 +131,10 @@ class ThroughProxies:
 
     @pytest.mark.parametrize("secure", [False, True])
     @pytest.mark.parametrize("scheme", ["http", "https", "socks5", "socks5h"])
-    def test_echo(self, scheme: str, secure: bool, tmp_path: Path) -> None:
-        """Messages of all sizes, TLS inside TLS included."""
+    def test_messages_of_all_sizes_pass_a_proxy(
+        self, scheme: str, secure: bool, tmp_path: Path
+    ) -> None:
+        """Messages of all sizes, including through TLS inside TLS."""
         pytest.importorskip("python_socks")
         for_server, for_client = certificates()
 
@@ -166,7 +168,7 @@ class ThroughProxies:
 
     @pytest.mark.parametrize("scheme", ["http", "socks5h"])
     @pytest.mark.parametrize("who", ["", "alice:wrong@"])
-    def test_refused_credentials(self, scheme: str, who: str, tmp_path: Path) -> None:
+    def test_wrong_credentials_are_reported(self, scheme: str, who: str, tmp_path: Path) -> None:
         pytest.importorskip("python_socks")
         http = scheme == "http"
 
@@ -175,7 +177,7 @@ class ThroughProxies:
                 async with self.client("ws://localhost:9/", proxy=f"{scheme}://{who}{HOST}:{port}"):
                     pass
             assert "wrong" not in str(caught.value)
-            # tinyproxy says 401 to wrong ones.
+            # tinyproxy answers wrong credentials with 401.
             assert caught.value.status_code in ({401, 407} if http else {None})
             assert not caught.value.transient
 
@@ -184,7 +186,7 @@ class ThroughProxies:
             self.run(scenario())
 
     @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-    def test_nobody_behind(self, scheme: str, tmp_path: Path) -> None:
+    def test_unreachable_server_is_reported(self, scheme: str, tmp_path: Path) -> None:
         pytest.importorskip("python_socks")
 
         async def scenario() -> None:
@@ -198,7 +200,7 @@ class ThroughProxies:
             self.run(scenario())
 
     @pytest.mark.parametrize("scheme", ["http", "socks5"])
-    def test_no_proxy_there(self, scheme: str) -> None:
+    def test_unreachable_proxy_is_reported(self, scheme: str) -> None:
         pytest.importorskip("python_socks")
 
         async def scenario() -> None:
@@ -208,13 +210,15 @@ class ThroughProxies:
 
         self.run(scenario())
 
-    def test_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The variables lead through the proxy, unless no_proxy or the program says otherwise."""
+    def test_proxy_is_taken_from_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The variables select the proxy, unless no_proxy or an argument overrides them."""
 
         async def scenario() -> None:
             async with their_server(their_echo, HOST, 0) as server:
                 uri = f"ws://{HOST}:{port_of(server)}"
-                # Refused for lack of credentials: the proxy was asked.
+                # Refused without credentials, so the proxy was asked.
                 with pytest.raises(ProxyError):
                     async with self.client(uri):
                         pass
@@ -230,7 +234,7 @@ class ThroughProxies:
             monkeypatch.setenv("http_proxy", f"http://{HOST}:{port}")
             self.run(scenario())
 
-    def test_redirected(self, tmp_path: Path) -> None:
+    def test_redirects_pass_the_proxy(self, tmp_path: Path) -> None:
         """Every hop goes through the proxy."""
         asked: list[str] = []
 

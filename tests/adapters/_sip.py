@@ -1,8 +1,8 @@
 """A SIP edge on a real server, and telephones for it, on 127.0.0.1.
 
-Theory of operation: :class:`EdgeServer` is what ``wsproto-sip serve`` has for SIP, in this process.
-:class:`SocketPhone` is a telephone on the websockets library: one task reads, one writes, and a
-test waits for what it hears.
+Theory of operation: :class:`EdgeServer` has the same parts as ``wsproto-sip serve`` has for SIP, in
+this process. :class:`SocketPhone` is a telephone on the websockets library: one task reads, one
+writes, and a test waits for what it receives.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.sip._phones import SDP, Dialog, Speaker
-from wsproto_sip.adapters.endpoint_server import EndpointServer
-from wsproto_sip.adapters.sip_edge import SipService
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
+from wsproto_sip.adapters.asyncio.sip import SipService
 from wsproto_sip.policy.decision import PolicyChain
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.config import EndpointConfig, subprotocol_profiles
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
+from wsproto_sip.session.config import SessionConfig
 from wsproto_sip.sip import SipRequest, SipResponse, parse_message
-from wsproto_sip.sip.application import EdgeApplication
-from wsproto_sip.sip.domains import Domains
-from wsproto_sip.sip.edge import SipEdge
-from wsproto_sip.sip.edge_config import EdgeConfig, Upstream
-from wsproto_sip.sip.stream import SipStreamParser
+from wsproto_sip.sip.edge.application import EdgeApplication
+from wsproto_sip.sip.edge.config import EdgeConfig, Upstream
+from wsproto_sip.sip.edge.edge import SipEdge
+from wsproto_sip.sip.message.stream import SipStreamParser
+from wsproto_sip.sip.registrar.domains import Domains
 
 if TYPE_CHECKING:
     import ssl
@@ -47,7 +47,7 @@ _numbers = count(1)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has, neither of TCP nor of UDP."""
+    """Return a port of 127.0.0.1 that is free for TCP and UDP."""
     while True:
         with (
             socket.socket() as stream,
@@ -64,7 +64,7 @@ class EdgeServer:
     """Endpoint, edge and service in one.
 
     Args:
-        config: The edge's.
+        config: The configuration of the edge.
         service: Options of the service.
         edge: Options of the edge.
     """
@@ -97,7 +97,7 @@ class EdgeServer:
 async def serving(
     *arguments: Any, tls: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[EdgeServer]:
-    """An edge on a free port."""
+    """Run an edge on a free port."""
     before = asyncio.all_tasks()
     running = EdgeServer(*arguments, **options)
     try:
@@ -109,18 +109,18 @@ async def serving(
         await running.service.close()
         await running.server.close()
     for _ in range(10):
-        # A turn of the loop each, for what others of the test still have to end.
+        # Turns of the loop in which other parts of the test can end.
         await asyncio.sleep(0)
     assert asyncio.all_tasks() <= before | {asyncio.current_task()}
 
 
 class Core:
-    """A registrar and proxy with one user, who calls whom he is called by."""
+    """A registrar and proxy with one user, who calls back each caller."""
 
     def __init__(self, transport: str) -> None:
         self.port = free_port()
         self.upstream = Upstream("core", HOST, self.port, HOST, free_port(), transport)
-        self.config = replace(CONFIG, upstream=self.upstream)
+        self.config = replace(CONFIG, upstreams=(self.upstream,))
         self.requests: list[SipRequest] = []
         self.responses: list[SipResponse] = []
         self.path = ""
@@ -150,7 +150,7 @@ class Core:
 
     @asynccontextmanager
     async def datagrams(self) -> AsyncIterator[Callable[[bytes], None]]:
-        """Over UDP; what it yields sends something to the edge."""
+        """Serve UDP; the yielded function sends a message to the edge."""
         core, there = self, (self.upstream.local_host, self.upstream.local_port)
 
         class Protocol(asyncio.DatagramProtocol):
@@ -169,7 +169,7 @@ class Core:
             transport.close()
 
     async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Uses a connection."""
+        """Use a connection."""
         stream = SipStreamParser()
         while data := await reader.read(65536):
             for item in stream.receive(data):
@@ -186,6 +186,8 @@ class SocketPhone(Speaker):
     ) -> None:
         super().__init__(user, next(_numbers) if number is None else number, **options)
         self._websocket = websocket
+        #: Messages that went each way.
+        self.sent = self.received = 0
         self._heard: asyncio.Queue[SipRequest | SipResponse | str] = asyncio.Queue()
         self._said: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._tasks = [
@@ -197,6 +199,7 @@ class SocketPhone(Speaker):
         with suppress(websockets.ConnectionClosed):
             while True:
                 data = await self._websocket.recv()
+                self.received += 1
                 blank = isinstance(data, str) and not data.strip("\r\n")
                 self._heard.put_nowait(
                     data if blank and isinstance(data, str) else parse_message(data)
@@ -206,6 +209,7 @@ class SocketPhone(Speaker):
         with suppress(websockets.ConnectionClosed):
             while True:
                 await self._websocket.send(await self._said.get())
+                self.sent += 1
 
     async def stop(self) -> None:
         """Stop reading and writing."""
@@ -223,21 +227,27 @@ class SocketPhone(Speaker):
             data = data.to_websocket()
         self._said.put_nowait(data)
 
+    async def message(self) -> SipRequest | SipResponse:
+        """Return the next SIP message."""
+        message = await self._heard.get()
+        assert not isinstance(message, str), message
+        return message
+
     async def text(self) -> str:
-        """What is heard next, no SIP message."""
+        """Return the next received text that is not a SIP message."""
         message = await self._heard.get()
         assert isinstance(message, str), message
         return message
 
     async def request(self, method: str) -> SipRequest:
-        """What is heard next, a request of that method."""
+        """Return the next received message, which must be a request with that method."""
         message = await self._heard.get()
         assert isinstance(message, SipRequest), message
         assert message.method == method, message
         return message
 
     async def response(self, status: int | None = None) -> SipResponse:
-        """What is heard next, a response, of that status; 100 is passed over unless wanted."""
+        """Return the next received response with that status; skip 100 unless it is expected."""
         while True:
             message = await self._heard.get()
             assert isinstance(message, SipResponse), message
@@ -248,7 +258,7 @@ class SocketPhone(Speaker):
     async def ask(
         self, method: str, uri: str, *fields: tuple[str, str], **options: Any
     ) -> SipResponse:
-        """Send a request and wait for its answer, with the password if that is asked for."""
+        """Send a request and wait for its response, authenticating if challenged."""
         self.send(method, uri, *fields, **options)
         response = await self.response()
         if response.status in (401, 407) and self.password is not None:
@@ -276,7 +286,7 @@ async def phone(
     registers: bool = True,
     **options: Any,
 ) -> AsyncIterator[SocketPhone]:
-    """A telephone, registered unless that is not wanted."""
+    """Run a telephone, registered by default."""
     transport = url.partition(":")[0]
     subprotocols = [Subprotocol("sip")]
     async with connect(url, subprotocols=subprotocols, ssl=tls, proxy=None) as websocket:
@@ -293,7 +303,7 @@ async def phone(
 async def call(
     caller: SocketPhone, callee: SocketPhone, *, body: bytes = SDP
 ) -> tuple[Dialog[SocketPhone], Dialog[SocketPhone]]:
-    """Set a call up; returns both sides."""
+    """Set up a call, and return both sides."""
     invite = caller.send("INVITE", callee.aor, ("Content-Type", "application/sdp"), body=body)
     incoming = await callee.request("INVITE")
     assert incoming.body == body

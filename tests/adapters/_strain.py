@@ -1,6 +1,6 @@
-"""The second half of what every adapter must do: when it gets too much, too little, or an end.
+"""The second half of what every adapter must do: overload, stalled peers, and ends.
 
-:class:`Strain` is :class:`~tests.adapters._suite.Behaviour` and more of the same kind.
+:class:`Strain` is :class:`~tests.adapters._suite.Behaviour` with more tests of the same kind.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from websockets.asyncio.server import ServerConnection, serve as their_server
 from websockets.exceptions import ConnectionClosed as TheirClosed
 
 from wsproto_sip import ConnectionType, WSConnection
-from wsproto_sip.adapters._common import ConnectionClosedError, HandshakeRejected
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.exceptions import ConnectionClosedError, HandshakeRejected
 from wsproto_sip.events import AcceptConnection
-from wsproto_sip.lifecycle import Cause, ConnectionClosed
 from wsproto_sip.limits import Limits, bound
+from wsproto_sip.session.config import SessionConfig
+from wsproto_sip.session.lifecycle import Cause, ConnectionClosed
 from wsproto_sip.utilities import LocalProtocolError
 
 from .._sessions import REQUEST, frame
+from ._ends import unmasked
+from ._streaming import Streaming
 from ._suite import (
     BOUND,
     HOST,
-    Behaviour,
     End,
     certificates,
     echo,
@@ -42,7 +43,7 @@ from ._suite import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: What a client says in one of the conversations that are cut anywhere.
+#: The client's part of a conversation that is cut at every point.
 CONVERSATION = b"".join(
     [
         REQUEST,
@@ -56,11 +57,6 @@ CONVERSATION = b"".join(
 )
 
 
-def unmasked(first: int, payload: bytes) -> bytes:
-    """A short frame of a server."""
-    return bytes([first, len(payload)]) + payload
-
-
 async def until_the_end(end: End) -> AsyncIterator[str | bytes]:
     with suppress(ConnectionClosedError):
         while True:
@@ -72,12 +68,12 @@ async def send_for_ever(end: End) -> None:
         await end.send(bytes(100_000))
 
 
-class Strain(Behaviour):
+class Strain(Streaming):
     """All the tests."""
 
     # -- back-pressure -----------------------------------------------------------------------------
 
-    def test_nobody_receives(self) -> None:
+    def test_sender_is_stopped_while_messages_wait(self) -> None:
         """The sender is stopped; every message is received later, in order."""
         size, count = 10_000, 3000
         sent: list[int] = []
@@ -99,7 +95,7 @@ class Strain(Behaviour):
                     lambda: end.session.paused and transport.get_write_buffer_size() > 32768
                 )
                 assert len(sent) < count
-                # A queue's worth of messages, that of the call which filled it, and one read.
+                # A full queue, the call that filled it, and one read.
                 limits = end.session.config.limits
                 assert len(end._messages) < 2 * bound(limits.max_queued_messages)
                 assert sum(map(len, end._messages)) <= bound(limits.max_queued_bytes) + 65536
@@ -109,8 +105,8 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_nobody_reads_what_is_sent(self) -> None:
-        """Who sends waits; every message arrives later, in order."""
+    def test_send_waits_while_the_peer_does_not_read(self) -> None:
+        """The sender waits; every message arrives later, in order."""
         got: list[int] = []
 
         async def slow(websocket: ServerConnection) -> None:
@@ -140,8 +136,8 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_a_transport_that_takes_nothing(self) -> None:
-        """Who sends waits, and the send timeout ends the connection."""
+    def test_send_timeout_ends_a_blocked_connection(self) -> None:
+        """The sender waits, and the send timeout ends the connection."""
 
         async def deaf(websocket: ServerConnection) -> None:
             websocket.transport.pause_reading()
@@ -158,14 +154,14 @@ class Strain(Behaviour):
                 with pytest.raises(ConnectionClosedError) as caught:
                     await send_for_ever(end)
                 assert caught.value.event.cause is Cause.SEND_TIMEOUT
-                assert caught.value.event.reason == "the transport took no octets for too long"
+                assert caught.value.event.reason == "the transport accepted no bytes for too long"
                 [websocket] = server.connections
                 websocket.transport.abort()
 
         self.run(scenario())
 
-    def test_closing_while_nobody_receives(self) -> None:
-        """The peer's answer stands behind messages that are read, and dropped."""
+    def test_close_drops_unreceived_messages(self) -> None:
+        """The peer's answer comes after messages that are read and dropped."""
 
         async def flood(websocket: ServerConnection) -> None:
             for number in range(200):
@@ -187,7 +183,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_what_came_before_the_end_can_be_received(self) -> None:
+    def test_messages_before_the_end_can_be_received(self) -> None:
         async def brief(websocket: ServerConnection) -> None:
             for number in range(40):
                 await websocket.send(str(number))
@@ -206,8 +202,8 @@ class Strain(Behaviour):
 
     # -- several at a time, and misuse -------------------------------------------------------------
 
-    def test_many_senders(self) -> None:
-        """Messages are whole, and those of one sender in order."""
+    def test_concurrent_senders_keep_messages_whole(self) -> None:
+        """Messages stay whole, and those of each sender in order."""
 
         async def scenario() -> None:
             async with (
@@ -232,7 +228,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_two_receivers(self) -> None:
+    def test_second_receiver_is_refused(self) -> None:
         async def scenario() -> None:
             async with (
                 their_server(their_echo, HOST, 0) as server,
@@ -247,7 +243,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_what_cannot_be_sent(self) -> None:
+    def test_invalid_messages_are_refused(self) -> None:
         async def scenario() -> None:
             async with their_server(their_echo, HOST, 0) as server:
                 uri = f"ws://{HOST}:{port_of(server)}"
@@ -257,10 +253,10 @@ class Strain(Behaviour):
                     with pytest.raises(LocalProtocolError):
                         await end.ping(bytes(126))
                     with pytest.raises(LocalProtocolError):
-                        await end.close(1006)
+                        await end.close(1004)
                     with pytest.raises(TypeError):
                         await end.send(1)  # type: ignore[arg-type]
-                    # Nothing has happened to it.
+                    # The connection is unaffected.
                     await end.send(b"x")
                     assert await end.recv() == b"x"
                 with pytest.raises(LocalProtocolError):
@@ -269,8 +265,8 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_pings(self) -> None:
-        """A later answer counts for earlier Pings; the end of the connection ends the waiting."""
+    def test_pong_answers_earlier_pings_too(self) -> None:
+        """A later Pong also answers earlier Pings; the end of the connection ends the wait."""
 
         async def scenario() -> None:
             async with (
@@ -282,7 +278,7 @@ class Strain(Behaviour):
                 transport.pause_reading()
                 pings = [asyncio.create_task(end.ping(text)) for text in (b"1", b"2", b"3")]
                 await turns(lambda: len(end._pings or ()) == 3)
-                with pytest.raises(ValueError, match="waits"):
+                with pytest.raises(ValueError, match="already waiting"):
                     await end.ping(b"1")
                 transport.resume_reading()
                 assert all(0 <= seconds < BOUND for seconds in await asyncio.gather(*pings))
@@ -300,7 +296,7 @@ class Strain(Behaviour):
 
     # -- deadlines and bounds ----------------------------------------------------------------------
 
-    def test_slow_handshake(self) -> None:
+    def test_slow_handshake_is_dropped(self) -> None:
         config = SessionConfig(open_timeout=0.02)
 
         async def scenario() -> None:
@@ -312,7 +308,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_slow_handshake_of_tls(self) -> None:
+    def test_slow_tls_handshake_is_dropped(self) -> None:
         config = SessionConfig(open_timeout=0.02)
 
         async def scenario() -> None:
@@ -323,7 +319,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_no_tls_at_all(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_plain_text_on_a_tls_port_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         async def scenario() -> None:
             async with self.serving(echo, ssl=certificates()[0]) as port:
                 with pytest.raises((ConnectionClosedError, ssl.SSLError)):
@@ -338,7 +334,7 @@ class Strain(Behaviour):
         self.run(scenario())
         assert not [record for record in caplog.records if "wsproto_sip" in record.name]
 
-    def test_head_that_is_too_long(self) -> None:
+    def test_oversized_head_is_refused(self) -> None:
         async def scenario() -> None:
             async with self.serving(echo) as port:
                 reader, writer = await asyncio.open_connection(HOST, port)
@@ -348,7 +344,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_idle_connection(self) -> None:
+    def test_idle_connection_is_closed(self) -> None:
         ends: list[ConnectionClosed] = []
 
         async def program(end: End) -> None:
@@ -365,7 +361,7 @@ class Strain(Behaviour):
         assert [(end.code, end.cause) for end in ends] == [(1001, Cause.IDLE)]
 
     @pytest.mark.parametrize("error", [None, HandshakeRejected(403), ZeroDivisionError()])
-    def test_request_that_is_answered_too_late(self, error: Exception | None) -> None:
+    def test_late_answer_to_a_request_is_ignored(self, error: Exception | None) -> None:
         async def slow(end: Any) -> None:
             await end.wait_closed()
             if error is not None:
@@ -380,7 +376,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_an_answer_of_the_programs(self) -> None:
+    def test_program_may_answer_the_request(self) -> None:
         async def answer(end: Any) -> AcceptConnection:
             return AcceptConnection(extra_headers=[(b"x-answer", b"42")])
 
@@ -394,7 +390,7 @@ class Strain(Behaviour):
 
         self.run(scenario())
 
-    def test_client_refuses_what_is_too_long(self) -> None:
+    def test_client_closes_with_1009_after_an_oversized_message(self) -> None:
         async def handler(websocket: ServerConnection) -> None:
             await websocket.send(bytes(1000))
             await websocket.send(bytes(1001))
@@ -420,8 +416,10 @@ class Strain(Behaviour):
     # -- ends at any point -------------------------------------------------------------------------
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_clients_that_end_anywhere(self, seed: int, caplog: pytest.LogCaptureFixture) -> None:
-        """A server has no use for what they leave, and says nothing about it."""
+    def test_server_survives_clients_cut_at_any_byte(
+        self, seed: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The server discards what they leave, and logs nothing."""
         generator = random.Random(seed)
 
         async def one(port: int) -> None:
@@ -446,7 +444,7 @@ class Strain(Behaviour):
         async def scenario() -> None:
             async with self.serving(echo) as port:
                 await asyncio.gather(*(one(port) for _ in range(12)))
-                # The server is well.
+                # The server still works.
                 async with peer(port) as websocket:
                     await websocket.send("still there?")
                     assert await websocket.recv() == "still there?"
@@ -455,8 +453,8 @@ class Strain(Behaviour):
         assert not [record for record in caplog.records if "wsproto_sip" in record.name]
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_servers_that_end_anywhere(self, seed: int) -> None:
-        """A client is told, after what there was in front of the end."""
+    def test_client_reports_servers_cut_at_any_byte(self, seed: int) -> None:
+        """A client is told, after it has received what came before the end."""
         generator = random.Random(seed)
         messages = ["one", b"two", "three"]
 
@@ -493,7 +491,7 @@ class Strain(Behaviour):
                             assert end.closed.cause is Cause.END_OF_INPUT
                     except ConnectionClosedError as error:
                         causes.append(error.event.cause)
-                    # A reset may overtake the last of it.
+                    # A reset may overtake the last bytes.
                     assert got == messages[: len(got)]
                     assert len(got) <= whole[-1]
 
@@ -502,8 +500,8 @@ class Strain(Behaviour):
         assert sum(whole) > 0
         assert set(causes) <= {Cause.END_OF_INPUT}
 
-    def test_nothing_but_a_connection(self) -> None:
-        """A server that is connected to by many who say nothing goes on, and drains."""
+    def test_silent_connections_do_not_block_a_server(self) -> None:
+        """A server with many silent connections keeps working, and drains."""
 
         async def scenario() -> None:
             sockets = []

@@ -1,9 +1,9 @@
 """What every adapter over a session must do, with the websockets library as the peer.
 
-Theory of operation: :class:`Behaviour` is subclassed once for each adapter, and the subclass says
-how a server and a client of it are run. One end of a connection looks the same to the tests
-whatever the adapter is: :class:`End`. Programs are run on the server's side of ours, and what they
-find out is asserted behind the end of the block, where it cannot be lost.
+Theory of operation: :class:`Behaviour` is subclassed once for each adapter, and the subclass
+defines how to run its servers and clients. One end of a connection looks the same to the tests
+on every adapter: :class:`End`. Programs run on the side of our server; their results are asserted
+after the end of the block, where a failure cannot be lost.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from websockets.exceptions import ConnectionClosed as TheirClosed, InvalidStatus
 from websockets.http11 import Request as TheirRequest, Response
 from websockets.typing import Subprotocol
 
-from wsproto_sip.adapters._common import ConnectionClosedError, HandshakeRejected
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.exceptions import ConnectionClosedError, HandshakeRejected
 from wsproto_sip.extensions import PerMessageDeflate
-from wsproto_sip.lifecycle import Cause, ConnectionClosed
 from wsproto_sip.limits import Limits
+from wsproto_sip.session.config import SessionConfig
+from wsproto_sip.session.lifecycle import Cause, ConnectionClosed
+from wsproto_sip.utilities import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from wsproto_sip.events import AcceptConnection
-    from wsproto_sip.session import Session
+    from wsproto_sip.session.session import Session
+    from wsproto_sip.typing import Address
 
 HOST = "127.0.0.1"
 
-#: Seconds after which a scenario has failed; none comes near it.
+#: Seconds after which a scenario has failed; none comes close to it.
 BOUND = 20.0
 
-#: Octets that hardly compress.
+#: Bytes that hardly compress.
 NOISE = random.Random(6455).randbytes(1024 * 1024)
 
 MESSAGES: list[str | bytes] = [
@@ -59,6 +61,12 @@ MESSAGES: list[str | bytes] = [
     NOISE,
     NOISE[: 512 * 1024].hex(),
 ]
+
+#: A request for an upgrade, by hand.
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class End(Protocol):
@@ -74,15 +82,18 @@ class End(Protocol):
     def session(self) -> Session: ...
     @property
     def writable(self) -> bool: ...
+    @property
+    def peer(self) -> Address: ...
     async def send(self, message: str | bytes) -> None: ...
     async def recv(self) -> str | bytes: ...
     async def ping(self, payload: bytes | None = None) -> float: ...
+    async def pong(self, payload: bytes = b"") -> None: ...
     async def close(self, code: int = 1000, reason: str = "") -> None: ...
     async def wait_closed(self) -> ConnectionClosed: ...
     def __aiter__(self) -> End: ...
     async def __anext__(self) -> str | bytes: ...
 
-    # What a test may look at to see that there are bounds.
+    # Internals that a test may inspect to check bounds.
     _messages: list[str | bytes]
     _pings: Any
 
@@ -109,8 +120,13 @@ def port_of(server: Any) -> int:
     return port
 
 
+def place(options: dict[str, Any]) -> tuple[str, int] | tuple[()]:
+    """Return where a server listens, unless its options say so."""
+    return () if options.keys() & {"unix", "sock"} else (HOST, 0)
+
+
 def reset(sock: socket.socket) -> None:
-    """Closes a socket with RST."""
+    """Close a socket with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -123,7 +139,7 @@ def peer(port: int, path: str = "/", scheme: str = "ws", **options: Any) -> thei
 
 
 def certificates() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's."""
+    """Return TLS contexts for a server and a client."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost", HOST).configure_cert(server)
@@ -132,13 +148,13 @@ def certificates() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 class Behaviour:
-    """The tests; a subclass says how servers and clients are run."""
+    """The tests; a subclass defines how servers and clients are run."""
 
-    #: What the peer uses when it is to be run the same way.
+    #: What the peer uses if it should run in the same way.
     name: ClassVar[str]
 
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
-        """Runs a scenario, within the bound of time."""
+        """Run a scenario, within the time limit."""
 
         async def bounded() -> None:
             async with asyncio.timeout(BOUND):
@@ -152,11 +168,11 @@ class Behaviour:
     def serving(
         self, program: Callable[[End], Awaitable[object]], **options: Any
     ) -> AbstractAsyncContextManager[int]:
-        """Runs a server of ours; gives its port."""
+        """Run a server of ours, and yield its port."""
         raise NotImplementedError
 
     def client(self, uri: str, **options: Any) -> AbstractAsyncContextManager[End]:
-        """Runs a client of ours."""
+        """Run a client of ours."""
         raise NotImplementedError
 
     # -- a server of ours --------------------------------------------------------------------------
@@ -188,7 +204,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_server_pings_and_is_pinged(self) -> None:
+    def test_pings_are_answered_both_ways(self) -> None:
         times: list[float] = []
 
         async def program(end: End) -> None:
@@ -212,7 +228,7 @@ class Behaviour:
         ("code", "reason", "in_order"),
         [(1000, "", True), (1001, "Grüße", True), (3001, "bye", False)],
     )
-    def test_client_closes(self, code: int, reason: str, in_order: bool) -> None:
+    def test_close_by_the_client_is_reported(self, code: int, reason: str, in_order: bool) -> None:
         ends: list[ConnectionClosed | None] = []
         ways: list[bool] = []
 
@@ -244,7 +260,7 @@ class Behaviour:
         assert ways == [in_order]
 
     @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (4001, "Grüße")])
-    def test_server_closes(self, code: int, reason: str) -> None:
+    def test_close_by_the_server_is_reported(self, code: int, reason: str) -> None:
         ends: list[ConnectionClosed] = []
 
         async def program(end: End) -> None:
@@ -262,7 +278,7 @@ class Behaviour:
         self.run(scenario())
         assert [(end.code, end.cause) for end in ends] == [(code, Cause.LOCAL)]
 
-    def test_server_closes_behind_its_program(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_server_closes_after_its_handler(self, caplog: pytest.LogCaptureFixture) -> None:
         async def program(end: End) -> None:
             if await end.recv() == "fail":
                 raise ZeroDivisionError("on purpose")
@@ -281,7 +297,7 @@ class Behaviour:
             ZeroDivisionError
         ]
 
-    def test_answers_go_out_before_the_close_frame(self) -> None:
+    def test_answers_are_sent_before_the_close_frame(self) -> None:
         async def scenario() -> None:
             async with self.serving(echo) as port:
                 reader, writer = await asyncio.open_connection(HOST, port)
@@ -298,7 +314,39 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_server_rejects(self) -> None:
+    def test_answers_are_sent_before_the_close_frame_of_a_failure(self) -> None:
+        async def scenario() -> None:
+            async with self.serving(echo) as port:
+                reader, writer = await asyncio.open_connection(HOST, port)
+                writer.write(UPGRADE)
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"\x81\x83\0\0\0\0ask\x89\x81\0\0\0\0p\x83")
+                assert await reader.read(-1) == b"".join(
+                    [b"\x8a\x01p", b"\x81\x03ask", b"\x88\x14\x03\xeaunknown opcode 0x3"]
+                )
+                writer.close()
+                await writer.wait_closed()
+
+        self.run(scenario())
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_each_ping_has_its_pong(self, together: bool) -> None:
+        async def scenario() -> None:
+            async with self.serving(echo) as port:
+                reader, writer = await asyncio.open_connection(HOST, port)
+                pings = [b"\x89\x81\0\0\0\0%d" % number for number in range(10)]
+                writer.write(UPGRADE + (b"".join(pings) if together else b""))
+                await reader.readuntil(b"\r\n\r\n")
+                for ping in () if together else pings:
+                    writer.write(ping)
+                pongs = b"".join(b"\x8a\x01%d" % number for number in range(10))
+                assert await reader.readexactly(len(pongs)) == pongs
+                writer.close()
+                await writer.wait_closed()
+
+        self.run(scenario())
+
+    def test_handler_may_reject_the_request(self) -> None:
         async def reject(end: Any) -> None:
             if end.request.target == "/fail":
                 raise ZeroDivisionError
@@ -317,7 +365,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_server_chooses_the_subprotocol(self) -> None:
+    def test_server_selects_a_subprotocol(self) -> None:
         async def program(end: End) -> None:
             await end.send(str(end.subprotocol))
 
@@ -331,7 +379,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_resets(self) -> None:
+    def test_reset_by_the_client_is_reported(self) -> None:
         ends: list[ConnectionClosed] = []
 
         async def program(end: End) -> None:
@@ -351,14 +399,14 @@ class Behaviour:
         self.run(scenario())
         assert [(end.code, end.cause) for end in ends] == [(1006, Cause.END_OF_INPUT)]
 
-    def test_server_refuses_what_is_too_long(self) -> None:
+    def test_server_closes_with_1009_after_an_oversized_message(self) -> None:
         config = SessionConfig(limits=Limits(max_message_size=1000))
 
         async def scenario() -> None:
             async with self.serving(echo, config=config) as port, peer(port) as websocket:
                 await websocket.send(bytes(1000))
                 assert await websocket.recv() == bytes(1000)
-                # All of it is written before the answer is read: nothing may be reset.
+                # Everything is written before the answer is read: nothing may be reset.
                 await websocket.send(NOISE)
                 with pytest.raises(TheirClosed):
                     await websocket.recv()
@@ -366,7 +414,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_server_drains(self) -> None:
+    def test_drain_closes_with_1001(self) -> None:
         ends: list[ConnectionClosed | None] = []
         codes: list[int | None] = []
 
@@ -447,7 +495,7 @@ class Behaviour:
         self.run(scenario())
 
     @pytest.mark.parametrize(("code", "reason"), [(1011, "oh"), (4000, "ü" * 61)])
-    def test_their_server_closes(self, code: int, reason: str) -> None:
+    def test_close_by_their_server_is_reported(self, code: int, reason: str) -> None:
         async def handler(websocket: ServerConnection) -> None:
             await websocket.close(code, reason)
 
@@ -462,7 +510,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_their_server_vanishes(self) -> None:
+    def test_lost_server_is_reported(self) -> None:
         async def handler(websocket: ServerConnection) -> None:
             await websocket.send("last")
             websocket.transport.abort()
@@ -479,7 +527,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_asks_for_subprotocols_with_headers(self) -> None:
+    def test_client_offers_subprotocols_and_headers(self) -> None:
         seen: list[TheirRequest] = []
 
         async def handler(websocket: ServerConnection) -> None:
@@ -500,7 +548,7 @@ class Behaviour:
         assert seen[0].headers["X-One"] == "1"
 
     @pytest.mark.parametrize(("status", "size"), [(403, 10), (302, 0), (500, 100_000)])
-    def test_client_is_rejected(self, status: int, size: int) -> None:
+    def test_rejection_is_raised_with_its_body(self, status: int, size: int) -> None:
         headers = Headers({"X-Why": "because", "Content-Length": str(size)})
 
         def reject(connection: ServerConnection, request: TheirRequest) -> Response:
@@ -518,7 +566,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_has_credentials(self) -> None:
+    def test_credentials_of_the_uri_are_sent(self) -> None:
         check = basic_auth(realm="x", credentials=("al:ice".replace(":", ""), "s e:cret"))
 
         async def scenario() -> None:
@@ -534,7 +582,51 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_is_redirected(self) -> None:
+    def test_client_answers_a_challenge(self) -> None:
+        check = basic_auth(realm="x", credentials=("alice", "s e:cret"))
+        asked: list[tuple[str, bool]] = []
+
+        def refuse(connection: ServerConnection, request: TheirRequest) -> Any:
+            asked.append((request.path, "Authorization" in request.headers))
+            return check(connection, request)
+
+        async def scenario() -> None:
+            async with their_server(their_echo, HOST, 0, process_request=refuse) as server:
+                place = f"ws://{HOST}:{port_of(server)}"
+                async with self.client(f"{place}/", credentials=("alice", "s e:cret")) as end:
+                    await end.send("in")
+                    assert await end.recv() == "in"
+                with pytest.raises(HandshakeRejected) as caught:
+                    async with self.client(f"{place}/wrong", credentials=("alice", "x")):
+                        pass
+                assert caught.value.status_code == 401
+
+        self.run(scenario())
+        assert asked == [("/", False), ("/", True), ("/wrong", False), ("/wrong", True)]
+
+    def test_unsolicited_pong(self) -> None:
+        async def program(end: End) -> None:
+            await end.pong(b"here")
+            with pytest.raises(LocalProtocolError):
+                await end.pong(b"x" * 126)
+            await end.close()
+            with pytest.raises(ConnectionClosedError):
+                await end.pong()
+
+        async def scenario() -> None:
+            async with self.serving(program) as port:
+                reader, writer = await asyncio.open_connection(HOST, port)
+                writer.write(UPGRADE)
+                await reader.readuntil(b"\r\n\r\n")
+                assert await reader.readexactly(6) == b"\x8a\x04here"
+                assert await reader.readexactly(4) == b"\x88\x02\x03\xe8"
+                writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
+                assert await reader.read() == b""
+                writer.close()
+
+        self.run(scenario())
+
+    def test_redirects_are_followed(self) -> None:
         asked: list[tuple[str, str | None]] = []
 
         def redirect(connection: ServerConnection, request: TheirRequest) -> Response | None:
@@ -577,7 +669,7 @@ class Behaviour:
         ]
 
     @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"SSH-2.0-x\r\n\r\n"])
-    def test_client_meets_something_else(self, answer: bytes) -> None:
+    def test_response_that_is_not_http_is_reported(self, answer: bytes) -> None:
         async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
@@ -594,7 +686,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_gives_up(self) -> None:
+    def test_silent_server_is_a_timeout(self) -> None:
         async def scenario() -> None:
             with socket.create_server((HOST, 0)) as silent:
                 config = SessionConfig(open_timeout=0.05)
@@ -604,7 +696,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_client_finds_nobody(self) -> None:
+    def test_refused_connection_is_an_os_error(self) -> None:
         with socket.create_server((HOST, 0)) as sock:
             port = sock.getsockname()[1]
 
@@ -618,7 +710,7 @@ class Behaviour:
 
         self.run(scenario())
 
-    def test_close_that_is_not_answered(self) -> None:
+    def test_unanswered_close_times_out(self) -> None:
         config = SessionConfig(close_timeout=0.05)
 
         async def deaf(websocket: ServerConnection) -> None:
@@ -637,21 +729,21 @@ class Behaviour:
 
 
 async def turns(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until something is so."""
-    while not condition():  # noqa: ASYNC110 - nobody tells
+    """Let the loop turn until a condition holds."""
+    while not condition():  # noqa: ASYNC110 - polled on purpose
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def nothing_left_behind() -> AsyncIterator[None]:
-    """Asserts that a block leaves no task and no timer behind."""
+async def nothing_leaks() -> AsyncIterator[None]:
+    """Assert that a block leaves no task and no timer."""
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     yield
-    # What was cancelled or closed in the block ends in the next turns of the loop.
+    # Tasks cancelled in the block end in the next turns of the loop.
     for _ in range(10):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     timers = [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]
-    # That of the scenario itself.
+    # The task of the scenario itself.
     assert len(timers) <= 1, timers

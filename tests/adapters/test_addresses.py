@@ -1,4 +1,4 @@
-"""Addresses of other machines and of this one."""
+"""Addresses of this machine and of others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_addresses_are_compared_by_value(address: str, form: str) -> None:
     assert canonical(address) == form
 
 
-def test_names_are_no_addresses() -> None:
+def test_names_are_not_addresses() -> None:
     assert is_address("192.0.2.1")
     assert is_address("::1")
     assert not is_address("localhost")
@@ -28,7 +28,7 @@ def test_names_are_no_addresses() -> None:
         canonical("localhost")
 
 
-def test_the_address_by_which_somebody_is_reached() -> None:
+def test_local_address_is_on_the_route_to_the_peer() -> None:
     assert local_address("127.0.0.1", 9) == "127.0.0.1"
     with pytest.raises(OSError, match=r".+"):
         local_address("host.invalid", 9)

@@ -1,4 +1,4 @@
-"""How long a client waits, and what it tries again after."""
+"""How long a client waits before it retries, and after which errors."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ import ssl
 import pytest
 from hypothesis import given, strategies as st
 
-from wsproto_sip.adapters._common import ConnectionClosedError, HandshakeRejected
 from wsproto_sip.adapters.backoff import Backoff, is_transient, retry_after
-from wsproto_sip.adapters.proxies import ProxyError
-from wsproto_sip.lifecycle import Cause, ConnectionClosed
+from wsproto_sip.adapters.exceptions import ConnectionClosedError, HandshakeRejected, ProxyError
+from wsproto_sip.session.lifecycle import Cause, ConnectionClosed
 from wsproto_sip.utilities import LocalProtocolError
 
 
 def most(size: int) -> bytes:
-    """Entropy that makes every wait as long as it can be."""
+    """Return entropy that makes every wait as long as possible."""
     return b"\xff" * size
 
 
 class TestBackoff:
-    def test_grows(self) -> None:
+    def test_bound_grows_up_to_the_longest(self) -> None:
         backoff = Backoff(entropy=most)
         waits = [backoff.failed(0.0) for _ in range(6)]
         assert waits == pytest.approx([5, 10, 20, 40, 60, 60])
         assert backoff.failures == 6
 
-    def test_random(self) -> None:
-        """RFC 6455 §7.2.3: not all clients at the same moment."""
+    def test_waits_are_random(self) -> None:
+        """Clients do not all return at the same moment (RFC 6455 §7.2.3)."""
         waits = {Backoff().failed(0.0) for _ in range(50)}
         assert len(waits) > 40
         assert all(0 <= wait < 5 for wait in waits)
         assert Backoff(entropy=bytes).failed(0.0) == 0
 
-    def test_a_connection_that_lasted(self) -> None:
+    def test_lasting_connection_resets_the_bound(self) -> None:
         backoff = Backoff(entropy=most, steady=60)
         assert [round(backoff.failed(0.0)) for _ in range(3)] == [5, 10, 20]
         backoff.opened(100.0)
         assert round(backoff.failed(159.0)) == 40
         backoff.opened(200.0)
         assert round(backoff.failed(260.0)) == 5
-        # The next failure is no end of that connection.
+        # The next failure does not count as the end of that connection.
         assert round(backoff.failed(1000.0)) == 10
 
-    def test_what_the_server_wants(self) -> None:
+    def test_retry_after_is_added_up_to_an_hour(self) -> None:
         backoff = Backoff(entropy=most, factor=1)
         assert round(backoff.failed(0.0, at_least=100)) == 105
         assert round(backoff.failed(0.0, at_least=1e9)) == 3605
@@ -57,21 +56,21 @@ class TestBackoff:
         st.integers(1, 2000),
         st.binary(min_size=4, max_size=4),
     )
-    def test_bounds(
-        self, first: float, factor: float, longest: float, times: int, octets: bytes
+    def test_waits_stay_below_the_longest(
+        self, first: float, factor: float, longest: float, times: int, random: bytes
     ) -> None:
-        backoff = Backoff(first=first, factor=factor, longest=longest, entropy=lambda _: octets)
+        backoff = Backoff(first=first, factor=factor, longest=longest, entropy=lambda _: random)
         for _ in range(times):
             assert 0 <= backoff.failed(0.0) < longest
 
     @pytest.mark.parametrize("wrong", ["first", "longest", "steady"])
     @pytest.mark.parametrize("value", [0, -1, float("nan")])
-    def test_times_that_are_none(self, wrong: str, value: float) -> None:
+    def test_times_must_be_positive(self, wrong: str, value: float) -> None:
         with pytest.raises(ValueError, match="positive"):
             Backoff(**{wrong: value})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [0.9, float("nan")])
-    def test_factor(self, value: float) -> None:
+    def test_factor_must_be_at_least_1(self, value: float) -> None:
         with pytest.raises(ValueError, match="factor"):
             Backoff(factor=value)
 
@@ -104,7 +103,7 @@ def closed(cause: Cause) -> ConnectionClosedError:
         (ZeroDivisionError(), False),
     ],
 )
-def test_transient(error: Exception, transient: bool) -> None:
+def test_only_transient_errors_are_retried(error: Exception, transient: bool) -> None:
     assert is_transient(error) == transient
 
 
@@ -120,5 +119,5 @@ def test_transient(error: Exception, transient: bool) -> None:
         (OSError(), 0),
     ],
 )
-def test_retry_after(error: Exception, seconds: float) -> None:
+def test_retry_after_is_parsed(error: Exception, seconds: float) -> None:
     assert retry_after(error) == seconds

@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
 import uvicorn
+import uvicorn.server
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from wsproto_sip.adapters.uvicorn import WebSocketProtocol, session_config
-from wsproto_sip.keepalive import Mechanism
+from wsproto_sip.adapters.uvicorn import WebSocketProtocol, session_config, websocket_protocol
+from wsproto_sip.auth.identity import Identity
+from wsproto_sip.limits import Limits
+from wsproto_sip.policy import Continue, Deferred, PolicyChain, Reject
+from wsproto_sip.session.config import SessionConfig
+from wsproto_sip.session.keepalive import Mechanism
+from wsproto_sip.states import ConnectionState
 
+from .._sessions import REQUEST
+from ._ends import BURST, ENDINGS, NUMBERS, Plan, end_transport, plans, raw_client
 from ._suite import BOUND, MESSAGES, NOISE, peer, reset, turns
+from ._transport import Transport, play
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -30,10 +40,10 @@ Log = list[dict[str, Any]]
 
 
 class Application:
-    """What an application is told; what it does is named by the path.
+    """An application that records what it is told; the path selects what it does.
 
     Args:
-        log: Takes the last thing that it is told on each connection.
+        log: Records the last event on each connection.
     """
 
     def __init__(self) -> None:
@@ -68,13 +78,13 @@ class Application:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": 4001, "reason": "Grüße"})
         for kind in ("send", "close"):
-            with pytest.raises(RuntimeError, match="behind the end"):
+            with pytest.raises(RuntimeError, match="after the end"):
                 await send({"type": f"websocket.{kind}", "text": "x"})
         self.log.append(await receive())
 
     async def refuse(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.close"})
-        with pytest.raises(RuntimeError, match="behind the end"):
+        with pytest.raises(RuntimeError, match="after the end"):
             await send({"type": "websocket.accept"})
         self.log.append(await receive())
 
@@ -108,24 +118,26 @@ class Application:
 
 @asynccontextmanager
 async def running(application: Any, **options: Any) -> AsyncIterator[int]:
-    """Runs uvicorn; gives its port."""
+    """Run uvicorn, and yield its port."""
     async with server_of(application, **options) as server:
         yield server.servers[0].sockets[0].getsockname()[1]
 
 
 @asynccontextmanager
 async def server_of(application: Any, **options: Any) -> AsyncIterator[uvicorn.Server]:
-    """Runs uvicorn; gives the server."""
+    """Run uvicorn, and yield the server."""
     options = {"lifespan": "off", "log_config": None, **options}
-    protocol: Any = WebSocketProtocol
+    protocol: Any = options.pop("ws", WebSocketProtocol)
     config = uvicorn.Config(application, port=0, ws=protocol, **options)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
-    await turns(lambda: server.started)
-    yield server
-    server.should_exit = True
-    await serving
-    # What was given up when its time was over ends in the next turns of the loop.
+    try:
+        await turns(lambda: server.started)
+        yield server
+    finally:
+        server.should_exit = True
+        await serving
+    # Tasks cancelled after their time end in the next turns of the loop.
     await turns(lambda: not (server.server_state.connections or server.server_state.tasks))
 
 
@@ -203,7 +215,7 @@ def test_scope(run: Any) -> None:
     run(scenario())
 
 
-def test_application_closes(run: Any) -> None:
+def test_application_may_close(run: Any) -> None:
     application = Application()
 
     async def scenario() -> None:
@@ -225,7 +237,7 @@ def test_application_closes(run: Any) -> None:
         ("/nothing", 500, b""),
     ],
 )
-def test_rejection(run: Any, path: str, status: int, body: bytes) -> None:
+def test_application_may_reject(run: Any, path: str, status: int, body: bytes) -> None:
     application = Application()
 
     async def scenario() -> None:
@@ -243,7 +255,7 @@ def test_rejection(run: Any, path: str, status: int, body: bytes) -> None:
     )
 
 
-def test_application_fails(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_application_closes_with_1011(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with running(Application()) as port, peer(port, "/fail_later") as websocket:
             with pytest.raises(ConnectionClosed):
@@ -257,7 +269,7 @@ def test_application_fails(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_client_resets(run: Any) -> None:
+def test_reset_by_the_client_is_a_disconnect(run: Any) -> None:
     application = Application()
 
     async def scenario() -> None:
@@ -273,7 +285,80 @@ def test_client_resets(run: Any) -> None:
     assert [message["code"] for message in application.log] == [1006]
 
 
-def test_client_vanishes_in_the_handshake(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_application_calls_end_when_clients_burst_and_leave(run: Any, ending: str) -> None:
+    """Each call gets all messages, then the client's end; sending reports the same."""
+    last, way, code = ENDINGS[ending]
+    calls = 20
+    received: list[list[str]] = []
+    log: Log = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        got: list[str] = []
+        received.append(got)
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            got.append(message["text"])
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert await receive() == message
+        with pytest.raises(OSError, match=str(code)):
+            await send({"type": "websocket.send", "text": "too late"})
+        log.append(message)
+
+    async def client(port: int) -> None:
+        sock = await raw_client(port)
+        await asyncio.get_running_loop().sock_sendall(sock, BURST + last)
+        await end_transport(sock, way)
+
+    async def scenario() -> None:
+        async with running(application) as port:
+            await asyncio.gather(*[client(port) for _ in range(calls)])
+            await turns(lambda: len(log) == calls)
+
+    run(scenario())
+    assert received == [NUMBERS] * calls
+    assert [message["code"] for message in log] == [code] * calls
+
+
+@given(plans(), st.sampled_from([None, ConnectionResetError()]))
+def test_any_burst_and_end_of_the_transport(plan: Plan, lost: Exception | None) -> None:
+    """The application gets all messages, then the client's own end."""
+    log: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        got = []
+        while (message := await receive())["type"] == "websocket.receive":
+            got.append(message["text"])
+            if len(got) == plan.sends_at:
+                with suppress(OSError):
+                    await send({"type": "websocket.send", "text": "x"})
+            for _ in range(plan.naps):
+                await asyncio.sleep(0)
+        log.extend([got, message["code"]])
+
+    async def scenario() -> None:
+        config = uvicorn.Config(application, lifespan="off", log_config=None)
+        config.load()
+        state = uvicorn.server.ServerState()
+        connection = WebSocketProtocol(config, state, {})
+        transport = Transport()
+        connection.connection_made(transport)
+        connection.data_received(REQUEST)
+        await turns(lambda: connection.session.state is ConnectionState.OPEN)
+        await play(plan, connection, transport, lost)
+        await asyncio.gather(*state.tasks)
+
+    asyncio.run(scenario())
+    assert log == [plan.messages, plan.code]
+
+
+def test_client_lost_in_the_handshake_is_dropped(
+    run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     application = Application()
 
     async def scenario() -> None:
@@ -291,7 +376,7 @@ def test_client_vanishes_in_the_handshake(run: Any, caplog: pytest.LogCaptureFix
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_message_over_the_limit(run: Any) -> None:
+def test_oversized_message_closes_with_1009(run: Any) -> None:
     async def scenario() -> None:
         async with (
             running(Application(), ws_max_size=1000) as port,
@@ -307,7 +392,7 @@ def test_message_over_the_limit(run: Any) -> None:
     run(scenario())
 
 
-def test_shutdown(run: Any) -> None:
+def test_shutdown_closes_with_1012(run: Any) -> None:
     application = Application()
 
     async def scenario() -> None:
@@ -323,8 +408,8 @@ def test_shutdown(run: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "shutdown"])
-def test_application_that_does_not_end(run: Any, way: str) -> None:
-    """The server cancels it when its time is up; the client has been told before."""
+def test_unfinished_application_is_cancelled_at_shutdown(run: Any, way: str) -> None:
+    """The server cancels it when its time is up, after it has told the client."""
     ended: list[str] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -349,8 +434,8 @@ def test_application_that_does_not_end(run: Any, way: str) -> None:
     assert ended == ["/"]
 
 
-def test_keep_alive(run: Any) -> None:
-    """A peer that says nothing is pinged, and given up; the clock is moved by the test."""
+def test_silent_peer_is_pinged_and_dropped(run: Any) -> None:
+    """A silent peer is pinged, and dropped; the test moves the clock."""
     application = Application()
 
     async def scenario() -> None:
@@ -383,8 +468,8 @@ def test_keep_alive(run: Any) -> None:
     assert application.log == [{"type": "websocket.disconnect", "code": 1011, "reason": reason}]
 
 
-def test_back_pressure(run: Any) -> None:
-    """What the application does not receive is not read; what nobody reads, it waits to send."""
+def test_back_pressure_works_both_ways(run: Any) -> None:
+    """Reading stops unless the application receives; sending waits unless the peer reads."""
     release = asyncio.Event()
     got: list[bytes] = []
 
@@ -424,8 +509,10 @@ def test_back_pressure(run: Any) -> None:
     assert got == [number.to_bytes(4, "big") for number in range(600)]
 
 
-def test_forwarded_client(run: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What uvicorn knows from a proxy is told to the application, and to the log."""
+def test_forwarded_address_reaches_the_application(
+    run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The address that uvicorn got from a proxy reaches the application and the log."""
 
     async def scenario() -> None:
         options = {"proxy_headers": True, "forwarded_allow_ips": "127.0.0.1"}
@@ -442,11 +529,139 @@ def test_forwarded_client(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert '192.0.2.1:0 - "WebSocket /scope?x" [accepted]' in caplog.messages
 
 
+class Answering:
+    """An application that accepts as the test defines.
+
+    Args:
+        accept: The fields of its message besides the type.
+    """
+
+    def __init__(self, **accept: Any) -> None:
+        self.accept = accept
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        await send({"type": "websocket.accept", **self.accept})
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ({"headers": [(b"Sec-WebSocket-Protocol", b"sip")]}, "sip"),
+        ({"headers": [(b"sec-websocket-protocol", b"x")], "subprotocol": "msrp"}, "msrp"),
+        ({"subprotocol": "not offered"}, None),
+        (
+            {
+                "headers": [
+                    (b"upgrade", b"websocket"),
+                    (b"connection", b"upgrade"),
+                    (b"sec-websocket-accept", b"x"),
+                    (b"content-length", b"0"),
+                    (b"sec-websocket-extensions", b"x"),
+                    (b"transfer-encoding", b"chunked"),
+                ]
+            },
+            None,
+        ),
+    ],
+)
+def test_reserved_header_fields_are_dropped(
+    run: Any, accept: dict[str, Any], chosen: str | None
+) -> None:
+    headers = [*accept.get("headers", []), (b"X-Own", b" kept ")]
+
+    async def scenario() -> None:
+        offers = [Subprotocol("msrp"), Subprotocol("sip")]
+        async with (
+            running(Answering(**{**accept, "headers": headers})) as port,
+            peer(port, subprotocols=offers) as websocket,
+        ):
+            assert websocket.subprotocol == chosen
+            assert websocket.response
+            assert websocket.response.headers["X-Own"] == "kept"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_large_cookies_are_accepted(run: Any, http: str) -> None:
+    async def scenario() -> None:
+        cookie = {"Cookie": "c=" + "x" * 60_000}
+        async with (
+            running(Answering(), http=http, h11_max_incomplete_event_size=65536) as port,
+            peer(port, additional_headers=cookie),
+        ):
+            pass
+
+    run(scenario())
+
+
+class TestPolicies:
+    """Protocol classes made by ``websocket_protocol()``."""
+
+    def test_identity_and_address_are_in_the_scope(self, run: Any) -> None:
+        application = Answering()
+
+        def defer(context: Any) -> Any:
+            return Deferred("who?", conclude)
+
+        def conclude(answer: Any) -> Any:
+            return Continue([(b"x-policy", b"1")], identity=Identity(answer), subprotocol="sip")
+
+        async def resolve(connection: Any, question: object) -> str:
+            return f"{question} {connection.peer[0]}"
+
+        protocol = websocket_protocol(policies=PolicyChain([defer]), resolve=resolve)
+
+        async def scenario() -> None:
+            async with (
+                running(application, ws=protocol) as port,
+                peer(port, subprotocols=[Subprotocol("sip")]) as websocket,
+            ):
+                assert websocket.response
+                assert websocket.response.headers["x-policy"] == "1"
+                assert websocket.subprotocol == "sip"
+
+        run(scenario())
+        [scope] = application.scopes
+        extension = scope["extensions"]["wsproto_sip"]
+        assert extension == {"identity": Identity("who? 127.0.0.1")}
+
+    @pytest.mark.parametrize("status", [403, 500])
+    def test_refused_request_does_not_reach_the_application(self, run: Any, status: int) -> None:
+        application = Answering()
+
+        def refuse(context: Any) -> Any:
+            if status == 500:
+                raise ZeroDivisionError
+            return Reject(status)
+
+        protocol = websocket_protocol(policies=PolicyChain([refuse]))
+
+        async def scenario() -> None:
+            async with running(application, ws=protocol) as port:
+                with pytest.raises(InvalidStatus, match=str(status)):
+                    await peer(port)
+
+        run(scenario())
+        assert application.scopes == []
+
+    def test_settings_that_uvicorn_lacks_apply(self) -> None:
+        base = SessionConfig(close_timeout=1.0, limits=Limits(max_fragments=5, max_message_size=1))
+        protocol = websocket_protocol(config=base)
+        config = session_config(uvicorn.Config(Answering(), ws_max_size=7), protocol._base)
+        assert (config.close_timeout, config.limits.max_fragments) == (1.0, 5)
+        assert config.limits.max_message_size == 7
+        with pytest.raises(TypeError, match="config must be a SessionConfig, not dict"):
+            websocket_protocol(config={})  # type: ignore[arg-type]
+
+
 class TestFrameworks:
-    """Applications as they are written for Starlette and FastAPI."""
+    """Typical applications for Starlette and FastAPI."""
 
     @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
-    def test_application(self, run: Any, framework: str) -> None:
+    def test_framework_application_works(self, run: Any, framework: str) -> None:
         ends: list[tuple[int, str]] = []
         application = self.application(framework, ends)
 
@@ -522,7 +737,7 @@ class TestFrameworks:
 
 
 def typed(route: Any) -> Any:
-    """What FastAPI gives an argument goes by its type."""
+    """Annotate a function for FastAPI, which injects arguments by type."""
 
     async def endpoint(websocket: Any) -> None:
         await route(websocket)
@@ -539,7 +754,7 @@ def typed(route: Any) -> Any:
         ({"ws_ping_interval": None}, Mechanism.NONE, 25.0, 20.0),
     ],
 )
-def test_options(
+def test_options_of_uvicorn_apply(
     options: dict[str, Any], mechanism: Mechanism, interval: float, timeout: float
 ) -> None:
     theirs = uvicorn.Config(Application(), ws_max_size=7, ws_max_queue=3, **options)
@@ -550,6 +765,6 @@ def test_options(
     assert keepalive.answer_timeout == timeout
 
 
-def test_no_queue() -> None:
+def test_queue_of_zero_becomes_one() -> None:
     config = session_config(uvicorn.Config(Application(), ws_max_queue=0))
     assert config.limits.max_queued_messages == 1

@@ -90,15 +90,15 @@ class Dialed:
             self._stop()
 
     def send(self, message: str | bytes) -> None:
-        """Sends a message."""
+        """Send a message."""
         self._run(self.connection.send(message))
 
     def recv(self) -> str | bytes:
-        """The next message."""
+        """Return the next message."""
         return self._run(self.connection.recv())
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Closes, unless that is done."""
+        """Close, unless it is closed."""
         self._run(self.connection.close(code, reason))
 
     @property
@@ -130,7 +130,7 @@ class Dialed:
 
 
 def status_of(url: str, **options: Any) -> int:
-    """What a handshake is answered with."""
+    """Return the response to a handshake."""
     try:
         with Dialed(url, **options):
             return 101
@@ -178,15 +178,15 @@ class Service:
         return host, int(port)
 
     def dial(self, **options: Any) -> Dialed:
-        """A client of the websockets library."""
+        """Return a client of the websockets library."""
         return Dialed(self.url, ssl=self.tls, **options)
 
     def status(self, **options: Any) -> int:
-        """What a handshake is answered with."""
+        """Return the response to a handshake."""
         return status_of(self.url, ssl=self.tls, **options)
 
     def ctl(self, *arguments: str, place: str = "--socket") -> tuple[int, str, str]:
-        """Runs ``wsproto-sip ctl``, in this process: exit code, standard output and error."""
+        """Run ``wsproto-sip ctl`` in this process; return exit code, standard output and error."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -196,7 +196,7 @@ class Service:
         return code, out.getvalue(), err.getvalue()
 
     def call(self, method: str, *params: object) -> Any:
-        """Calls a command through the Unix socket: its result, or its error."""
+        """Call a command through the Unix socket; return its result or its error."""
         message = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(HANGS)
@@ -213,7 +213,7 @@ class Service:
         return self.process.stdout.readline().rstrip("\n")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[str, list[str]]:
-        """Stops it: what it still said, and what it logged."""
+        """Stop it; return its remaining output and its log."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=HANGS)
         return out, err.splitlines()
@@ -221,17 +221,22 @@ class Service:
 
 @contextlib.contextmanager
 def launched(
-    *arguments: str, tls: ssl.SSLContext | None = None, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    tls: ssl.SSLContext | None = None,
+    environment: Mapping[str, str] | None = None,
+    port: bool = True,
 ) -> Iterator[Service]:
-    """A server on a free port, unless the arguments name one; killed at the end.
+    """Start a server on a free port, unless the arguments name one; kill it at the end.
 
     Args:
         arguments: How it is started.
         tls: How clients trust it, where it serves wss.
         environment: Variables that it gets besides ours.
+        port: Whether it gets a port; not where its configuration says where to listen.
     """
+    given = () if "--port" in arguments or not port else ("--port", "0")
     with subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", *arguments],
+        [*COMMAND, "serve", *given, *arguments],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
@@ -277,7 +282,7 @@ class FrameClient:
                 self.socket.sendall(data)
 
     def event(self) -> Any:
-        """What comes next."""
+        """Return the next bytes."""
         while not self._events:
             data = self.socket.recv(65536)
             if data:
@@ -290,7 +295,7 @@ class FrameClient:
         return self._events.pop(0)
 
     def frame(self) -> Frame:
-        """The next frame."""
+        """Return the next frame."""
         frame = self.event()
         assert isinstance(frame, Frame)
         return frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import subprocess
 import sys
 import threading
@@ -28,19 +28,16 @@ HANGS = 60
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """What ``serve`` sets up inside a test would be in force for all that follow."""
-    logger = logging.getLogger("wsproto_sip")
-    before = list(logger.handlers), logger.level, logger.propagate
+def _private_files() -> Iterator[None]:
+    """Users and keys that all may read would be warned of in each test."""
+    before = os.umask(0o077)
     yield
-    logger.handlers[:] = before[0]
-    logger.setLevel(before[1])
-    logger.propagate = before[2]
+    os.umask(before)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts the command line; what is left of it at the test's end is killed."""
+    """Start the command line; kill remaining processes at the test's end."""
     with contextlib.ExitStack() as stack:
 
         def started(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -60,7 +57,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def serve(start: Callable[..., subprocess.Popen[bytes]]) -> tuple[str, subprocess.Popen[bytes]]:
-    """A server of ours on a free port: its URL and its process."""
+    """Start our server on a free port; yield its URL and process."""
     process = start("serve", "--port", "0")
     assert process.stdout is not None
     announced = process.stdout.readline().decode().split()
@@ -70,7 +67,7 @@ def serve(start: Callable[..., subprocess.Popen[bytes]]) -> tuple[str, subproces
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server of ours for all tests of a module that leave it running."""
+    """Start our server for all tests of a module that leave it running."""
     command = [*COMMAND, "serve", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
@@ -82,7 +79,7 @@ def shared() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def connect(
     start: Callable[..., subprocess.Popen[bytes]],
 ) -> Callable[..., tuple[int, bytes, str]]:
-    """Runs a client of ours: its exit code, its standard output and its notices.
+    """Run our client; return its exit code, standard output and notices.
 
     It closes as soon as its input has ended, unless its arguments say otherwise.
     """
@@ -97,7 +94,7 @@ def connect(
 
 @pytest.fixture
 def peer() -> Iterator[Callable[..., str]]:
-    """Starts a server of the websockets library; gives its URL."""
+    """Start a server of the websockets library; return its URL."""
     with contextlib.ExitStack() as stack:
 
         def listen(
@@ -117,7 +114,7 @@ def peer() -> Iterator[Callable[..., str]]:
 
 
 def echo(count: int) -> Callable[[ServerConnection], None]:
-    """Sends so many messages back, then closes.
+    """Send that many messages back, then close.
 
     The library would answer our close before it hands on the messages in front of it, so a test
     leaves closing to it.

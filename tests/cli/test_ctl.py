@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wsproto_sip.cli import main
-from wsproto_sip.cli.ctl import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @contextmanager
 def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
-    """A server that reads once and answers so, to one client."""
+    """Serve one client: read once and answer with this."""
 
     def serve() -> None:
         client, _ = listener.accept()
@@ -62,15 +61,16 @@ def unix(path: Path) -> socket.socket:
         (b'{"jsonrpc":"2.0","id":1,"result":{"id":7}}\n', 0, "id  7\n", ""),
         # The end of input will do in place of the end of the line.
         (b'{"jsonrpc":"2.0","id":1,"result":{}}', 0, "", ""),
-        (b'{"jsonrpc":"2.0","id":1,"result":"odd"}\n', 0, "result  odd\n", ""),
+        (b'{"jsonrpc":"2.0","id":1,"result":"odd"}\n', 0, "odd\n", ""),
+        (b'{"jsonrpc":"2.0","id":1,"result":["a",1]}\n', 0, "a\n1\n", ""),
         (
             b'{"jsonrpc":"2.0","id":1,"error":{"code":500,"message":"No\\u001b[31m"}}\n',
             1,
             "",
             "wsproto-sip: 500 No\\x1b[31m\n",
         ),
-        (b"", 1, "", "wsproto-sip: 0 answers, not one\n"),
-        (b"nonsense\n", 1, "", "wsproto-sip: the answer is no JSON: "),
+        (b"", 1, "", "wsproto-sip: 0 answers instead of one\n"),
+        (b"nonsense\n", 1, "", "wsproto-sip: the answer is not JSON: "),
     ],
 )
 def test_answers(
@@ -100,7 +100,7 @@ def test_answers_over_http(capsys: Captured, answer: bytes, code: int, err: str)
     assert result[2].startswith(f"wsproto-sip: {err}")
 
 
-def test_nobody_there(tmp_path: Path, capsys: Captured) -> None:
+def test_a_server_that_does_not_run_is_reported(tmp_path: Path, capsys: Captured) -> None:
     unix(tmp_path / "dead").close()
     os.mkfifo(tmp_path / "unread")
     (tmp_path / "file").write_text("mine")
@@ -112,8 +112,8 @@ def test_nobody_there(tmp_path: Path, capsys: Captured) -> None:
         ("--socket", str(tmp_path / "nowhere"), "No such file or directory"),
         ("--url", f"http://127.0.0.1:{port}/", refused),
         ("--fifo", str(tmp_path / "nowhere"), "No such file or directory"),
-        ("--fifo", str(tmp_path / "unread"), "nobody reads it"),
-        ("--fifo", str(tmp_path / "file"), "it is no FIFO"),
+        ("--fifo", str(tmp_path / "unread"), "the FIFO has no reader"),
+        ("--fifo", str(tmp_path / "file"), "not a FIFO"),
     ):
         code, out, err = run(capsys, option, where, "ws.dump")
         assert (code, out, err) == (2, "", f"wsproto-sip: {where}: {reason}\n")
@@ -148,8 +148,8 @@ def test_an_answer_through_a_fifo_that_ends_early(tmp_path: Path, capsys: Captur
 
     thread = threading.Thread(target=serve)
     thread.start()
-    err = "nobody reads it"
-    while "nobody reads it" in err:
+    err = "the FIFO has no reader"
+    while "the FIFO has no reader" in err:
         code, out, err = run(capsys, "--fifo", str(where), "ws.dump")
     thread.join()
     assert (code, out) == (1, "")
@@ -162,13 +162,14 @@ def test_an_answer_through_a_fifo_that_ends_early(tmp_path: Path, capsys: Captur
         (["ws.dump"], "one of the arguments --socket --url --fifo is required"),
         (["--socket", "a", "--fifo", "b", "ws.dump"], "not allowed with argument"),
         (["--socket", "a"], "the following arguments are required: COMMAND"),
-        (["--socket", "a", "dump"], "invalid choice: 'dump'"),
         (["--url", "https://127.0.0.1/", "ws.dump"], "not http://HOST:PORT/: "),
         (["--url", "http:///", "ws.dump"], "not http://HOST:PORT/: "),
         (["--url", "http://127.0.0.1:x/", "ws.dump"], "Port could not be cast"),
-        (["--socket", "a", "--timeout", "0", "ws.dump"], "--timeout: 0.0 is no number"),
-        (["--socket", "a", "--timeout", "nan", "ws.dump"], "--timeout: nan is no number"),
-        (["--fifo", "a", "ws.dump", "a\nb"], "empty, or has a control character"),
+        (["--socket", "a", "--timeout", "0", "ws.dump"], "--timeout: 0.0 is not a number"),
+        (["--socket", "a", "--watch", "0", "ws.dump"], "--watch: 0.0 is not a number"),
+        (["--socket", "a", "top", "x"], "top takes no parameters"),
+        (["--socket", "a", "--timeout", "nan", "ws.dump"], "--timeout: nan is not a number"),
+        (["--fifo", "a", "ws.dump", "a\nb"], "must not be empty or have control characters"),
     ],
 )
 def test_wrong_arguments(capsys: Captured, arguments: list[str], err: str) -> None:
@@ -177,27 +178,24 @@ def test_wrong_arguments(capsys: Captured, arguments: list[str], err: str) -> No
     assert err in told
 
 
-def test_tables() -> None:
-    line = "{}: wss:192.0.2.1:4711 -> wss:[::1]:443 (state: OPEN{},  last used 7s ago, {}: sip)"
-    result = {
-        "connections": [
-            line.format(3, ", awaiting Pong", "sub-protocol"),
-            line.format(12345, "", "sub-protocol"),
-            "something \x1b[31melse",
-        ],
-        "info": {"wscounter": 3, "truncated": "yes", "next": 50},
-    }
-    lines = table("ws.dump", result)
-    assert [line.split() for line in lines] == [
-        ["ID", "PEER", "LOCAL", "STATE", "IDLE", "SUB-PROTOCOL"],
-        ["3", "wss:192.0.2.1:4711", "wss:[::1]:443", "OPEN", "(ping)", "7s", "sip"],
-        ["12345", "wss:192.0.2.1:4711", "wss:[::1]:443", "OPEN", "7s", "sip"],
-        ["something", "\\x1b[31melse"],
-        ["There", "are", "more:", "offset=50"],
-    ]
-    # In columns, with nothing behind the last.
-    for heading, cell in (("PEER", "wss:192"), ("IDLE", "7s")):
-        assert {line.index(cell) for line in lines[1:3]} == {lines[0].index(heading)}
-    assert lines == [line.rstrip(" ") for line in lines]
-    assert table("ws.statistics", {"a": 1, "long": 2.5}) == ["a     1", "long  2.5"]
-    assert table("ws.enable", {}) == []
+def test_watching_ends_when_the_server_does(tmp_path: Path, capsys: Captured) -> None:
+    listener = unix(tmp_path / "s")
+    asked = []
+
+    def serve() -> None:
+        with listener:
+            for number in range(3):
+                client, _ = listener.accept()
+                with client:
+                    asked.append(client.recv(65536))
+                    client.sendall(b'{"jsonrpc":"2.0","id":1,"result":{"n":%d}}\n' % number)
+
+    listener.settimeout(30)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    where = str(tmp_path / "s")
+    code, out, err = run(capsys, "--socket", where, "--watch", "0.001", "ws.statistics", "n")
+    thread.join()
+    assert (code, out) == (2, "n  0\n\nn  1\n\nn  2\n\n")
+    assert err == f"wsproto-sip: {where}: {os.strerror(111)}\n"
+    assert len(asked) == 3

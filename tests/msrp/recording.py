@@ -1,4 +1,4 @@
-"""The recording of a run against another relay: what two WebSocket clients and a TCP peer saw."""
+"""A recording of a session with another relay, as two WebSocket clients and a TCP peer saw it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 
 def read_recording() -> list[Entry]:
-    """All messages in the order of the recording."""
+    """Return all messages in the order of the recording."""
     content = RECORDING.read_bytes()
     entries = []
     position = 0

@@ -1,11 +1,11 @@
-"""Chunks as Hypothesis draws them."""
+"""Chunks for Hypothesis."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from wsproto_sip.msrp.message import Continuation, MsrpRequest, MsrpResponse
-from wsproto_sip.msrp.uri import MsrpPath, parse_path
+from wsproto_sip.msrp.message.chunk import Continuation, MsrpRequest, MsrpResponse
+from wsproto_sip.msrp.message.uri import MsrpPath, parse_path
 
 idents = st.from_regex(rb"\A[0-9A-Za-z][0-9A-Za-z.\-+%=]{3,31}\Z")
 texts = st.from_regex(rb"\A[\t\x20-\x7e\x80-\xff]{0,20}\Z")
@@ -29,7 +29,7 @@ def requests(draw: st.DrawFn) -> MsrpRequest:
         headers.append((b"Content-Type", b"application/octet-stream"))
     tid = draw(idents)
     if body is not None and draw(st.booleans()):
-        # Nearly an end-line: of a longer id, or of this one without its CRLF before.
+        # Similar to an end-line: with a longer id, or without the CRLF before it.
         body += b"\r\n-------x" + tid + b"$\r\n"
     return MsrpRequest(
         tid,

@@ -1,4 +1,4 @@
-"""docs/msrp.md shows what happens, and names what there is."""
+"""The examples of docs/howto/msrp.md run, and its names exist."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import trustme
 
 from tests.adapters._msrp import HOST, client
-from wsproto_sip.cli.settings import Settings, option_name
+from wsproto_sip.cli.serve.settings import Settings, option_name
 from wsproto_sip.msrp import Authenticated, MsrpLimits, MsrpRelayConfig, MsrpUri
 
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "msrp.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "msrp.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def test_the_client_does_what_it_shows() -> None:
+def test_client_on_the_page_runs() -> None:
     # The blocks build on each other.
     test = doctest.DocTestParser().get_doctest("\n".join(blocks("pycon")), {}, "page", PAGE.name, 0)
     assert len(test.examples) > 10
@@ -32,7 +32,7 @@ def test_the_client_does_what_it_shows() -> None:
     assert results.failed == 0, "".join(report)
 
 
-def test_the_relay_in_a_program() -> None:
+def test_relay_on_the_page_runs() -> None:
     [code] = blocks("python")
     names: dict[str, Any] = {}
     exec(compile(code, PAGE.name, "exec"), names)
@@ -67,13 +67,13 @@ def test_the_relay_in_a_program() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
-def test_the_options_exist() -> None:
+def test_options_on_the_page_exist() -> None:
     named = set(re.findall(r"--([a-z][a-z\-]+)", TEXT))
     assert len(named) > 10
     assert named <= {option_name(name) for name in Settings.__dataclass_fields__}
 
 
-def test_the_numbers_are_those_of_the_defaults() -> None:
+def test_numbers_on_the_page_are_the_defaults() -> None:
     limits, config = MsrpLimits(), MsrpRelayConfig("a", 1)
     assert config.authentication_timeout == config.transaction_timeout == 30.0
     for words in (

@@ -1,4 +1,4 @@
-"""Two clients and a relay in memory, with simulated time: the whole of it at work."""
+"""Two clients and a relay in memory, with simulated time: the whole system."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Network:
         secret = USERS[user] if password is None else password
         self.clients[number] = MsrpSession(RELAY, user, secret, **options)
         self.events[number] = []
-        self.do(self.relay.connection_made(number, self.now))
+        self.do(self.relay.connection_opened(number, self.now))
         self.clients[number].authenticate(self.now)
         self.run()
 
@@ -72,10 +72,10 @@ class Network:
                     self.to_peer += data
                 case DropConnection(number, _):
                     self.down = deque(item for item in self.down if item[0] != number)
-                    self.events[number] += self.clients.pop(number).connection_lost()
+                    self.events[number] += self.clients.pop(number).connection_closed()
 
     def step(self) -> bool:
-        """Let each client write what it may, and carry one message up and one down.
+        """Let each client write, and carry one message in each direction.
 
         Returns:
             Whether there was anything to carry.
@@ -118,7 +118,7 @@ def pair(**options: Any) -> Network:
     return network
 
 
-def test_files_both_ways_between_short_texts() -> None:
+def test_files_in_both_directions_between_short_texts() -> None:
     network = pair()
     alice, carol = network.clients[1], network.clients[2]
     source = random.Random(1)
@@ -142,7 +142,7 @@ def test_files_both_ways_between_short_texts() -> None:
                 assert network.step()
             waits.append(network.carried - before)
     assert texts == 10
-    # A text waits for what is in the window already, not for the file.
+    # A text waits for the chunks in the window, not for the rest of the file.
     assert max(waits) < 400
     for sender, receiver in ((1, 2), (2, 1)):
         received = network.of(receiver, MessageReceived)
@@ -171,20 +171,20 @@ def test_files_both_ways_between_short_texts() -> None:
     assert carol.state is MsrpSessionState.READY
 
 
-def test_a_wrong_password() -> None:
+def test_wrong_password() -> None:
     network = Network()
     network.client(1, "alice", "guess")
-    assert network.events[1] == [AuthenticationFailed(401, "the credentials are refused")]
+    assert network.events[1] == [AuthenticationFailed(401, "the credentials were refused")]
     assert network.relay.sessions == 0
 
 
-def test_the_relay_proves_itself() -> None:
+def test_relay_proves_itself() -> None:
     network = Network()
     network.client(1, "alice", require_proof=True)
     assert network.of(1, Authenticated) == [Authenticated(network.clients[1].path, 900)]
 
 
-def test_a_time_out_of_bounds_is_mended() -> None:
+def test_lifetime_out_of_range_is_corrected() -> None:
     network = Network()
     network.client(1, "alice", expires=5)
     network.client(2, "carol", expires=100_000)
@@ -192,7 +192,7 @@ def test_a_time_out_of_bounds_is_mended() -> None:
     assert network.of(2, Authenticated) == [Authenticated(network.clients[2].path, 3600)]
 
 
-def test_an_expired_session() -> None:
+def test_expired_session() -> None:
     network = pair(expires=60, prolong=False)
     network.wait(60)
     sent = network.clients[1].send(b"too late")
@@ -201,7 +201,7 @@ def test_an_expired_session() -> None:
     assert network.of(2, MessageReceived) == []
 
 
-def test_a_session_that_is_prolonged() -> None:
+def test_session_that_is_prolonged() -> None:
     network = pair(expires=60)
     for _ in range(20):
         network.wait(15)
@@ -224,7 +224,7 @@ def test_abort() -> None:
     assert network.relay.transactions == 0
 
 
-def test_a_receiver_that_has_had_enough() -> None:
+def test_receiver_rejects_a_message() -> None:
     network = pair(limits=MsrpLimits(max_message_size=100_000))
     sent = network.clients[1].send(bytes(100_001))
     network.run()
@@ -232,20 +232,20 @@ def test_a_receiver_that_has_had_enough() -> None:
     assert network.of(2, MessageReceived) == []
 
 
-def test_the_other_side_goes_away() -> None:
+def test_other_side_goes_away() -> None:
     network = pair()
     sent = network.clients[1].send(bytes(10_000))
     while not network.of(2, ReceiveProgress):
         assert network.step()
     del network.clients[2]
-    network.do(network.relay.connection_lost(2, network.now))
+    network.do(network.relay.connection_closed(2, network.now))
     network.run()
     assert [(event.message_id, event.status) for event in network.of(1, MessageFailed)] == [
         (sent, 481)
     ]
 
 
-def test_the_other_side_falls_silent() -> None:
+def test_other_side_falls_silent() -> None:
     network = pair()
     sent = network.clients[1].send(b"hello?")
     del network.clients[2]
@@ -257,18 +257,18 @@ def test_the_other_side_falls_silent() -> None:
     ]
 
 
-def test_a_peer_over_tcp() -> None:
-    """The other side is no client of the relay but a configured peer, reached over a stream."""
+def test_peer_over_tcp() -> None:
+    """The other side is not a client of the relay but a configured peer, reached over a stream."""
     network = Network()
     network.client(1, "alice")
     alice = network.clients[1]
     bob = MsrpSession(RELAY, "bob", "-", entropy=random.Random(2).randbytes)
-    # The peer's URI is one that lies at its configured address.
+    # The peer's URI has its configured address.
     bob.local = MsrpUri.build("10.1.1.1", 2855, "bobs")
     bob.state = MsrpSessionState.READY
     bob.connect(alice.path)
     alice.connect((bob.local,))
-    network.do(network.relay.connection_made(9, network.now, peer="bob"))
+    network.do(network.relay.connection_opened(9, network.now, peer="bob"))
     body = random.Random(3).randbytes(50_000)
     first = alice.send(body, b"application/octet-stream", success_report=True)
     second = bob.send(body[::-1], b"application/octet-stream", success_report=True)
@@ -278,7 +278,7 @@ def test_a_peer_over_tcp() -> None:
     while busy:
         network.run()
         stream, network.to_peer = bytes(network.to_peer), bytearray()
-        # What the relay answers on the peer's own connection goes the same way.
+        # The relay's answers on the peer's own connection go the same way.
         for chunk in out.receive(stream):
             heard += bob.receive(chunk, network.now)
         written = b"".join(bob.data_to_send(network.now))
@@ -302,7 +302,7 @@ def test_a_peer_over_tcp() -> None:
 @settings(max_examples=40)
 @given(st.data())
 def test_any_two_messages_in_any_order_of_events(data: st.DataObject) -> None:
-    """Two messages each way, of any size and chunking, with any interleaving of what arrives."""
+    """Two messages in each direction, of any size and chunking, with any interleaving."""
     network = pair(
         chunk_size=data.draw(st.integers(1, 50)),
         limits=replace(MsrpLimits(), max_outstanding_chunks=data.draw(st.integers(1, 10))),

@@ -1,4 +1,4 @@
-"""uvicorn or hypercorn, with wsproto_sip where they look for wsproto; run in a process of its own.
+"""Run uvicorn or hypercorn with wsproto_sip in place of wsproto, in a process of its own.
 
 ``python -m tests.peers._alias_server uvicorn|hypercorn``: listens on a free port of 127.0.0.1,
 prints the port, and serves :func:`application` until SIGTERM.
@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: Octets of the longest message the servers take.
+#: Bytes of the longest message that the servers accept.
 MAX_MESSAGE = 65536
 
-#: What wsproto has.
+#: The modules of wsproto.
 SUBMODULES = (
     "connection",
     "events",
@@ -30,12 +30,12 @@ SUBMODULES = (
 
 Scope = dict[str, Any]
 
-#: What the application was told at the end of a connection.
+#: What the application was told at the end of each connection.
 _ends: asyncio.Queue[Scope] = asyncio.Queue()
 
 
 def install() -> None:
-    """Makes every ``import wsproto…`` of this process find wsproto_sip."""
+    """Make every ``import wsproto…`` of this process find wsproto_sip."""
     assert not any(_is_wsproto(name) for name in sys.modules)
     sys.modules["wsproto"] = importlib.import_module("wsproto_sip")
     for name in SUBMODULES:
@@ -47,7 +47,7 @@ def _is_wsproto(name: str) -> bool:
 
 
 def _files() -> dict[str, str]:
-    """The directory that each module called wsproto, or in it, comes from."""
+    """Return the directories of all modules named wsproto, or below it."""
     return {
         name: Path(module.__file__ or "").parent.name
         for name, module in sys.modules.items()
@@ -56,7 +56,7 @@ def _files() -> dict[str, str]:
 
 
 async def application(scope: Scope, receive: Any, send: Any) -> None:
-    """What the tests talk to; the path chooses."""
+    """Serve the tests; the path selects the behaviour."""
     if scope["type"] == "lifespan":
         while (event := (await receive())["type"]) != "lifespan.shutdown":
             await send({"type": f"{event}.complete"})
@@ -142,7 +142,7 @@ def _hypercorn(listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """Runs the server that the command line names."""
+    """Run the server named on the command line."""
     install()
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)

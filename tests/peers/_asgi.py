@@ -1,8 +1,8 @@
-"""What uvicorn and hypercorn must do alike on wsproto_sip.
+"""What uvicorn and hypercorn must both do on wsproto_sip.
 
 Theory of operation: :func:`running` starts ``_alias_server`` in a process of its own; the tests of
-:class:`Behaviour` talk to it with the websockets library. At the end the server's log must tell of
-no exception.
+:class:`Behaviour` connect to it with the websockets library. At the end, the server's log must not
+contain an exception.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Server:
     """A running server.
 
     Args:
-        process: Where it runs.
-        port: Where it listens.
+        process: Its process.
+        port: The port it listens on.
     """
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
@@ -42,12 +42,12 @@ class Server:
         self.port = port
 
     def connect(self, path: str, **options: Any) -> connect:
-        """A client of it."""
+        """Return a client for it."""
         url = f"ws://{HOST}:{self.port}{path}"
         return connect(url, proxy=None, ping_interval=None, **options)
 
     async def told(self, path: str, **options: Any) -> dict[str, Any]:
-        """What the application tells on a path that tells something."""
+        """Return the application's report on a path that has one."""
         async with self.connect(path, **options) as websocket:
             told: dict[str, Any] = json.loads(await websocket.recv())
             await websocket.wait_closed()
@@ -57,11 +57,11 @@ class Server:
 
 @contextmanager
 def running(name: str, directory: Path) -> Iterator[Server]:
-    """Runs a server.
+    """Run a server.
 
     Args:
         name: ``"uvicorn"`` or ``"hypercorn"``.
-        directory: Where its log goes.
+        directory: The directory for its log.
     """
     log = directory / f"{name}.log"
     with log.open("wb") as stderr:
@@ -92,7 +92,7 @@ class Behaviour:
     """The tests; a subclass names the server.
 
     Attributes:
-        server_name: Which one.
+        server_name: The name of the server.
         end_code: The code the application is told when the client closes with 3001.
     """
 
@@ -154,7 +154,7 @@ class Behaviour:
                 "subprotocols": ["x"],
             }
 
-        # /scope accepts without a sub-protocol, which is a client's to accept or not.
+        # /scope accepts without a sub-protocol, which a client may or may not accept.
         run(scenario())
 
     def test_ping(self, server: Server) -> None:
@@ -169,7 +169,7 @@ class Behaviour:
 
         run(scenario())
 
-    def test_client_closes(self, server: Server) -> None:
+    def test_close_by_the_client_is_reported(self, server: Server) -> None:
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 await websocket.close(3001, "bye")
@@ -178,7 +178,7 @@ class Behaviour:
 
         run(scenario())
 
-    def test_client_vanishes(self, server: Server) -> None:
+    def test_lost_client_is_reported(self, server: Server) -> None:
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 websocket.transport.abort()
@@ -187,7 +187,7 @@ class Behaviour:
         run(scenario())
 
     @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (4001, "Grüße")])
-    def test_application_closes(self, server: Server, code: int, reason: str) -> None:
+    def test_application_may_close(self, server: Server, code: int, reason: str) -> None:
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 await websocket.send(f"close {code} {reason}")
@@ -198,7 +198,7 @@ class Behaviour:
 
         run(scenario())
 
-    def test_refusal(self, server: Server) -> None:
+    def test_application_may_refuse(self, server: Server) -> None:
         async def scenario() -> None:
             with pytest.raises(InvalidStatus) as caught:
                 await server.connect("/refuse")
@@ -206,7 +206,7 @@ class Behaviour:
 
         run(scenario())
 
-    def test_response_instead(self, server: Server) -> None:
+    def test_application_may_send_a_response(self, server: Server) -> None:
         async def scenario() -> None:
             with pytest.raises(InvalidStatus) as caught:
                 await server.connect("/response")
@@ -218,7 +218,7 @@ class Behaviour:
         run(scenario())
 
     @pytest.mark.parametrize("data", [b"x" * (MAX_MESSAGE + 1), "y" * (MAX_MESSAGE + 1)])
-    def test_message_over_the_limit(self, server: Server, data: str | bytes) -> None:
+    def test_oversized_message_closes_with_1009(self, server: Server, data: str | bytes) -> None:
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 await websocket.send(data)
@@ -229,7 +229,7 @@ class Behaviour:
 
         run(scenario())
 
-    def test_protocol_error(self, server: Server) -> None:
+    def test_protocol_error_closes_with_1002(self, server: Server) -> None:
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 websocket.transport.write(b"\x83\x80\x00\x00\x00\x00")

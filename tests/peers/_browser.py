@@ -1,15 +1,14 @@
-"""Telephones in pages of one Chromium, as the tests see them.
+"""Telephones in pages of one Chromium, controlled by the tests.
 
-Theory of operation: a Node program starts Chromium and bundles JsSIP and SIP.js into a page; it
-takes commands and answers them, one at a time, in lines of JSON. A command that starts something
-is answered at once, and what comes of it is an event of the library that another command waits
-for.
+Theory of operation: a Node program starts Chromium and bundles JsSIP and SIP.js into a page. It
+takes commands and answers them, one at a time, in lines of JSON. A command that starts something is
+answered at once; its outcome is an event of the library, which another command waits for.
 
-What is needed from npm stands in ``browser/package.json``. It is installed into a temporary
-directory, unless the environment variable ``WSPROTO_SIP_NPM`` names one where that has been done::
+The npm packages are listed in ``browser/package.json``. Tests download nothing; install them with::
 
-    mkdir DIRECTORY && cp tests/peers/browser/package.json DIRECTORY
-    npm --prefix DIRECTORY install --ignore-scripts --no-package-lock
+    npm --prefix tests/peers/browser install --ignore-scripts --no-package-lock
+
+The environment variable ``WSPROTO_SIP_NPM`` may name another directory with an installation.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from wsproto_sip.sip import SipRequest, SipResponse, parse_message
 
 if TYPE_CHECKING:
@@ -31,20 +28,22 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).with_name("browser") / "browser.mjs"
 PACKAGE = PROGRAM.with_name("package.json")
-#: Names the directory that npm has installed in.
+#: The variable that names the directory with the npm packages.
 VARIABLE = "WSPROTO_SIP_NPM"
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-NODE, NPM = shutil.which("node"), shutil.which("npm")
+NODE = shutil.which("node")
+#: The command that installs the libraries, for the reason of a skip.
+_COMMAND = "npm --prefix tests/peers/browser install --ignore-scripts --no-package-lock"
 
-#: Seconds that the program may take to end; it takes none of that.
+#: Seconds that the program may take to end; it needs almost none.
 _PATIENCE = 60
 
-#: As playwright-core has it.
+#: The version in playwright-core.
 _NODE_VERSION = 20
 
-#: What playwright-core does not say by itself.
+#: Options that playwright-core does not set itself.
 _OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -53,14 +52,14 @@ _OPTIONS = [
     "--no-proxy-server",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
-    # ICE needs addresses that this machine can use, and on some there is only the loopback one.
+    # ICE needs usable addresses, and some machines only have loopback.
     "--disable-features=WebRtcHideLocalIpsWithMdns",
     "--allow-loopback-in-peer-connection",
 ]
 
 
 def missing() -> str | None:
-    """What these tests need and this machine does not have; ``None`` for nothing."""
+    """Return what these tests need and this machine lacks, or ``None``."""
     if CHROMIUM is None:
         return "no chromium on the PATH"
     if NODE is None:
@@ -68,39 +67,22 @@ def missing() -> str | None:
     done = subprocess.run([NODE, "--version"], check=True, capture_output=True, text=True)
     if int(done.stdout.lstrip("v").partition(".")[0]) < _NODE_VERSION:
         return f"node is older than {_NODE_VERSION}, which playwright-core needs"
-    if NPM is None and VARIABLE not in os.environ:
-        return f"no npm on the PATH, and no directory in {VARIABLE}"
+    if not (installed() / "node_modules").is_dir():
+        return f"the libraries are missing: {_COMMAND}"
     return None
 
 
-def installed(directory: Path) -> Path:
-    """Where npm has installed what is needed; skips where it cannot.
-
-    Args:
-        directory: An empty one, where it does so now if that has not been done before.
-    """
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
-    assert NPM is not None
-    shutil.copy(PACKAGE, directory)
-    done = subprocess.run(
-        [NPM, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=directory,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install {PACKAGE.name}: {done.stderr.strip()[-500:]}")
-    return directory
+def installed() -> Path:
+    """Return the directory with the npm packages."""
+    return Path(os.environ.get(VARIABLE, PROGRAM.parent))
 
 
 class PhoneError(AssertionError):
-    """A telephone has not done what it was told to."""
+    """A telephone has failed to execute a command."""
 
 
 class Browser:
-    """Chromium, through the Node program.
+    """Chromium, controlled through the Node program.
 
     Args:
         process: The program.
@@ -123,10 +105,10 @@ class Browser:
         return answer["value"]
 
     def do(self, what: str, page: str, **values: Any) -> Any:
-        """Gives a command, and returns the answer.
+        """Send a command, and return the answer.
 
         Raises:
-            PhoneError: It has failed; the text has the events and SIP messages of the page.
+            PhoneError: It failed; the text contains the events and SIP messages of the page.
         """
         assert self._process.stdin is not None
         print(
@@ -135,11 +117,11 @@ class Browser:
         return self._answer()
 
     def phone(self, kind: str, user: str, **settings: Any) -> Phone:
-        """Opens a page with a telephone.
+        """Open a page with a telephone.
 
         Args:
             kind: ``jssip`` or ``sipjs``.
-            user: Whose it is.
+            user: The user of the telephone.
             settings: ``url``, ``domain``, ``password`` and ``outbound``.
         """
         self._pages += 1
@@ -152,53 +134,53 @@ class Phone:
     """A telephone in a page.
 
     Args:
-        browser: Where.
-        page: What the page is called.
-        user: Whose it is.
+        browser: The browser.
+        page: The name of the page.
+        user: The user of the telephone.
     """
 
     def __init__(self, browser: Browser, page: str, user: str) -> None:
         self._browser = browser
         self._page = page
         self.user = user
-        #: The SIP messages that it has got, with :meth:`read`.
+        #: The received SIP messages, updated by :meth:`read`.
         self.got: list[SipRequest | SipResponse] = []
 
     def tell(self, call: str, *arguments: Any) -> Any:
-        """Calls a method of the telephone, and returns what it gives."""
+        """Call a method of the telephone, and return its result."""
         return self._browser.do("tell", self._page, call=call, arguments=arguments)
 
     def until(self, *events: str) -> dict[str, Any]:
-        """The next event of one of these kinds that was not asked for yet."""
+        """Wait for the next event of one of these kinds."""
         told: dict[str, Any] = self.tell("until", *events)
         return told
 
     def read(self) -> None:
-        """Takes what has come over the connection since the last time into :attr:`got`."""
+        """Move newly received messages into :attr:`got`."""
         for frame in self._browser.do("frames", self._page):
             if not frame["sent"] and frame["payload"].strip("\r\n"):
                 assert frame["text"], frame
                 self.got.append(parse_message(frame["payload"]))
 
     def request(self, method: str) -> SipRequest:
-        """The last request with a method that has come."""
+        """Return the last received request with a method."""
         self.read()
         found = [m for m in self.got if isinstance(m, SipRequest) and m.method == method]
         return found[-1]
 
     def hear(self, pattern: str) -> None:
-        """Waits until a message has come that JavaScript's regular expression matches.
+        """Wait for a message that matches a JavaScript regular expression.
 
-        That is for what the library has no event for. One that was read before does not count.
+        For what the library has no event for. Messages that were read before do not count.
         """
         self._browser.do("hear", self._page, pattern=pattern)
 
     def hear_response(self, method: str, status: int) -> None:
-        """Waits likewise for a response of a status to a request with a method."""
+        """Wait for a response with a status to a request with a method."""
         self.hear(rf"^SIP/2\.0 {status} [^]*\r\nCSeq: *[0-9]+ {method}\r\n")
 
     def responses(self, method: str) -> list[SipResponse]:
-        """The final responses to requests with a method that have come, in their order."""
+        """Return the received final responses to requests with a method, in order."""
         self.read()
         return [
             message
@@ -209,9 +191,9 @@ class Phone:
         ]
 
     def close(self) -> None:
-        """Unregisters, if it is registered, and closes the page.
+        """Unregister, if registered, and close the page.
 
-        A registrar behind the edge keeps the bindings of those who only go away.
+        A registrar after the edge would otherwise keep the binding.
         """
         try:
             self.tell("leave")
@@ -219,17 +201,17 @@ class Phone:
             self.vanish()
 
     def vanish(self) -> None:
-        """Closes the page, and with it the connection."""
+        """Close the page, and with it the connection."""
         self._browser.do("close", self._page)
 
 
 @contextmanager
 def browser(modules: Path, options: Sequence[str] = ()) -> Iterator[Browser]:
-    """Starts Chromium.
+    """Start Chromium.
 
     Args:
-        modules: The directory that npm has installed in.
-        options: Chromium's, besides the usual ones.
+        modules: The directory with the npm packages.
+        options: Additional options for Chromium.
     """
     assert NODE is not None
     assert CHROMIUM is not None
@@ -242,7 +224,7 @@ def browser(modules: Path, options: Sequence[str] = ()) -> Iterator[Browser]:
     try:
         yield Browser(process)
     finally:
-        # At the end of its input it closes Chromium and ends.
+        # At the end of its input, the program closes Chromium and exits.
         try:
             process.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:

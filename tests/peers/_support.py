@@ -1,8 +1,8 @@
-"""A small asyncio server and client on WSConnection, and what the tests against peers share.
+"""A small asyncio server and client on WSConnection, shared by the tests against peers.
 
-Theory of operation: :class:`Endpoint` moves octets between a stream and a connection and gives one
-event at a time; it answers nothing by itself, so that a test says everything that is sent.
-:func:`run` bounds a whole scenario in time; nothing waits for time to pass.
+Theory of operation: :class:`Endpoint` moves bytes between a stream and a connection and returns one
+event at a time. It never answers by itself, so that a test controls everything that is sent.
+:func:`run` limits the time of a whole scenario; no test sleeps.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
 
-#: Where ``python -m`` finds the package and the tests.
+#: The directory in which ``python -m`` finds the package and the tests.
 ROOT = Path(__file__).resolve().parents[2]
 
 HOST = "127.0.0.1"
 
-#: Seconds after which a scenario has failed; none comes near it.
+#: Seconds after which a scenario has failed; none comes close to it.
 BOUND = 60.0
 
-#: Octets that hardly compress: what inflates to 200 times its size is refused.
+#: Bytes that hardly compress, because messages that inflate to 200 times their size are refused.
 NOISE = random.Random(6455).randbytes(1024 * 1024)
 
-#: What goes there and back: names and messages.
+#: The messages to echo, by name.
 MESSAGES: dict[str, str | bytes] = {
     "text": "hello",
     "empty text": "",
-    "125 octets": "x" * 125,
-    "126 octets": "x" * 126,
-    "octets": bytes(range(256)),
-    "no octets": b"",
-    "65535 octets": NOISE[:65535],
-    "65536 octets": NOISE[:65536],
+    "125 bytes": "x" * 125,
+    "126 bytes": "x" * 126,
+    "bytes": bytes(range(256)),
+    "no bytes": b"",
+    "65535 bytes": NOISE[:65535],
+    "65536 bytes": NOISE[:65536],
     "non-ASCII": "Grüße, Привет, 你好, 🌍🎉 \x00\x85\u2028",
-    "1 MiB of octets": NOISE,
+    "1 MiB of bytes": NOISE,
     "1 MiB of text": NOISE[: 512 * 1024].hex(),
-    "1 MiB of non-ASCII text": "".join(chr(0x1F000 + octet) for octet in NOISE[: 256 * 1024]),
+    "1 MiB of non-ASCII text": "".join(chr(0x1F000 + byte) for byte in NOISE[: 256 * 1024]),
 }
 
 
-def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """Runs a scenario, within the bound of time."""
+def run(scenario: Coroutine[Any, Any, T], bound: float = BOUND) -> T:
+    """Run a scenario, with a limit on its time in seconds."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(bound):
             return await scenario
 
     return asyncio.run(bounded())
@@ -76,8 +76,8 @@ class Endpoint:
 
     Args:
         connection: The protocol.
-        reader: Where octets come from.
-        writer: Where they go.
+        reader: The stream to read from.
+        writer: The stream to write to.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Endpoint:
         self.writer = writer
 
     async def write(self, data: bytes) -> None:
-        """Writes octets that no connection has made."""
+        """Write bytes that do not come from the connection."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def send(self, *events: Event) -> None:
-        """Sends events in one write."""
+        """Send events in one write."""
         await self.write(b"".join(map(self.connection.send, events)))
 
     async def next_event(self) -> Event:
-        """The next event; there must be one to come."""
+        """Return the next event; there must be one."""
         while True:
             for event in self.connection.events():
                 return event
@@ -105,13 +105,13 @@ class Endpoint:
             self.connection.receive_data(data or None)
 
     async def expect(self, kind: type[E]) -> E:
-        """The next event, which must be of this kind."""
+        """Return the next event, which must be of this kind."""
         event = await self.next_event()
         assert type(event) is kind, event
         return event
 
     async def message(self) -> str | bytes:
-        """The next message, its pieces put together."""
+        """Return the next message, its pieces joined."""
         event = await self.next_event()
         assert isinstance(event, TextMessage | BytesMessage), event
         kind = type(event)
@@ -123,13 +123,13 @@ class Endpoint:
         return "".join(pieces) if kind is TextMessage else b"".join(pieces)
 
     async def accept(self, answer: AcceptConnection | None = None) -> Request:
-        """Takes the request and accepts it."""
+        """Receive the request and accept it."""
         request = await self.expect(Request)
         await self.send(answer or AcceptConnection())
         return request
 
     async def echo(self) -> CloseConnection:
-        """Sends everything back until the peer closes, and closes as well."""
+        """Echo everything until the peer closes, and close as well."""
         while True:
             event = await self.next_event()
             if isinstance(event, TextMessage | BytesMessage):
@@ -142,7 +142,7 @@ class Endpoint:
                 return event
 
     async def end(self) -> bytes:
-        """What is left to come until the peer ends the stream."""
+        """Return the rest of the input until the peer ends the stream."""
         return await self.reader.read()
 
 
@@ -150,12 +150,12 @@ class Endpoint:
 async def serving(
     handler: Callable[[Endpoint], Awaitable[None]], *, whole_messages: bool = False
 ) -> AsyncIterator[int]:
-    """A server on a free port of 127.0.0.1.
+    """Run a server on a free port of 127.0.0.1.
 
     Args:
-        handler: Called for each connection, which is closed behind it; what it raises is raised
-            where the server ends.
-        whole_messages: How its connections deliver messages.
+        handler: Called for each connection, which is closed when it returns; its exceptions are
+            raised when the server ends.
+        whole_messages: Whether its connections deliver whole messages.
 
     Yields:
         The port.
@@ -186,7 +186,7 @@ async def serving(
         server.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         if failures:
-            # In place of what the failure has led to at the other end.
+            # Raised instead of what the failure caused at the other end.
             raise failures[0]
 
 
@@ -194,15 +194,15 @@ async def serving(
 async def connected(
     port: int, *, opening: Request | None = None, whole_messages: bool = False
 ) -> AsyncIterator[Endpoint]:
-    """A client connected to 127.0.0.1.
+    """Connect a client to 127.0.0.1.
 
     Args:
-        port: Where.
+        port: The port.
         opening: The request to send; ``None`` sends none.
-        whole_messages: How the connection delivers messages.
+        whole_messages: Whether the connection delivers whole messages.
 
     Yields:
-        The client's end, with the answer still to come.
+        The client's end, before the response has arrived.
     """
     reader, writer = await asyncio.open_connection(HOST, port)
     connection = WSConnection(ConnectionType.CLIENT, whole_messages=whole_messages)
@@ -222,17 +222,17 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 def message(data: str | bytes) -> TextMessage | BytesMessage:
-    """The message that carries the text, or the octets."""
+    """Return the message with the text or the bytes."""
     return TextMessage(data) if isinstance(data, str) else BytesMessage(data)
 
 
 def request(port: int, **fields: Any) -> Request:
-    """A client's request to 127.0.0.1."""
+    """Return a client's request to 127.0.0.1."""
     return Request(host=f"{HOST}:{port}", target="/", **fields)
 
 
 async def rejection(client: Endpoint) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, header fields and body of a rejection."""
+    """Return status, header fields and body of a rejection."""
     answer = await client.expect(RejectConnection)
     body, finished = b"", not answer.has_body
     while not finished:
@@ -242,5 +242,5 @@ async def rejection(client: Endpoint) -> tuple[int, dict[bytes, bytes], bytes]:
 
 
 def command(module: str, *arguments: str) -> Sequence[str]:
-    """The command line that runs a module with this interpreter, in ROOT."""
+    """Return the command line that runs a module with this interpreter, in ROOT."""
     return [sys.executable, "-m", module, *arguments]

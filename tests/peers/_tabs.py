@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -18,25 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-#: Microphone and camera are there, made up, and allowed; tabs in the background work on.
+#: Fake microphone and camera, permitted; background tabs are not throttled.
 TABS = [
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
-    # ICE needs addresses that this machine can use, and on some there is only the loopback one.
+    # ICE needs usable addresses, and some machines only have loopback.
     "--disable-features=WebRtcHideLocalIpsWithMdns",
     "--allow-loopback-in-peer-connection",
     "--remote-debugging-port=0",
 ]
 
-#: In a page: a promise that is kept when something becomes true.
+#: In a page: a promise that resolves when a condition becomes true.
 _UNTIL = """\
 new Promise((resolve) => {
   const look = () => {
     const found = %s;
-    if (found) resolve(found);
+    // An element has no value to give.
+    if (found) resolve(found instanceof Node ? true : found);
     else setTimeout(look, 20);
   };
   look();
@@ -47,10 +49,10 @@ class Browser:
     """A browser.
 
     Args:
-        websocket: To its DevTools.
+        websocket: The connection to its DevTools.
 
     Attributes:
-        complaints: What its pages complained of: exceptions, violations, failed requests.
+        complaints: Problems in its pages: exceptions, violations, failed requests.
     """
 
     def __init__(self, websocket: ClientConnection) -> None:
@@ -69,7 +71,7 @@ class Browser:
                 self.complaints.append(message["params"])
 
     async def ask(self, method: str, session: str | None = None, **params: Any) -> Any:
-        """Gives a command: its result."""
+        """Send a command, and return its result."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
@@ -81,7 +83,7 @@ class Browser:
         return found["result"]
 
     async def open(self, url: str) -> Tab:
-        """Opens a tab; it is there when its document is."""
+        """Open a tab, and wait until its document is loaded."""
         target = await self.ask("Target.createTarget", url="about:blank")
         attached = await self.ask(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -94,7 +96,7 @@ class Browser:
         return tab
 
     async def close(self) -> None:
-        """Lets go of it."""
+        """Disconnect from it."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
 
@@ -103,9 +105,9 @@ class Tab:
     """A tab.
 
     Args:
-        browser: Of this browser.
-        session: How it is called in commands.
-        target: How the browser calls it.
+        browser: The browser.
+        session: Its name in commands.
+        target: The browser's name for it.
     """
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
@@ -114,7 +116,7 @@ class Tab:
         self._target = target
 
     async def run(self, script: str) -> Any:
-        """Evaluates an expression, as if the user had just clicked: its value."""
+        """Evaluate an expression, as if the user had just clicked, and return its value."""
         result = await self._browser.ask(
             "Runtime.evaluate",
             self.session,
@@ -127,17 +129,61 @@ class Tab:
         return result["result"].get("value")
 
     async def until(self, condition: str) -> Any:
-        """Waits until an expression is true: its value."""
+        """Wait until an expression is true, and return its value."""
         return await self.run(_UNTIL % condition)
 
+    async def reload(self) -> None:
+        """Reload the document."""
+        await self._browser.ask("Page.navigate", self.session, url=await self.run("location.href"))
+        await self.until("document.readyState === 'complete'")
+
+    async def type(self, text: str) -> None:
+        """Type a text at the focus."""
+        await self._browser.ask("Input.insertText", self.session, text=text)
+
+    async def press(self, key: str) -> None:
+        """Press a key of the keyboard: ``Enter``, ``Tab``, ``Escape``, a space or a digit."""
+        codes = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32}
+        values: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0]))}
+        if key not in ("Tab", "Escape"):
+            values["text"] = "\r" if key == "Enter" else key
+        for kind in ("keyDown", "keyUp"):
+            await self._browser.ask("Input.dispatchKeyEvent", self.session, type=kind, **values)
+
+    async def look(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Set the size of the window, and the user's preferences."""
+        await self._browser.ask(
+            "Emulation.setDeviceMetricsOverride",
+            self.session,
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        calm = {"name": "prefers-reduced-motion", "value": "reduce"}
+        await self._browser.ask("Emulation.setEmulatedMedia", self.session, features=[scheme, calm])
+
+    async def picture(self, path: Path) -> None:
+        """Return a picture of the visible part (PNG)."""
+        # A background tab does not paint.
+        await self._browser.ask("Page.bringToFront", self.session)
+        found = await self._browser.ask("Page.captureScreenshot", self.session, format="png")
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(found["data"]))
+
+    async def accessible(self) -> list[dict[str, Any]]:
+        """Return the nodes exposed to screen readers."""
+        found = await self._browser.ask("Accessibility.getFullAXTree", self.session)
+        return [node for node in found["nodes"] if not node["ignored"]]
+
     async def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         await self._browser.ask("Target.closeTarget", targetId=self._target)
 
 
 @asynccontextmanager
 async def browser(profile: Path) -> AsyncIterator[Browser]:
-    """A browser of its own."""
+    """Run a browser."""
     assert CHROMIUM is not None
     process = await asyncio.create_subprocess_exec(
         CHROMIUM,
@@ -155,7 +201,7 @@ async def browser(profile: Path) -> AsyncIterator[Browser]:
             if line.startswith("DevTools listening on "):
                 break
         assert line, "Chromium has ended"
-        # What else it says there is nobody's affair, but has to go somewhere.
+        # Its other output is irrelevant, but must be read.
         rest = asyncio.ensure_future(process.stderr.read())
         async with connect(line.split()[-1], max_size=None, proxy=None) as websocket:
             found = Browser(websocket)
@@ -164,7 +210,7 @@ async def browser(profile: Path) -> AsyncIterator[Browser]:
             finally:
                 await found.close()
     finally:
-        # It has children of its own.
+        # It has child processes.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

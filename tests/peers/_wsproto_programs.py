@@ -1,7 +1,7 @@
-"""Small programs as somebody would write them for wsproto.
+"""Small programs as users would write them for wsproto.
 
-Test_wsproto runs this file twice: as it stands, and with ``wsproto_sip`` for ``wsproto`` in its
-imports, which is all that may have to change. Each program returns what it saw.
+``test_wsproto`` runs this file twice: as it is, and with ``wsproto_sip`` for ``wsproto`` in its
+imports, which must be the only change needed. Each program returns what it observed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wsproto import ConnectionType, WSConnection
-from wsproto.connection import Connection, ConnectionState
+from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -45,13 +45,13 @@ PROGRAMS: list[Callable[[], list[object]]] = []
 
 
 def program(function: Callable[[], list[object]]) -> Callable[[], list[object]]:
-    """Marks a program."""
+    """Mark a program."""
     PROGRAMS.append(function)
     return function
 
 
 def pair() -> tuple[WSConnection, WSConnection]:
-    """A client and a server that have shaken hands."""
+    """Return a client and a server after their handshake."""
     client, server = WSConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
     server.receive_data(client.send(Request(host="example.com", target="/")))
     assert isinstance(next(server.events()), Request)
@@ -61,7 +61,7 @@ def pair() -> tuple[WSConnection, WSConnection]:
 
 
 def masked(opcode: int, payload: bytes, fin: bool = True) -> bytes:
-    """A client's frame, its key all zero."""
+    """Return a client's frame with a key of zeros."""
     assert len(payload) < 126
     head = bytes((opcode | (0x80 if fin else 0), 0x80 | len(payload)))
     return head + bytes(4) + payload
@@ -133,19 +133,19 @@ def conversation() -> list[object]:
 
 
 def not_empty(event: Event) -> bool:
-    """Whether an event says anything: wsproto tells of the first octets of a character."""
+    """Return whether an event has content: wsproto reports the first bytes of a character."""
     return not (isinstance(event, Message) and not event.data and not event.frame_finished)
 
 
 @program
 def pieces() -> list[object]:
-    """How unfinished frames are streamed, in every division into two reads."""
+    """Stream unfinished frames, in every division into two reads."""
     data = (
         masked(1, "Grüße".encode(), fin=False)
         + masked(9, b"ping")
         + masked(0, "你".encode()[:1], fin=False)
         + masked(0, "你".encode()[1:])
-        + masked(2, b"octets")
+        + masked(2, b"bytes")
         + masked(1, b"")
     )
     seen: list[object] = []
@@ -194,6 +194,25 @@ def closing() -> list[object]:
 
 
 @program
+def relaying_an_end() -> list[object]:
+    """Relay the end of a connection, however its other side ended."""
+    ends = [CloseConnection(code=int(code), reason="lost") for code in (1005, 1006, 1015)]
+    for data in (None, b"\x88\x00", b"\x88\x02\x03\xe8", b"\x88\x05\x0f\xa1bye"):
+        client, _ = pair()
+        client.receive_data(data)
+        for event in client.events():
+            assert isinstance(event, CloseConnection)
+            ends += [event, event.response(), CloseConnection(code=event.code)]
+    seen: list[object] = []
+    for end in ends:
+        client, server = pair()
+        data = server.send(end)
+        client.receive_data(data)
+        seen += [data, *client.events()]
+    return seen
+
+
+@program
 def end_of_input() -> list[object]:
     client, server = pair()
     server.receive_data(client.send(TextMessage(data="half", message_finished=False)))
@@ -204,7 +223,7 @@ def end_of_input() -> list[object]:
 
 @program
 def answers_before_the_close() -> list[object]:
-    """A message and a close frame in one read: the message can still be answered."""
+    """Answer a message that arrives in one read with a close frame."""
     client, server = pair()
     data = client.send(TextMessage(data="question")) + client.send(CloseConnection(code=1000))
     server.receive_data(data)
@@ -255,7 +274,7 @@ def protocol_errors() -> list[object]:
         _, server = pair()
         server.receive_data(masked(1, b"before") + data)
         for event in server.events():
-            # The words are each library's own.
+            # The messages differ between the libraries.
             code = int(event.code) if isinstance(event, CloseConnection) else None
             seen.append((type(event).__name__, code))
     return seen
@@ -342,6 +361,39 @@ def request_parsed_by_somebody_else() -> list[object]:
 
 
 @program
+def request_parsed_into_text() -> list[object]:
+    server = WSConnection(SERVER)
+    headers = {
+        "Host": "localhost",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "X-Foo": "bar",
+    }
+    server.initiate_upgrade_connection(list(headers.items()), "/")  # type: ignore[arg-type]
+    (request,) = server.events()
+    assert isinstance(request, Request)
+    return [request.host, dict(request.extra_headers)[b"x-foo"], server.send(AcceptConnection())]
+
+
+@program
+def handshake_alone() -> list[object]:
+    client, server = H11Handshake(CLIENT), H11Handshake(SERVER)
+    seen: list[object] = [client.client, server.client, client.connection, repr(server)]
+    data = client.send(Request(host="böse.example:81", target="/"))
+    seen.append([line for line in data.split(b"\r\n") if line.lower().startswith(b"host")])
+    server.receive_data(data)
+    assert isinstance(next(server.events()), Request)
+    client.receive_data(server.send(AcceptConnection()))
+    ours, theirs = client.connection, server.connection
+    assert ours is not None
+    assert theirs is not None
+    theirs.receive_data(ours.send(TextMessage(data="hello")))
+    return [*seen, ours.client, theirs.client, *theirs.events(), repr(client)]
+
+
+@program
 def frames_behind_the_response() -> list[object]:
     client, server = WSConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
     server.receive_data(client.send(Request(host="a", target="/")))
@@ -353,7 +405,7 @@ def frames_behind_the_response() -> list[object]:
 
 @program
 def without_the_handshake() -> list[object]:
-    """As a server does it that has shaken hands by itself, over HTTP/2 for example."""
+    """Use a connection as a server does after its own handshake, for example over HTTP/2."""
     offers = ["permessage-deflate; client_max_window_bits"]
     extensions: list[Extension] = [PerMessageDeflate()]
     accepted = server_extensions_handshake(offers, extensions)

@@ -13,7 +13,7 @@ const [url, relay] = process.argv.slice(2);
 const CHUNK = 2048;
 const WINDOW = 64;
 
-const random = (octets) => randomBytes(octets).toString("hex");
+const random = (size) => randomBytes(size).toString("hex");
 const md5 = (text) => createHash("md5").update(text, "utf8").digest("hex");
 const sha256 = (data) => createHash("sha256").update(data).digest("hex");
 const tell = (event, values = {}) => console.log(JSON.stringify({ event, ...values }));
@@ -120,7 +120,7 @@ function send({ name, text, size, seed, abortAt }) {
   more(message);
 }
 
-// Octets that are no UTF-8 and that no chunk of repeats: xorshift.
+// Bytes that are not UTF-8, and of which no chunk repeats: xorshift.
 function file(size, seed) {
   const body = Buffer.alloc(size);
   let state = seed >>> 0 || 1;
@@ -175,7 +175,7 @@ function onSend(chunk, binary) {
   known.binary += binary;
   if (chunk.flag === "#") {
     incoming.delete(id);
-    return tell("abandoned", { octets: known.pieces.reduce((sum, piece) => sum + piece[1].length, 0) });
+    return tell("abandoned", { bytes: known.pieces.reduce((sum, piece) => sum + piece[1].length, 0) });
   }
   const start = Number(/^([0-9]+)-/.exec(chunk.headers["byte-range"] ?? "1-*/*")[1]) - 1;
   known.pieces.push([start, chunk.body]);

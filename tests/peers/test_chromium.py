@@ -1,8 +1,8 @@
 """Headless Chromium on the other side.
 
-Theory of operation: the test serves a page, the plan of what the page shall do, and takes its
+Theory of operation: the test serves a page and the plan of what the page shall do, and receives its
 report, all on one port of 127.0.0.1. Chromium runs once for all tests here: the page connects to
-``wsproto-sip serve`` and to servers of the test's own, one after the other.
+``wsproto-sip serve`` and to servers of the test, one after another.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from wsproto_sip.events import (
     TextMessage,
 )
 from wsproto_sip.extensions import PerMessageDeflate
+from wsproto_sip.frame_protocol import CloseReason
 
 from ._support import HOST, ROOT, Endpoint, command, run, serving
 
@@ -56,7 +57,7 @@ OPTIONS = [
 
 
 class Page:
-    """Serves the page and its plan, and takes its report.
+    """Serve the page and its plan, and receive its report.
 
     Args:
         plan: The steps.
@@ -105,7 +106,7 @@ async def serving_page(page: Page) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serve_command() -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """``wsproto-sip serve`` and the URL it prints."""
+    """Run ``wsproto-sip serve``, and return the URL it prints."""
     process = await asyncio.create_subprocess_exec(
         *command("wsproto_sip", "serve", "--port", "0"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
@@ -136,13 +137,13 @@ async def chromium(url: str, profile: Path) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # It has children of its own.
+        # It has child processes.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
-#: What the test's own servers have seen, by the name of the step.
+#: What the servers of the test have seen, by the name of the step.
 Seen = dict[str, Any]
 
 
@@ -156,7 +157,7 @@ async def take_report(profile: Path) -> tuple[dict[str, Any], Seen]:
 
     async def closes_without_code(end: Endpoint) -> None:
         await end.accept()
-        await end.send(CloseConnection(1005))
+        await end.send(CloseConnection(CloseReason.NO_STATUS_RCVD))
         seen["server closes without a code"] = await end.expect(CloseConnection)
 
     async def breaks_the_protocol(end: Endpoint) -> None:
@@ -256,21 +257,21 @@ def seen(outcome: tuple[dict[str, Any], Seen]) -> Seen:
 ECHOED = [
     "text",
     "empty text",
-    "octets",
-    "no octets",
+    "bytes",
+    "no bytes",
     "non-ASCII",
-    "125 octets",
-    "126 octets",
-    "65535 octets",
-    "65536 octets",
-    "1 MiB of octets",
+    "125 bytes",
+    "126 bytes",
+    "65535 bytes",
+    "65536 bytes",
+    "1 MiB of bytes",
     "1 MiB of text",
     "1 MiB of non-ASCII text",
 ]
 
 
 @pytest.mark.parametrize("step", ["echo", "narrow", "forgetful"])
-def test_every_message_comes_back(report: dict[str, Any], step: str) -> None:
+def test_every_message_is_echoed(report: dict[str, Any], step: str) -> None:
     assert report[step]["echoed"] == dict.fromkeys(ECHOED, True)
 
 
@@ -310,13 +311,13 @@ def test_subprotocol(report: dict[str, Any], step: str, protocol: str) -> None:
     assert report[step]["close"]["clean"]
 
 
-def test_subprotocol_that_is_not_spoken(report: dict[str, Any]) -> None:
+def test_unsupported_subprotocol_fails_in_the_browser(report: dict[str, Any]) -> None:
     """The server accepts without one, and the browser gives up (RFC 6455 §4.2.2)."""
     assert not report["other"]["opened"]
     assert report["other"]["close"] == {"code": 1006, "reason": "", "clean": False}
 
 
-def test_message_over_the_limit(report: dict[str, Any]) -> None:
+def test_oversized_message_closes_with_1009(report: dict[str, Any]) -> None:
     assert report["oversize"]["received"] == []
     assert report["oversize"]["close"]["code"] == 1009
     assert report["oversize"]["close"]["clean"]
@@ -328,19 +329,19 @@ def test_fragments_and_ping(report: dict[str, Any], seen: Seen) -> None:
     assert report["fragments"]["close"] == {"code": 1000, "reason": "", "clean": True}
 
 
-def test_server_closes(report: dict[str, Any], seen: Seen) -> None:
+def test_close_by_the_server_is_reported(report: dict[str, Any], seen: Seen) -> None:
     assert report["server closes"]["received"] == ["bye"]
     assert report["server closes"]["close"] == {"code": 4000, "reason": "Grüße", "clean": True}
     assert seen["server closes"].code == 4000
 
 
-def test_server_closes_without_a_code(report: dict[str, Any], seen: Seen) -> None:
+def test_close_by_the_server_without_a_code(report: dict[str, Any], seen: Seen) -> None:
     step = "server closes without a code"
     assert report[step]["close"] == {"code": 1005, "reason": "", "clean": True}
     assert seen[step].code == 1005
 
 
-def test_server_goes_away(report: dict[str, Any], seen: Seen) -> None:
+def test_shutdown_is_reported_as_1001(report: dict[str, Any], seen: Seen) -> None:
     close = {"code": 1001, "reason": "shutting down", "clean": True}
     assert report["going away"]["close"] == close
     assert seen["exit code"] == 0

@@ -1,4 +1,4 @@
-"""hypercorn with wsproto_sip in the place of wsproto, over HTTP/1.1 and HTTP/2."""
+"""hypercorn with wsproto_sip in place of wsproto, over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class TestHypercorn(Behaviour):
-    """Everything that both servers do, and RFC 8441."""
+    """The common tests of both servers, and RFC 8441."""
 
     server_name = "hypercorn"
-    end_code = 1006  # hypercorn tells the client's code to nobody
+    end_code = 1006  # hypercorn does not report the client's code
 
     @pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
     def test_echo_over_http2(self, server: Server, deflate: bool) -> None:
@@ -140,11 +140,11 @@ class TestHypercorn(Behaviour):
 
 
 class Http2Client:
-    """Streams of one HTTP/2 connection, one after the other.
+    """Streams of one HTTP/2 connection, one after another.
 
     Args:
-        reader: What the server sends.
-        writer: What it gets.
+        reader: The stream to read from.
+        writer: The stream to write to.
         authority: Host and port.
     """
 
@@ -181,7 +181,7 @@ class Http2Client:
                 self._http.acknowledge_received_data(size, event.stream_id)
 
     async def open(self, headers: Headers) -> Headers:
-        """Opens a stream, which is the one from now on; gives the response's header list."""
+        """Open a stream, which becomes the current one, and return the response's header list."""
         while not self._may_connect:
             await self._receive()
         self._stream = self._http.get_next_available_stream_id()
@@ -192,7 +192,7 @@ class Http2Client:
         return self._response
 
     async def ask(self, path: str, *headers: tuple[bytes, bytes]) -> dict[bytes, bytes]:
-        """Opens a stream with extended CONNECT (RFC 8441 §4); gives the response's header list."""
+        """Open a stream with extended CONNECT (RFC 8441 §4); return the header list."""
         response = await self.open(
             [
                 (b":method", b"CONNECT"),
@@ -207,7 +207,7 @@ class Http2Client:
         return dict(response)
 
     async def write(self, data: bytes) -> None:
-        """Sends octets on the stream."""
+        """Send bytes on the stream."""
         while data:
             window = self._http.local_flow_control_window(self._stream)
             size = min(window, self._http.max_outbound_frame_size, len(data))
@@ -219,7 +219,7 @@ class Http2Client:
         self._writer.write(self._http.data_to_send())
 
     async def read(self) -> bytes:
-        """Octets from the stream; there must be some to come."""
+        """Return bytes from the stream; there must be some."""
         while not self._data:
             await self._receive()
         data, self._data = self._data, b""
@@ -227,11 +227,11 @@ class Http2Client:
 
 
 class Websockets:
-    """websockets' protocol on the stream of a client.
+    """The protocol of websockets on the stream of a client.
 
     Args:
         client: The client.
-        deflate: Whether permessage-deflate was agreed on.
+        deflate: Whether permessage-deflate was negotiated.
     """
 
     def __init__(self, client: Http2Client, *, deflate: bool = False) -> None:
@@ -242,7 +242,7 @@ class Websockets:
             self.protocol.extensions = [TheirDeflate(False, False, 15, 15)]
 
     async def frame(self) -> Frame:
-        """Sends what there is to send, and gives the next frame."""
+        """Send pending output, and return the next frame."""
         await self._client.write(b"".join(self.protocol.data_to_send()))
         while not self._frames:
             self.protocol.receive_data(await self._client.read())
@@ -254,7 +254,7 @@ class Websockets:
 
 @asynccontextmanager
 async def http2(port: int) -> AsyncIterator[Http2Client]:
-    """A client that knows that the server speaks HTTP/2 (RFC 9113 §3.3)."""
+    """Connect a client with prior knowledge of HTTP/2 (RFC 9113 §3.3)."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield Http2Client(reader, writer, f"{HOST}:{port}")

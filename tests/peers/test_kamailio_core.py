@@ -11,13 +11,13 @@ import pytest
 from tests.adapters._sip import EdgeServer, SocketPhone, call, phone, serving
 from tests.peers._support import run
 from tests.sip._phones import SDP
-from wsproto_sip.sip.edge_config import EdgeMode
+from wsproto_sip.sip.edge.config import EdgeMode
 
 from ._kamailio import DOMAIN, Kamailio, in_front_of, kamailio, needs_kamailio, password
 
 pytestmark = needs_kamailio
 
-#: As long as a browser's: over UDP it goes by TCP where it may.
+#: As long as a browser's: with UDP it is sent over TCP if possible.
 LONG = SDP + b"a=candidate:1 1 udp 1 192.0.2.2 9 typ host\r\n" * 50
 SECRET = {"digest": True}
 
@@ -50,7 +50,7 @@ def mode(request: pytest.FixtureRequest) -> EdgeMode:
 async def two(
     core: Kamailio, transport: str, mode: EdgeMode = EdgeMode.OUTBOUND, **options: Any
 ) -> AsyncIterator[tuple[EdgeServer, SocketPhone, SocketPhone]]:
-    """Alice and bob, registered with Kamailio through an edge."""
+    """Register alice and bob with Kamailio through an edge."""
     async with (
         serving(in_front_of(core, transport, mode)) as running,
         phone(running.url, "alice", password=password("alice"), **options) as alice,
@@ -82,7 +82,9 @@ def test_register_message_and_unregister(core: Kamailio, transport: str, mode: E
 
 
 @pytest.mark.parametrize("body", [SDP, LONG], ids=["short", "long"])
-def test_calls(core: Kamailio, transport: str, mode: EdgeMode, body: bytes) -> None:
+def test_calls_in_both_directions(
+    core: Kamailio, transport: str, mode: EdgeMode, body: bytes
+) -> None:
     """INVITE, 200, ACK, INFO both ways, and BYE from either side."""
 
     async def scenario() -> None:
@@ -101,7 +103,7 @@ def test_calls(core: Kamailio, transport: str, mode: EdgeMode, body: bytes) -> N
     run(scenario())
 
 
-def test_a_call_that_is_given_up(core: Kamailio, transport: str, mode: EdgeMode) -> None:
+def test_call_is_cancelled(core: Kamailio, transport: str, mode: EdgeMode) -> None:
     async def scenario() -> None:
         async with two(core, transport, mode) as (_, alice, bob):
             invite = alice.send("INVITE", bob.aor, body=LONG)
@@ -120,7 +122,7 @@ def test_a_call_that_is_given_up(core: Kamailio, transport: str, mode: EdgeMode)
 
 
 @pytest.mark.parametrize("status", [486, 603])
-def test_a_call_that_is_refused(core: Kamailio, transport: str, status: int) -> None:
+def test_call_is_refused(core: Kamailio, transport: str, status: int) -> None:
     async def scenario() -> None:
         async with two(core, transport) as (_, alice, bob):
             invite = alice.send("INVITE", bob.aor, body=SDP)
@@ -132,7 +134,7 @@ def test_a_call_that_is_refused(core: Kamailio, transport: str, status: int) -> 
     run(scenario())
 
 
-def test_passwords_are_asked_for_by_the_core(asking: Kamailio, transport: str) -> None:
+def test_upstream_challenges_users(asking: Kamailio, transport: str) -> None:
     async def scenario() -> None:
         async with two(asking, transport) as (running, alice, bob):
             alice.send("MESSAGE", bob.aor, body=b"?")
@@ -149,8 +151,8 @@ def test_passwords_are_asked_for_by_the_core(asking: Kamailio, transport: str) -
     run(scenario())
 
 
-def test_outbound(core: Kamailio, transport: str) -> None:
-    """One binding for an instance's reg-id, however often it connects (RFC 5626)."""
+def test_outbound_client_has_one_binding(core: Kamailio, transport: str) -> None:
+    """An instance's reg-id has one binding, however often it connects (RFC 5626)."""
 
     async def scenario() -> None:
         instance = "urn:uuid:00000000-0000-1000-8000-0000000000aa"
@@ -159,10 +161,10 @@ def test_outbound(core: Kamailio, transport: str) -> None:
                 number = carol.cid
                 answer = await carol.register()
                 assert "outbound" in answer.tokens("require")
-                # The connection ends without a word to the registrar.
+                # The connection ends without notice to the registrar.
                 await carol.hang_up()
             async with phone(running.url, "dave") as dave:
-                # The flow has failed, and nobody else is there.
+                # The flow has failed, and no other binding exists.
                 assert (await dave.ask("MESSAGE", f"sip:carol@{DOMAIN}")).status in (430, 480)
                 async with phone(running.url, "carol", outbound=instance, number=number) as carol:
                     dave.send("MESSAGE", carol.aor, body=b"again")

@@ -1,7 +1,7 @@
 """Kamailio's websocket module and ``wsproto-sip serve`` with one configuration, side by side.
 
-Theory of operation: both read the same kamailio.cfg, and every test has both do the same. What the
-clients and whoever gives commands see has to be the same, but for ids, ports and times.
+Theory of operation: both read the same kamailio.cfg, and every test does the same with both. What
+clients and senders of commands see must be the same, except for ids, ports and times.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import strptime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,14 +50,14 @@ MSRP: Any = ["msrp"]
 
 
 class Server:
-    """One of the two.
+    """One of the two servers.
 
     Args:
-        address: Where it listens.
-        commands: The port and path that it takes commands on.
+        address: The address it listens on.
+        commands: The port and path of its commands.
     """
 
-    #: It serves no wss.
+    #: It does not serve wss.
     tls = None
 
     def __init__(self, address: tuple[str, int], commands: tuple[int, str]) -> None:
@@ -65,7 +66,7 @@ class Server:
         self._commands = commands
 
     def call(self, method: str, *params: object) -> Any:
-        """Gives a command: its result, or its error's code and text."""
+        """Send a command, and return its result, or its error's code and text."""
         port, path = self._commands
         message = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         connection = http.client.HTTPConnection(self.address[0], port, timeout=HANGS)
@@ -77,7 +78,7 @@ class Server:
         return reply["result"]
 
     def shake_hands(self, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
-        """Asks for a WebSocket: the status, and what is to be the same of the header fields."""
+        """Request a WebSocket, and return the status and the header fields to compare."""
         connection = http.client.HTTPConnection(*self.address, timeout=HANGS)
         connection.request("GET", "/", headers=headers)
         response = connection.getresponse()
@@ -86,26 +87,26 @@ class Server:
         return response.status, shown
 
     def statistics(self) -> dict[str, int]:
-        """The module's numbers."""
+        """Return the module's statistics."""
         raise NotImplementedError
 
     @contextmanager
     def client(self, subprotocols: Any = SIP) -> Iterator[tuple[FrameClient, int]]:
-        """A client, and the id of its connection."""
+        """Yield a client, and the id of its connection."""
         with FrameClient(self, subprotocols) as client:  # type: ignore[arg-type]
             [line] = [line for line in self.dump() if f":{client.socket.getsockname()[1]} " in line]
             yield client, int(line.partition(":")[0])
 
     def dump(self, *params: object) -> list[str]:
-        """The lines of a dump."""
+        """Return the lines of a dump."""
         return list(self.call("ws.dump", *params)["connections"])
 
 
 class Module(Server):
-    """Kamailio's."""
+    """Kamailio's module."""
 
     def statistics(self) -> dict[str, int]:
-        """As ``kex`` shows them."""
+        """Return the statistics as ``kex`` shows them."""
         lines = self.call("stats.get_statistics", "websocket:")
         found = [re.fullmatch(r"websocket:(\w+) = (\d+)", line) for line in lines]
         return {match[1]: int(match[2]) for match in found if match is not None}
@@ -115,13 +116,13 @@ class Ours(Server):
     """``wsproto-sip serve``."""
 
     def statistics(self) -> dict[str, int]:
-        """Those that the module has too."""
+        """Return the statistics that the module has too."""
         return {name: self.call("ws.statistics", name)[name] for name in MODULE_STATISTICS}
 
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[tuple[Server, Server]]:
-    """The two, the module first."""
+    """Run both, the module first."""
     with (
         running(CONFIGURATION) as module,
         launched(
@@ -174,6 +175,19 @@ def test_handshakes_are_answered_alike(
         ("ws.pong", [999_999]),
         ("ws.disable", []),
         ("ws.enable", []),
+        ("stats.get_statistics", []),
+        ("stats.get_statistics", ["ws_unknown"]),
+        ("stats.get_statistics", ["unknown:"]),
+        ("stats.reset_statistics", []),
+        ("stats.reset_statistics", ["ws_msrp_failed_connections"]),
+        ("cnt.grp_get_all", ["unknown"]),
+        ("cfg.get", ["websocket", "keepalive_timeout"]),
+        ("cfg.get", ["websocket", "enabled"]),
+        ("cfg.get", ["websocket", "sub_protocols"]),
+        ("cfg.get", ["unknown"]),
+        ("cfg.seti", ["websocket", "keepalive_timeout", 30]),
+        ("cfg.seti", ["websocket", "sub_protocols", 1]),
+        ("system.methodHelp", ["unknown"]),
     ],
 )
 def test_commands_are_answered_alike(both: Both, method: str, params: list[object]) -> None:
@@ -183,7 +197,35 @@ def test_commands_are_answered_alike(both: Both, method: str, params: list[objec
     assert ours == module
 
 
-def test_disabling_is_the_same(both: Both) -> None:
+def test_statistics_are_shown_in_the_same_form(both: Both) -> None:
+    module, ours = [server.call("stats.get_statistics", "websocket:") for server in both]
+    assert [line.partition(" = ")[0] for line in ours] == [
+        line.partition(" = ")[0] for line in module
+    ]
+    assert all(re.fullmatch(r"websocket:ws_[a-z_]+ = [0-9]+", line) for line in ours)
+    module, ours = [server.call("cnt.grp_get_all", "websocket") for server in both]
+    assert list(ours) == list(module)
+
+
+def test_uptime_is_shown_in_the_same_form(both: Both) -> None:
+    module, ours = [server.call("core.uptime") for server in both]
+    assert [(name, type(value)) for name, value in ours.items()] == [
+        (name, type(value)) for name, value in module.items()
+    ]
+    for name in ("now", "up_since"):
+        for shown in (module, ours):
+            assert strptime(shown[name], "%a %b %d %H:%M:%S %Y")
+
+
+def test_disabling_by_a_setting_has_the_same_effect(both: Both) -> None:
+    for server in both:
+        assert server.call("cfg.seti", "websocket", "enabled", 0) == {}
+        assert server.shake_hands(HEADERS)[0] == 503
+        assert server.call("cfg.seti", "websocket", "enabled", 1) == {}
+        assert server.shake_hands(HEADERS)[0] == 101
+
+
+def test_disabling_has_the_same_effect(both: Both) -> None:
     for headers in (HEADERS, HEADERS | {"Sec-WebSocket-Version": "8"}):
         for server in both:
             with server.client() as (client, cid):
@@ -226,7 +268,7 @@ def test_frames_that_commands_send_are_the_same(both: Both) -> None:
     assert ours[0] == (Opcode.PONG, b"WebSockets rock")
 
 
-def test_a_ping_that_is_out_is_shown_alike(both: Both) -> None:
+def test_pending_ping_is_shown_alike(both: Both) -> None:
     for server in both:
         with server.client() as (_, cid):
             assert server.call("ws.ping", cid) == {}
@@ -240,11 +282,11 @@ def test_statistics_have_the_same_names(both: Both) -> None:
     assert len(ours) == 25
 
 
-def test_one_that_is_closing_is_treated_alike(both: Both) -> None:
+def test_closing_connection_is_treated_alike(both: Both) -> None:
     seen = []
     for server in both:
         with server.client() as (_, cid):
-            # It does not read, so it answers no close frame.
+            # It does not read, so it does not answer a close frame.
             assert server.call("ws.close", cid) == {}
             [line] = [line for line in server.dump() if line.startswith(f"{cid}: ")]
             ping, pong = server.call("ws.ping", cid), server.call("ws.pong", cid)
@@ -268,7 +310,7 @@ def test_statistics_count_the_same(both: Both) -> None:
                 client.frame()
         server.shake_hands(HEADERS | {"Sec-WebSocket-Version": "8"})
         after = server.statistics()
-        # Those that go down do so when the module looks for connections that have ended.
+        # Gauges only decrease when the module looks for ended connections.
         counted.append({name: after[name] - before[name] for name in after if name not in GAUGES})
     module, ours = counted
     assert ours == module

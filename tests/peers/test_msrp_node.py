@@ -1,8 +1,8 @@
-"""Two clients in Node, written from the RFCs, one of our own, and ``wsproto-sip serve`` between.
+"""Two Node clients written from the RFCs, one of our own, and ``wsproto-sip serve`` between them.
 
 Theory of operation: the server is a process of its own, and so is each Node client, which takes
-commands and tells what happens in lines of JSON. The third client is the package's own half on the
-websockets library.
+commands and reports events in lines of JSON. The third client is the package's own client half on
+the websockets library.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MEGABYTE = 1024 * 1024
 
 
 def _node() -> list[str] | None:
-    """Node with a WebSocket of its own, and the option it may need for that."""
+    """Return a Node with a built-in WebSocket, and the option it may need for that."""
     node = shutil.which("node")
     for options in ([], ["--experimental-websocket"]) if node is not None else ():
         done = subprocess.run(
@@ -74,12 +74,12 @@ class NodeClient:
         self.events: list[dict[str, Any]] = []
 
     def do(self, what: str, **values: Any) -> None:
-        """Gives a command."""
+        """Send a command."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
 
     async def until(self, *events: str, **wanted: Any) -> dict[str, Any]:
-        """The next event of one of these kinds with these values; the others are kept."""
+        """Wait for an event of one of these kinds with these values, keeping the others."""
 
         def fits(told: dict[str, Any]) -> bool:
             return told["event"] in events and wanted.items() <= told.items()
@@ -94,14 +94,14 @@ class NodeClient:
         return found
 
     async def authenticate(self, user: str, password: str | None = None, **values: Any) -> None:
-        """Gets a session."""
+        """Authenticate, and wait for the session."""
         self.do("authenticate", user=user, password=password or USERS[user], **values)
         self.path = (await self.until("ready"))["path"]
 
 
 @asynccontextmanager
 async def relay(users: Path, *options: str) -> AsyncIterator[tuple[str, str]]:
-    """``wsproto-sip serve`` with MSRP: its URL, and its relay's URI."""
+    """Run ``wsproto-sip serve`` with MSRP, and return its URL and its relay's URI."""
     process = await asyncio.create_subprocess_exec(
         *command("wsproto_sip", "serve", "--port", "0", "--msrp-users", str(users), *options),
         cwd=ROOT,
@@ -124,7 +124,7 @@ async def relay(users: Path, *options: str) -> AsyncIterator[tuple[str, str]]:
 
 @asynccontextmanager
 async def node(url: str, uri: str) -> AsyncIterator[NodeClient]:
-    """A Node client that is connected."""
+    """Run a connected Node client."""
     assert NODE is not None
     process = await asyncio.create_subprocess_exec(
         *NODE,
@@ -163,7 +163,7 @@ async def pair(stack: AsyncExitStack, users: Path) -> tuple[NodeClient, NodeClie
     return alice, carol, url, uri
 
 
-def test_files_both_ways_between_short_texts(users: Path) -> None:
+def test_files_both_ways_while_texts_are_sent(users: Path) -> None:
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             alice, carol, _, _ = await pair(stack, users)
@@ -174,17 +174,17 @@ def test_files_both_ways_between_short_texts(users: Path) -> None:
             assert len(set(sums)) == 2
             texts = ["Grüße", "héllo ✓ 日本語", "-------", "end\r\n-------abcdefgh$\r\n", ""]
             for at, text in enumerate(texts):
-                # While the files are on their way: they are not there yet.
+                # While the files are being transferred.
                 alice.do("send", name=f"text {at}", text=text)
                 assert (await carol.until("received", type="text/plain"))["text"] == text
                 assert not any(told.get("size") == size for told in carol.events)
                 report = await alice.until("report", name=f"text {at}")
-                octets = len(text.encode())
-                assert (report["status"], report["range"]) == (200, f"1-{octets}/{octets}")
+                length = len(text.encode())
+                assert (report["status"], report["range"]) == (200, f"1-{length}/{length}")
             for receiver, sender, total in ((carol, alice, sums[0]), (alice, carol, sums[1])):
                 received = await receiver.until("received", type="application/octet-stream")
                 assert (received["size"], received["sha256"]) == (size, total)
-                # Each chunk by itself, in binary.
+                # Each chunk is a message of its own, in binary.
                 assert (received["chunks"], received["binary"]) == (2560, 2560)
                 report = await sender.until("report", name="file")
                 assert (report["status"], report["range"]) == (200, f"1-{size}/{size}")
@@ -200,7 +200,7 @@ def test_files_both_ways_between_short_texts(users: Path) -> None:
     run(scenario())
 
 
-def test_a_client_of_ours_with_one_in_node(users: Path) -> None:
+def test_our_client_with_a_node_client(users: Path) -> None:
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             alice, _, url, uri = await pair(stack, users)
@@ -233,13 +233,13 @@ def test_a_client_of_ours_with_one_in_node(users: Path) -> None:
     run(scenario())
 
 
-def test_a_file_that_is_abandoned(users: Path) -> None:
+def test_abandoned_file_is_reported(users: Path) -> None:
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             alice, carol, url, uri = await pair(stack, users)
             alice.do("send", name="file", size=5 * MEGABYTE, seed=1, abortAt=1_024_000)
-            assert await carol.until("abandoned") == {"event": "abandoned", "octets": 1_024_000}
-            # The connection goes on.
+            assert await carol.until("abandoned") == {"event": "abandoned", "bytes": 1_024_000}
+            # The connection stays usable.
             alice.do("send", name="text", text="sorry")
             assert (await carol.until("received"))["text"] == "sorry"
             assert not any(told["event"] == "failed" for told in alice.events)
@@ -256,7 +256,7 @@ def test_a_file_that_is_abandoned(users: Path) -> None:
     run(scenario())
 
 
-def test_a_wrong_password(users: Path) -> None:
+def test_wrong_password_is_refused(users: Path) -> None:
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             url, uri = await stack.enter_async_context(relay(users, "--allow-insecure-msrp"))
@@ -270,8 +270,8 @@ def test_a_wrong_password(users: Path) -> None:
                 client(url, "dave", "guess", relay=MsrpUri.parse(uri.encode()))
             )
             failed = await dave.until(AuthenticationFailed)
-            assert (failed.status, failed.reason) == (401, "the credentials are refused")
-            # What comes after too many guesses is the end.
+            assert (failed.status, failed.reason) == (401, "the credentials were refused")
+            # After too many guesses, the connection is closed.
             for _ in range(4):
                 dave.events.clear()
                 dave.session.authenticate(dave.now())
@@ -286,7 +286,7 @@ def test_a_wrong_password(users: Path) -> None:
     run(scenario())
 
 
-def test_an_expired_session(users: Path) -> None:
+def test_session_expires(users: Path) -> None:
     async def scenario() -> None:
         options = ("--allow-insecure-msrp", "--msrp-min-expires", "1")
         async with AsyncExitStack() as stack:
@@ -303,7 +303,7 @@ def test_an_expired_session(users: Path) -> None:
             await carol.authenticate("carol", expires=1)
             alice.do("connect", path=carol.path)
             carol.do("connect", path=alice.path)
-            # It is asked until it is over: nothing but the answers tells the time.
+            # Poll until it has expired: only the answers show the time.
             answers: list[int] = []
             while answers[-1:] != [481]:
                 name = f"text {len(answers)}"
@@ -312,7 +312,7 @@ def test_an_expired_session(users: Path) -> None:
                 answers.append(told["status"])
             assert answers[:-1] == [200] * (len(answers) - 1)
             assert len(answers) > 1
-            # Hers goes on, and he can have another one.
+            # Her session continues, and he can get a new one.
             before = carol.path
             await carol.authenticate("carol")
             assert carol.path[0] != before[0]
@@ -326,7 +326,7 @@ def test_an_expired_session(users: Path) -> None:
 
 
 def test_wss_is_required(users: Path) -> None:
-    """Without the flag there is no MSRP on a server without TLS."""
+    """Without the flag, a server without TLS refuses MSRP."""
     done = subprocess.run(
         command("wsproto_sip", "serve", "--port", "0", "--msrp-users", str(users)),
         cwd=ROOT,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,82 +10,52 @@ import pytest
 
 from tests.adapters._sip import CONFIG, HOST, SocketPhone, free_port, phone, serving
 from tests.peers._support import run
-from tests.sip._phones import SDP, Dialog
-from wsproto_sip.sip import SipRequest
-from wsproto_sip.sip.edge_config import EdgeConfig, EdgeMode, Upstream
+from tests.sip._phones import SDP
+from wsproto_sip.sip.edge.config import EdgeConfig, EdgeMode, Upstream
 
-SIPP = shutil.which("sipp")
-SCENARIOS = Path(__file__).resolve().parents[1] / "data" / "sipp"
-CALLED = "sip:called@sip.test"
+from ._sipp import CALLED, answered, call_out, called_party, needs_sipp
 
-pytestmark = pytest.mark.skipif(SIPP is None, reason="needs sipp (Debian: sip-tester)")
+pytestmark = needs_sipp
 
 
 @asynccontextmanager
 async def caller(
     scenario: str, scratch: Path, mode: EdgeMode = EdgeMode.OUTBOUND
 ) -> AsyncIterator[SocketPhone]:
-    """A telephone on an edge whose upstream is a sipp, which has to see what it expects."""
-    assert SIPP is not None
+    """Run a telephone on an edge whose upstream is a sipp, which checks what it receives."""
     port = free_port()
     config = EdgeConfig(
         "edge.test",
         CONFIG.domains,
         mode=mode,
-        upstream=Upstream("sipp", HOST, port, HOST, free_port()),
+        upstreams=(Upstream("sipp", HOST, port, HOST, free_port()),),
     )
-    process = await asyncio.create_subprocess_exec(
-        *(SIPP, "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-p", str(port)),
-        *("-m", "1", "-nostdin", "-timeout", "30s", "-timeout_error"),
-        cwd=scratch,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with (
-            serving(config) as running,
-            phone(running.url, "alice", registers=False) as alice,
-        ):
-            yield alice
-            said, _ = await process.communicate()
-            assert process.returncode == 0, said.decode(errors="replace")[-3000:]
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def answered(alice: SocketPhone, body: bytes) -> tuple[Dialog[SocketPhone], SipRequest]:
-    invite = alice.send("INVITE", CALLED, ("Content-Type", "application/sdp"), body=body)
-    await alice.response(180)
-    ok = await alice.response(200)
-    assert ok.body.startswith(b"v=0")
-    dialog = Dialog(alice, invite, ok, caller=True)
-    dialog.send("ACK")
-    return dialog, invite
+    async with (
+        serving(config) as running,
+        phone(running.url, "alice", registers=False) as alice,
+        # What it waits for at the end comes by the edge.
+        called_party(1, scratch, scenario, port=port),
+    ):
+        yield alice
 
 
 @pytest.mark.parametrize("mode", list(EdgeMode))
 @pytest.mark.parametrize("body", [SDP, SDP * 50], ids=["short", "long"])
-def test_the_caller_hangs_up(mode: EdgeMode, body: bytes, tmp_path: Path) -> None:
-    """Also with an INVITE that is too large for a datagram: nobody listens for TCP there."""
+def test_caller_hangs_up(mode: EdgeMode, body: bytes, tmp_path: Path) -> None:
+    """Also with an INVITE that is too large for a datagram: the peer does not listen for TCP."""
 
     async def scenario() -> None:
         async with caller("is_hung_up_on", tmp_path, mode) as alice:
-            dialog, _ = await answered(alice, body)
-            for method in ("INFO", "BYE"):
-                dialog.send(method)
-                await alice.response(200)
+            await call_out(alice, body)
 
     run(scenario())
 
 
 @pytest.mark.parametrize("mode", list(EdgeMode))
-def test_the_called_party_hangs_up(mode: EdgeMode, tmp_path: Path) -> None:
+def test_called_party_hangs_up(mode: EdgeMode, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with caller("hangs_up", tmp_path, mode) as alice:
-            await answered(alice, SDP)
+            await answered(alice)
             alice.answer(await alice.request("BYE"), 200)
 
     run(scenario())
@@ -103,7 +71,7 @@ def test_busy(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_given_up(tmp_path: Path) -> None:
+def test_cancelled_call(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with caller("is_given_up", tmp_path) as alice:
             invite = alice.send("INVITE", CALLED, body=SDP)

@@ -1,4 +1,4 @@
-"""uvicorn with wsproto_sip in the place of wsproto."""
+"""uvicorn with wsproto_sip in place of wsproto."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class TestUvicorn(Behaviour):
-    """Everything that both servers do."""
+    """The common tests of both servers."""
 
     server_name = "uvicorn"
     end_code = 3001
 
-    def test_pieces_over_the_limit(self, server: Server) -> None:
-        """hypercorn does not look at what comes behind the piece that passes its limit."""
+    def test_oversized_message_in_pieces_closes_with_1009(self, server: Server) -> None:
+        """hypercorn ignores everything after the piece that exceeds its limit."""
 
         async def scenario() -> None:
             async with server.connect("/echo") as websocket:
                 await websocket.send([b"x" * MAX_MESSAGE, b"y", b"z"])
                 with pytest.raises(ConnectionClosed):
                     await websocket.recv()
-            # uvicorn closes on octets not read, so that the client may not see why.
+            # uvicorn closes with unread bytes, so that the client may not see the reason.
             assert await server.told("/end") == {
                 "code": 1009,
                 "reason": f"Message exceeds the maximum size ({MAX_MESSAGE} bytes)",

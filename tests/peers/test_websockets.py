@@ -1,4 +1,4 @@
-"""The websockets library on the other side, as client and as server."""
+"""The websockets library as the peer, as client and as server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from websockets.extensions.permessage_deflate import (
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
-from wsproto_sip.connection import ConnectionState
+from wsproto_sip import masking
+from wsproto_sip.connection import Connection, ConnectionState, ConnectionType
 from wsproto_sip.events import (
     AcceptConnection,
     BytesMessage,
@@ -34,6 +35,7 @@ from wsproto_sip.events import (
     TextMessage,
 )
 from wsproto_sip.extensions import PerMessageDeflate
+from wsproto_sip.frame_protocol import CloseReason
 from wsproto_sip.utilities import LocalProtocolError
 
 from ._support import (
@@ -74,8 +76,8 @@ def naming(parameters: dict[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in parameters.items() if value) or "none"
 
 
-#: What is sent through each set of parameters: repetitive, so that a window that is not the one
-#: agreed on shows, and incompressible.
+#: Messages to send with each set of parameters: repetitive ones, so that a window that was not
+#: negotiated shows, and incompressible ones.
 COMPRESSED: list[str | bytes] = [
     "abc" * 400,
     "abc" * 400,
@@ -86,8 +88,8 @@ COMPRESSED: list[str | bytes] = [
 ]
 
 
-#: What they take: incompressible messages grow when they are compressed, and for websockets that
-#: counts.
+#: The limits of the peers: incompressible messages grow when compressed, and websockets counts the
+#: compressed size.
 THEIR_LIMIT = 2 * 1024 * 1024
 
 
@@ -106,7 +108,7 @@ def port_of(server: Any) -> int:
 
 
 def agreed(ours: PerMessageDeflate, theirs: Protocol, *, as_server: bool) -> None:
-    """Both sides have come to the same parameters."""
+    """Check that both sides have negotiated the same parameters."""
     (extension,) = theirs.extensions
     assert isinstance(extension, TheirDeflate)
     local = (extension.local_no_context_takeover, extension.local_max_window_bits)
@@ -137,7 +139,7 @@ class TestTheirClient:
                 for name, data in MESSAGES.items():
                     await websocket.send(data)
                     assert await websocket.recv() == data, name
-                # All of them on the way at once.
+                # All of them in transit at once.
                 small = [data for data in MESSAGES.values() if len(data) < 1000]
                 for data in small:
                     await websocket.send(data)
@@ -146,7 +148,7 @@ class TestTheirClient:
         run(scenario())
 
     @pytest.mark.parametrize("parameters", PARAMETERS, ids=naming)
-    def test_deflate_as_they_offer_it(self, parameters: dict[str, Any]) -> None:
+    def test_deflate_with_their_offer(self, parameters: dict[str, Any]) -> None:
         deflate = PerMessageDeflate()
 
         async def server(end: Endpoint) -> None:
@@ -167,7 +169,7 @@ class TestTheirClient:
         run(scenario())
 
     @pytest.mark.parametrize("parameters", PARAMETERS, ids=naming)
-    def test_deflate_as_we_want_it(self, parameters: dict[str, Any]) -> None:
+    def test_deflate_with_our_choice(self, parameters: dict[str, Any]) -> None:
         deflate = PerMessageDeflate(**parameters)
 
         async def server(end: Endpoint) -> None:
@@ -192,7 +194,7 @@ class TestTheirClient:
         run(scenario())
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
-    def test_fragments_from_them(self, compression: str | None) -> None:
+    def test_their_fragments_are_received(self, compression: str | None) -> None:
         got: list[str | bytes] = []
 
         async def server(end: Endpoint) -> None:
@@ -212,7 +214,7 @@ class TestTheirClient:
         assert got == ["Grüße und Ende", b"\x00" + NOISE[:70000]]
 
     @pytest.mark.parametrize("compression", [None, "deflate"])
-    def test_fragments_from_us(self, compression: str | None) -> None:
+    def test_our_fragments_are_received(self, compression: str | None) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept(AcceptConnection(extensions=[PerMessageDeflate()]))
             await end.send(
@@ -251,7 +253,7 @@ class TestTheirClient:
         run(scenario())
 
     @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4999, "ü" * 61)])
-    def test_they_close(self, code: int, reason: str) -> None:
+    def test_their_close_is_answered(self, code: int, reason: str) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             assert await end.echo() == CloseConnection(code, reason)
@@ -271,15 +273,19 @@ class TestTheirClient:
             (1000, None, (1000, "")),
             (1013, "later", (1013, "later")),
             (3000, "ü" * 100, (3000, "ü" * 61)),
-            (1005, None, (1005, "")),
+            (CloseReason.NO_STATUS_RCVD, None, (1005, "")),
+            (1006, "lost", (1000, "lost")),
+            (1015, None, (1000, "")),
         ],
     )
-    def test_we_close(self, code: int, reason: str | None, shown: tuple[int, str]) -> None:
+    def test_our_close_is_answered(
+        self, code: int, reason: str | None, shown: tuple[int, str]
+    ) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             await end.send(CloseConnection(code, reason))
             answer = await end.expect(CloseConnection)
-            assert answer.code == code
+            assert answer.code == shown[0]
             assert end.connection.state is ConnectionState.CLOSED
 
         async def scenario() -> None:
@@ -291,8 +297,8 @@ class TestTheirClient:
 
         run(scenario())
 
-    @pytest.mark.parametrize("code", [0, 1, 999, 1004, 1006, 1015, 2999, 5000, 99999])
-    def test_codes_that_are_not_sent(self, code: int) -> None:
+    @pytest.mark.parametrize("code", [0, 1, 999, 1004, 2999, 5000, 99999])
+    def test_invalid_close_codes_are_not_sent(self, code: int) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             with pytest.raises(LocalProtocolError):
@@ -300,7 +306,7 @@ class TestTheirClient:
             await end.echo()
 
         async def scenario() -> None:
-            # The connection is as it was.
+            # The connection is unaffected.
             async with serving(server) as port, client_of(port) as peer:
                 await peer.send("still open")
                 assert await peer.recv() == "still open"
@@ -308,7 +314,7 @@ class TestTheirClient:
         run(scenario())
 
     @pytest.mark.parametrize(
-        ("octets", "code"),
+        ("frame", "code"),
         [
             (b"\x81\x85\x00\x00\x00\x00\xff\xff\xff\xff\xff", 1007),
             (b"\x83\x80\x00\x00\x00\x00", 1002),
@@ -320,7 +326,7 @@ class TestTheirClient:
         ],
         ids=["not UTF-8", "opcode", "unmasked", "close 1006", "lone end", "RSV1", "1 TiB"],
     )
-    def test_we_fail_what_is_wrong(self, octets: bytes, code: int) -> None:
+    def test_we_fail_invalid_frames(self, frame: bytes, code: int) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             assert await end.message() == "before"
@@ -335,7 +341,7 @@ class TestTheirClient:
                 client_of(port, compression=None) as peer,
             ):
                 await peer.send("before")
-                peer.transport.write(octets)
+                peer.transport.write(frame)
                 with pytest.raises(ConnectionClosedError) as caught:
                     await peer.recv()
                 assert caught.value.rcvd is not None
@@ -344,7 +350,7 @@ class TestTheirClient:
 
         run(scenario())
 
-    def test_they_fail_what_is_wrong(self) -> None:
+    def test_they_fail_invalid_frames(self) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             await end.write(b"\x81\x02\xc3(")
@@ -416,7 +422,7 @@ class TestTheirClient:
         assert seen[0].extensions == []
         assert (b"x-question", b"6 x 7") in seen[0].extra_headers
 
-    def test_they_vanish(self) -> None:
+    def test_lost_peer_is_reported(self) -> None:
         async def server(end: Endpoint) -> None:
             await end.accept()
             assert await end.expect(CloseConnection) == CloseConnection(1006)
@@ -545,7 +551,7 @@ class TestTheirServer:
         run(scenario())
 
     @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1011, "oh"), (4000, "ü" * 61)])
-    def test_they_close(self, code: int, reason: str) -> None:
+    def test_their_close_is_answered(self, code: int, reason: str) -> None:
         after: list[tuple[int | None, str | None]] = []
 
         async def handler(websocket: ServerConnection) -> None:
@@ -565,8 +571,10 @@ class TestTheirServer:
         run(scenario())
         assert after == [(code, reason)]
 
-    @pytest.mark.parametrize(("code", "reason"), [(1000, "bye"), (3999, "ü" * 61), (1005, None)])
-    def test_we_close(self, code: int, reason: str | None) -> None:
+    @pytest.mark.parametrize(
+        ("code", "reason"), [(1000, "bye"), (3999, "ü" * 61), (CloseReason.NO_STATUS_RCVD, None)]
+    )
+    def test_our_close_is_answered(self, code: int, reason: str | None) -> None:
         after: list[tuple[int | None, str | None]] = []
 
         async def handler(websocket: ServerConnection) -> None:
@@ -601,7 +609,7 @@ class TestTheirServer:
 
         run(scenario())
 
-    def test_no_subprotocol_of_theirs(self) -> None:
+    def test_server_without_our_subprotocol(self) -> None:
         async def scenario() -> None:
             async with serve(their_echo, HOST, 0, subprotocols=[Subprotocol("sip")]) as server:
                 opening = request(port_of(server), subprotocols=["msrp"])
@@ -633,7 +641,7 @@ class TestTheirServer:
 
         run(scenario())
 
-    def test_they_fail_what_is_wrong(self) -> None:
+    def test_they_fail_invalid_frames(self) -> None:
         async def scenario() -> None:
             async with (
                 serve(their_echo, HOST, 0) as server,
@@ -647,7 +655,7 @@ class TestTheirServer:
 
         run(scenario())
 
-    def test_we_fail_what_is_wrong(self) -> None:
+    def test_we_fail_invalid_frames(self) -> None:
         after: list[int | None] = []
 
         async def handler(websocket: ServerConnection) -> None:
@@ -666,7 +674,7 @@ class TestTheirServer:
         run(scenario())
         assert after == [1002]
 
-    def test_they_vanish(self) -> None:
+    def test_lost_peer_is_reported(self) -> None:
         async def handler(websocket: ServerConnection) -> None:
             websocket.transport.abort()
 
@@ -685,3 +693,16 @@ class TestTheirServer:
                 assert await end.expect(CloseConnection) == CloseConnection(1006)
 
         run(scenario())
+
+
+def test_mask_function_of_websockets_can_be_plugged_in() -> None:
+    speedups = pytest.importorskip("websockets.speedups")
+    server = Connection(ConnectionType.SERVER, whole_messages=True)
+    client = Connection(ConnectionType.CLIENT, whole_messages=True)
+    try:
+        masking.use(speedups.apply_mask)
+        for size in (0, 20, 800, 70_000):
+            server.receive_data(client.send(BytesMessage(bytes(size))))
+            assert list(server.events()) == [BytesMessage(bytes(size))]
+    finally:
+        masking.use(None)

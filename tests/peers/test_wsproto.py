@@ -1,4 +1,4 @@
-"""wsproto on the other side, and in the other's place."""
+"""wsproto as the peer, and wsproto_sip in place of wsproto."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ OURS, THEIRS = Library("wsproto_sip"), Library("wsproto")
 
 
 class Run(NamedTuple):
-    """Octets that are too many to be printed.
+    """A run of bytes that is too long to print.
 
     Args:
-        start: Where in the noise.
-        size: How many.
+        start: Its position in the noise.
+        size: Its length.
     """
 
     start: int
@@ -57,8 +57,8 @@ class Action(NamedTuple):
     """Something that one end sends.
 
     Args:
-        by_client: Which end.
-        kind: Name of the event's class.
+        by_client: Whether the client sends it.
+        kind: The name of the event's class.
         parts: The pieces of a message, or the one payload.
     """
 
@@ -67,7 +67,7 @@ class Action(NamedTuple):
     parts: Sequence[Any]
 
     def payloads(self) -> list[Any]:
-        """The pieces, as they are sent."""
+        """Return the pieces, as they are sent."""
         return [
             NOISE[part.start : part.start + part.size] if isinstance(part, Run) else part
             for part in self.parts
@@ -96,7 +96,7 @@ ACTIONS = st.one_of(
     ),
 )
 
-#: What each end asks for, or accepts.
+#: What each end offers, or accepts.
 DEFLATES = st.none() | st.fixed_dictionaries(
     {},
     optional={
@@ -112,7 +112,7 @@ CLOSES = st.tuples(
 )
 
 
-#: Sizes of reads, one after the other and again; one of them is large enough to come to an end.
+#: Sizes of reads, repeated in a cycle; one of them is large enough to finish.
 SIZES = st.builds(
     lambda small, large: [*small, large],
     st.lists(st.integers(1, 300), max_size=5),
@@ -124,7 +124,7 @@ class End:
     """One end of a connection in memory.
 
     Args:
-        library: What it runs on.
+        library: Its library.
         client: Whether it is the client.
         deflate: What it offers or accepts.
         whole: Whether ours delivers whole messages.
@@ -142,7 +142,7 @@ class End:
         self.extensions = (
             [] if deflate is None else [library.extensions.PerMessageDeflate(**deflate)]
         )
-        #: What it has got, as names and contents.
+        #: Received events, as names and contents.
         self.got: list[tuple[str, Any]] = []
         self._pieces: list[Any] = []
 
@@ -150,11 +150,11 @@ class End:
         return getattr(self.library.events, kind)(*arguments, **fields)
 
     def send(self, kind: str, *arguments: Any, **fields: Any) -> bytes:
-        octets: bytes = self.connection.send(self.event(kind, *arguments, **fields))
-        return octets
+        data: bytes = self.connection.send(self.event(kind, *arguments, **fields))
+        return data
 
     def receive(self, data: bytes, cuts: Iterator[int]) -> None:
-        """Takes octets in reads of the sizes given, and keeps the events."""
+        """Receive bytes in reads of the given sizes, and store the events."""
         while data:
             size = next(cuts)
             self.connection.receive_data(data[:size])
@@ -208,7 +208,7 @@ def test_conversation(
     client_closes: bool,
     whole: bool,
 ) -> None:
-    """Whatever one end sends, the other gets, in order, in any division."""
+    """Everything that one end sends arrives at the other, in order, with any chunking."""
     libraries = (OURS, THEIRS) if client_is_ours else (THEIRS, OURS)
     client = End(libraries[0], client=True, deflate=offered, whole=whole)
     server = End(libraries[1], client=False, deflate=accepted, whole=whole)
@@ -243,7 +243,7 @@ def test_conversation(
         for number, part in enumerate(payloads, 1):
             last = number == len(payloads)
             receiver.receive(sender.send(action.kind, part, message_finished=last), cuts)
-            # wsproto forgets over a control frame that the message is compressed.
+            # In wsproto, a control frame resets whether the message is compressed.
             if not last and (receiver.library is OURS or not deflated):
                 receiver.receive(sender.send("Ping", b"between"), cuts)
                 expected[action.by_client].append(("Ping", b"between"))
@@ -266,15 +266,15 @@ def test_conversation(
 
 
 def cut(reason: str) -> str:
-    """A reason as far as it fits into a close frame."""
+    """Return a reason shortened to fit into a close frame."""
     return reason.encode()[:123].decode(errors="ignore")
 
 
-# -- in the other's place -------------------------------------------------------------------------
+# -- in place of wsproto ---------------------------------------------------------------------------
 
 
 def load(package: str) -> dict[str, Callable[[], list[object]]]:
-    """The programs, with their imports changed to the package."""
+    """Load the programs, with their imports changed to the package."""
     source = re.sub(r"^from wsproto\b", f"from {package}", PROGRAMS.read_text("utf-8"), flags=re.M)
     namespace: dict[str, Any] = {"__name__": f"programs_for_{package}"}
     exec(compile(source, str(PROGRAMS), "exec"), namespace)
@@ -282,7 +282,7 @@ def load(package: str) -> dict[str, Callable[[], list[object]]]:
 
 
 def plain(value: Any) -> Any:
-    """A value that is the same for both libraries."""
+    """Convert a value to a form that is the same for both libraries."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
@@ -307,6 +307,6 @@ def test_program(name: str) -> None:
     assert plain(ours) == plain(theirs)
 
 
-def test_the_programs_do_not_share_a_library() -> None:
+def test_programs_do_not_share_a_library() -> None:
     assert OUR_PROGRAMS["handshake"].__globals__["WSConnection"] is OURS.top.WSConnection
     assert THEIR_PROGRAMS["handshake"].__globals__["WSConnection"] is THEIRS.top.WSConnection

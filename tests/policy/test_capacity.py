@@ -20,7 +20,7 @@ def decide(policy: CapacityPolicy, total: int, here: int) -> object:
     )
 
 
-def test_the_limits_are_exact() -> None:
+def test_limits_are_exact() -> None:
     policy = CapacityPolicy(10, 3)
     assert decide(policy, 9, 2) == Continue()
     assert decide(policy, 10, 2) == Reject(503, "too many connections", RETRY)
@@ -28,14 +28,14 @@ def test_the_limits_are_exact() -> None:
     assert decide(policy, 10, 3) == Reject(503, "too many connections", RETRY)
 
 
-def test_the_defaults() -> None:
+def test_defaults() -> None:
     policy = CapacityPolicy()
     assert decide(policy, 9_999, 99) == Continue()
     assert decide(policy, 10_000, 0) == Reject(503, "too many connections", RETRY)
     assert decide(policy, 100, 100) == Reject(429, "too many connections from this address", RETRY)
 
 
-def test_an_address_that_is_not_counted_has_none() -> None:
+def test_uncounted_address_has_no_connections() -> None:
     context = RequestContext(Request("example.com", "/"), peer_address="192.0.2.9")
     assert CapacityPolicy(None, 1)(context) == Continue()
     assert CapacityPolicy(None, 0, retry_after=None)(context) == Reject(
@@ -43,7 +43,7 @@ def test_an_address_that_is_not_counted_has_none() -> None:
     )
 
 
-def test_none_switches_a_limit_off() -> None:
+def test_none_disables_a_limit() -> None:
     assert decide(CapacityPolicy(None, None), 10**9, 10**9) == Continue()
     assert decide(CapacityPolicy(0, None, retry_after=0), 0, 0) == Reject(
         503, "too many connections", ((b"retry-after", b"0"),)

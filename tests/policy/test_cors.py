@@ -35,7 +35,7 @@ def test_mode_2_echoes_the_origin() -> None:
 
 
 @pytest.mark.parametrize("subprotocol", ["msrp", "sip", None])
-def test_a_sub_protocol_can_want_it_always(subprotocol: str | None) -> None:
+def test_sub_protocol_can_require_it(subprotocol: str | None) -> None:
     policy = CorsPolicy(always=("msrp",))
     request = Request("example.com", "/", extra_headers=[(b"origin", b"https://a")])
     context = RequestContext(request, subprotocol=subprotocol)
@@ -50,7 +50,7 @@ def test_a_sub_protocol_can_want_it_always(subprotocol: str | None) -> None:
 
 @given(st.binary(min_size=1))
 def test_only_visible_ascii_is_echoed(origin: bytes) -> None:
-    if all(0x21 <= octet <= 0x7E for octet in origin):
+    if all(0x21 <= byte <= 0x7E for byte in origin):
         assert decide(CorsPolicy(2), origin) == Continue(headers=((NAME, origin),))
     else:
         assert decide(CorsPolicy(2), origin) == Reject(400, "malformed or repeated Origin")

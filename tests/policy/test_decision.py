@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
+from wsproto_sip.auth.identity import Identity
 from wsproto_sip.events import AcceptConnection, RejectConnection, RejectData, Request
 from wsproto_sip.policy.decision import (
     Accept,
     Continue,
     Decision,
     Deferred,
-    Identity,
     Pending,
     PolicyChain,
     Reject,
@@ -38,14 +39,27 @@ def passing(_: RequestContext) -> Decision:
     return Continue()
 
 
-def test_header_values_are_those_of_the_name_in_order() -> None:
+def test_header_values_are_found_by_name_in_order() -> None:
     assert header_values(CONTEXT.request, b"cookie") == [b"a=1", b"b=2"]
     assert header_values(CONTEXT.request, b"origin") == [b"null"]
     assert header_values(CONTEXT.request, b"x-none") == []
 
 
-def test_an_empty_chain_accepts() -> None:
+def test_empty_chain_accepts() -> None:
     assert PolicyChain().decide(CONTEXT) == Accept(CONTEXT)
+
+
+@pytest.mark.parametrize("policies", [[print, 5], [None], ["policy"]])
+def test_what_is_not_a_policy_is_refused_when_the_chain_is_made(policies: Any) -> None:
+    with pytest.raises(TypeError, match="a policy must be callable: "):
+        PolicyChain(policies)
+
+
+def test_one_policy_is_not_a_chain() -> None:
+    with pytest.raises(
+        TypeError, match="policies must be several: \\[<built-in function print>\\]"
+    ):
+        PolicyChain(print)  # type: ignore[arg-type]
 
 
 def test_contributions_are_merged_in_order() -> None:
@@ -64,7 +78,7 @@ def test_contributions_are_merged_in_order() -> None:
     )
 
 
-def test_a_later_identity_and_subprotocol_replace_earlier_ones() -> None:
+def test_later_identity_and_subprotocol_replace_earlier_ones() -> None:
     chain = PolicyChain(
         [
             lambda _: Continue(identity=ALICE, subprotocol="sip"),
@@ -75,7 +89,7 @@ def test_a_later_identity_and_subprotocol_replace_earlier_ones() -> None:
     assert chain.decide(CONTEXT) == Accept(context, "msrp", (), BOB)
 
 
-def test_a_corrected_context_is_what_the_next_policy_sees() -> None:
+def test_corrected_context_is_what_the_next_policy_sees() -> None:
     other = RequestContext(CONTEXT.request, peer_address="192.0.2.1")
     seen: list[RequestContext] = []
 
@@ -88,7 +102,7 @@ def test_a_corrected_context_is_what_the_next_policy_sees() -> None:
     assert outcome == Accept(other)
 
 
-def test_later_policies_see_the_identity_whatever_the_context() -> None:
+def test_later_policies_see_the_identity_in_any_context() -> None:
     seen: list[Identity | None] = []
 
     def look(context: RequestContext) -> Decision:
@@ -101,7 +115,7 @@ def test_later_policies_see_the_identity_whatever_the_context() -> None:
     assert seen == [None, ALICE]
 
 
-def test_the_first_refusal_wins_and_nobody_is_asked_after_it() -> None:
+def test_first_rejection_ends_the_chain() -> None:
     asked: list[int] = []
 
     def answer(number: int, decision: Decision) -> Decision:
@@ -119,7 +133,7 @@ def test_the_first_refusal_wins_and_nobody_is_asked_after_it() -> None:
     assert asked == [1, 2]
 
 
-def test_a_deferred_decision_is_taken_up_where_it_was_left() -> None:
+def test_deferred_decision_continues_the_chain() -> None:
     def ask(_: RequestContext) -> Decision:
         return Deferred("who?", lambda who: Continue(identity=who if who is ALICE else None))
 
@@ -146,7 +160,7 @@ def test_a_deferred_decision_is_taken_up_where_it_was_left() -> None:
     assert times == [5.0, 9.0]
 
 
-def test_a_deferred_decision_may_refuse_or_be_deferred_again() -> None:
+def test_deferred_decision_may_refuse_or_be_deferred_again() -> None:
     second = Deferred("second", lambda answer: refuse(403, str(answer)))
     chain = PolicyChain([lambda _: Deferred("first", lambda _: second), passing])
     first = chain.decide(CONTEXT)
@@ -156,7 +170,7 @@ def test_a_deferred_decision_may_refuse_or_be_deferred_again() -> None:
     assert chain.resume(again, "no") == Reject(403, "no")
 
 
-def test_an_exception_of_a_hook_passes_through() -> None:
+def test_exception_of_a_hook_passes_through() -> None:
     def broken(_: RequestContext) -> Decision:
         raise LookupError("database gone")
 
@@ -181,7 +195,7 @@ def test_reject_gives_the_events() -> None:
 
 
 @pytest.mark.parametrize("status", [-1, 0, 100, 101, 200, 299, 600, 1000])
-def test_a_refusal_has_the_status_of_one(status: int) -> None:
+def test_rejection_needs_a_valid_status(status: int) -> None:
     with pytest.raises(ValueError, match="not a status from 300 to 599"):
         Reject(status)
 
@@ -194,8 +208,8 @@ def test_header_names_are_tokens(name: bytes) -> None:
         Reject(403, headers=[(name, b"x")])
 
 
-def test_an_acceptance_leaves_the_handshakes_own_fields_alone() -> None:
-    with pytest.raises(LocalProtocolError, match="the handshake's own to set"):
+def test_acceptance_cannot_set_fields_of_the_handshake() -> None:
+    with pytest.raises(LocalProtocolError, match="set by the handshake"):
         Continue(headers=[(b"Sec-WebSocket-Accept", b"x")])
     assert Reject(426, headers=[(b"sec-websocket-version", b"13")]).status == 426
 
@@ -203,7 +217,7 @@ def test_an_acceptance_leaves_the_handshakes_own_fields_alone() -> None:
 @given(st.binary())
 def test_no_control_character_gets_into_a_header(value: bytes) -> None:
     harmless = value == value.strip(b" \t") and not any(
-        (octet < 0x20 and octet != 9) or octet == 0x7F for octet in value
+        (byte < 0x20 and byte != 9) or byte == 0x7F for byte in value
     )
     for make in (
         lambda: Continue(headers=[(b"x", value)]),
@@ -216,19 +230,19 @@ def test_no_control_character_gets_into_a_header(value: bytes) -> None:
                 make()
 
 
-def test_identities_can_be_keys_whatever_their_attributes() -> None:
+def test_identities_are_hashable_with_any_attributes() -> None:
     assert {BOB: 1}[Identity("bob", "token", {"role": "admin"})] == 1
     assert hash(BOB) == hash(Identity("bob", "token"))
     assert Identity("bob", "token") != BOB
 
 
 @pytest.mark.parametrize("status", [199, 600])
-def test_an_answer_has_a_status(status: int) -> None:
+def test_response_needs_a_valid_status(status: int) -> None:
     with pytest.raises(ValueError, match=f"not a status from 200 to 599: {status}"):
         Respond(status)
 
 
-def test_a_plain_request_is_answered_or_refused() -> None:
+def test_plain_request_is_answered_or_refused() -> None:
     plain = replace(CONTEXT, upgrade=False)
     page = Respond(200, "a page", body=b"page")
     assert PolicyChain([passing, lambda _: page]).decide(plain) == page
@@ -243,3 +257,15 @@ def test_a_plain_request_is_answered_or_refused() -> None:
     pending = later.decide(plain)
     assert isinstance(pending, Pending)
     assert later.resume(pending, None) == refused
+
+
+def test_rejection_has_the_context_of_its_policy() -> None:
+    other = replace(CONTEXT, peer_address="198.51.100.9")
+    chain = PolicyChain([lambda _: Continue(context=other), lambda _: refuse(403, "no")])
+    refusal = chain.decide(CONTEXT)
+    assert isinstance(refusal, Reject)
+    assert refusal.context == other
+    assert "context" not in repr(refusal)
+    plain = PolicyChain([]).decide(replace(CONTEXT, upgrade=False))
+    assert isinstance(plain, Reject)
+    assert plain.context == replace(CONTEXT, upgrade=False)

@@ -1,44 +1,37 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
 
+from wsproto_sip.auth.accounts import Account, account_lookup
+from wsproto_sip.auth.digest import Algorithm
+from wsproto_sip.auth.identity import Identity
+from wsproto_sip.auth.nonces import Nonces
+from wsproto_sip.auth.outcome import LATER, Later
+from wsproto_sip.auth.verifier import AccountQuestion
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import AuthenticationPolicy
 from wsproto_sip.policy.decision import (
-    LATER,
     Accept,
     Continue,
     Decision,
-    Identity,
-    Later,
     Pending,
     PolicyChain,
     Reject,
     RequestContext,
 )
-from wsproto_sip.policy.digest import (
-    Account,
-    Algorithm,
-    Digest,
-    DigestQuestion,
-    Nonces,
-    account_lookup,
-    digest_ha1,
-    digest_response,
-    parse_parameters,
-)
+from wsproto_sip.policy.digest import Digest
 
 PASSWORDS = {"Mufasa": "Circle of Life", "Jäsøn": "pässwörd", 'q"\\': "x"}
 MUFASA = Identity("Mufasa", "digest")
 HASHES = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 WRONG = "wrong name or password"
-STALE = "nonce is too old, used before, or not ours"
+NOT_OFFERED = "an algorithm or qop that was not offered, or a hashed user name"
+STALE = "nonce too old, already used, or not ours"
 
 
 def h(algorithm: str, text: str) -> str:
@@ -57,7 +50,7 @@ def independent_response(
     nc: str,
     cnonce: str,
 ) -> str:
-    """Written after RFC 7616 §3.4, without the module under test."""
+    """Compute the response from RFC 7616 §3.4, without the module under test."""
     ha1 = h(algorithm, f"{username}:{realm}:{password}")
     ha2 = h(algorithm, f"{method}:{uri}")
     return h(algorithm, f"{ha1}:{nonce}:{nc}:{cnonce}:auth:{ha2}")
@@ -91,7 +84,7 @@ def fresh(policy: AuthenticationPolicy, now: float = 0.0) -> str:
 
 
 def credentials(nonce: str, hashed: str = "SHA-256", /, **changes: str) -> bytes:
-    """The credentials of a good client, with changes made after the response was computed."""
+    """Return a good client's credentials, with changes made after the response was computed."""
     computed = {
         "username": changes.pop("of_user", "Mufasa"),
         "password": changes.pop("password", "Circle of Life"),
@@ -113,7 +106,7 @@ def credentials(nonce: str, hashed: str = "SHA-256", /, **changes: str) -> bytes
 
 def test_challenges_offer_both_hashes() -> None:
     sha, md5 = challenges(make_policy()(context()))
-    pattern = r'Digest realm="calls", qop="auth", algorithm=%s, nonce="[0-9a-f]{64}", charset=UTF-8'
+    pattern = r'Digest realm="calls", nonce="[0-9a-f]{64}", algorithm=%s, qop="auth", charset=UTF-8'
     assert re.fullmatch(pattern % "SHA-256", sha)
     assert re.fullmatch(pattern % "MD5", md5)
     assert nonce_of(sha) != nonce_of(md5)
@@ -132,39 +125,6 @@ def test_no_algorithm_means_md5() -> None:
         identity=MUFASA
     )
     assert isinstance(policy(context(credentials(fresh(policy), algorithm=""))), Reject)
-
-
-def test_the_example_of_the_rfc() -> None:
-    """RFC 7616 §3.9.1."""
-    values = {
-        "method": "GET",
-        "uri": "/dir/index.html",
-        "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
-        "nc": "00000001",
-        "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
-    }
-    for algorithm, expected in (
-        (Algorithm.MD5, "8ca523f5e9506fed4657c9700eebdbec"),
-        (Algorithm.SHA_256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
-    ):
-        ha1 = digest_ha1(algorithm, "Mufasa", "http-auth@example.org", "Circle of Life")
-        assert digest_response(algorithm, ha1, **values) == expected
-
-
-@given(
-    st.sampled_from(["SHA-256", "MD5"]),
-    st.text(st.characters(exclude_categories=["Cs"])),
-    st.text(st.characters(exclude_categories=["Cs"])),
-    st.text("abc/?=%", max_size=8),
-)
-def test_the_response_agrees_with_an_independent_one(
-    algorithm: str, username: str, password: str, uri: str
-) -> None:
-    values = {"method": "GET", "uri": uri, "nonce": "n", "nc": "0000000a", "cnonce": "c"}
-    ours = Algorithm(algorithm)
-    assert digest_response(
-        ours, digest_ha1(ours, username, "r", password), **values
-    ) == independent_response(algorithm, username, password, realm="r", **values)
 
 
 def test_names_in_unicode_and_with_quotes() -> None:
@@ -191,10 +151,12 @@ def test_names_in_unicode_and_with_quotes() -> None:
         ({"cnonce": '"other"'}, WRONG),
         ({"nonce": f'"{"0" * 64}"'}, WRONG),
         ({"algorithm": "MD5"}, WRONG),
-        ({"realm": '"others"'}, "Digest credentials for another realm"),
-        ({"algorithm": "SHA-512-256"}, "Digest algorithm is not offered"),
-        ({"algorithm": "SHA-256-sess"}, "Digest algorithm is not offered"),
-        ({"userhash": "true"}, "hashed user names are not offered"),
+        ({"realm": '"others"'}, "credentials for another realm"),
+        ({"algorithm": "SHA-512-256"}, "algorithm SHA-512-256 is not offered"),
+        ({"algorithm": "SHA-256-sess"}, NOT_OFFERED),
+        ({"userhash": "true"}, NOT_OFFERED),
+        ({"qop": "auth-int"}, NOT_OFFERED),
+        ({"qop": ""}, "credentials without qop"),
     ],
 )
 def test_wrong_credentials_are_401_and_not_stale(changes: dict[str, str], reason: str) -> None:
@@ -210,30 +172,13 @@ def test_wrong_credentials_are_401_and_not_stale(changes: dict[str, str], reason
     [
         ({"uri": '"/other"'}, "Digest credentials for another target"),
         ({"uri": '"/ws?x"'}, "Digest credentials for another target"),
-        ({"qop": "auth-int"}, "malformed Digest credentials: qop or nc"),
-        ({"nc": "1"}, "malformed Digest credentials: qop or nc"),
-        ({"nc": "0000000A"}, "malformed Digest credentials: qop or nc"),
-        ({"nc": '"\u0661\u0661\u0661\u0661\u0661\u0661\u0661\u0661"'}, "qop or nc"),
-        ({"qop": ""}, "Digest credentials without qop"),
-        ({"nc": ""}, "Digest credentials without nc"),
-        ({"cnonce": ""}, "Digest credentials without cnonce"),
-        ({"uri": ""}, "Digest credentials without uri"),
-        ({"realm": ""}, "Digest credentials without realm"),
-        ({"nonce": ""}, "Digest credentials without nonce"),
-        ({"response": ""}, "Digest credentials without response"),
-        ({"username": ""}, "Digest credentials without username"),
-        ({"username": '""'}, "not a user's name"),
-        ({"username": '"a\tb"'}, "not a user's name"),
-        ({"username*": "UTF-8''a"}, "username and username*"),
-        ({"username": "", "username*": "latin-1''a"}, "username* is not in UTF-8"),
-        ({"username": "", "username*": "UTF-8''a%4"}, "username* is not in UTF-8"),
-        ({"username": "", "username*": "UTF-8''%FF"}, "malformed Digest credentials"),
-        ({"username": "", "username*": "UTF-8''%0D"}, "not a user's name"),
-        ({"cnonce": '"a'}, "no parameter at character"),
-        ({"cnonce": '"a\\"'}, "no parameter at character"),
-        ({"cnonce": "a b"}, "no parameter at character"),
-        ({"cnonce": '"a\x0bb"'}, "no parameter at character"),
-        ({"CNONCE": "x"}, "parameter cnonce twice"),
+        ({"nc": "1"}, "nc must be eight hexadecimal digits"),
+        ({"nc": ""}, "nc missing"),
+        ({"uri": ""}, "uri missing"),
+        ({"username": '""'}, "not a valid user name"),
+        ({"username*": "UTF-8''a"}, "username and username* cannot be used together"),
+        ({"cnonce": '"a'}, "malformed parameter"),
+        ({"CNONCE": "x"}, "parameter cnonce is repeated"),
     ],
 )
 def test_malformed_credentials_are_400(changes: dict[str, str], reason: str) -> None:
@@ -255,11 +200,11 @@ def expect_stale(decision: Decision) -> str:
     assert isinstance(decision, Reject)
     assert decision.reason == STALE
     found = challenges(decision)
-    assert all(challenge.endswith(", stale=true") for challenge in found)
+    assert all(", stale=true" in challenge for challenge in found)
     return nonce_of(found[0])
 
 
-def test_a_count_cannot_be_used_twice() -> None:
+def test_count_cannot_be_used_twice() -> None:
     policy = make_policy()
     nonce = fresh(policy)
     value = credentials(nonce, of_nc="00000003")
@@ -270,79 +215,13 @@ def test_a_count_cannot_be_used_twice() -> None:
     assert policy(context(credentials(again))) == Continue(identity=MUFASA)
 
 
-def test_a_nonce_expires_and_the_client_may_go_on_with_a_new_one() -> None:
+def test_expired_nonce_is_replaced() -> None:
     policy = make_policy(lifetime=60)
     nonce = fresh(policy, now=100.0)
     assert policy(context(credentials(nonce), now=160.0)) == Continue(identity=MUFASA)
     second = credentials(nonce, of_nc="00000002")
     new = expect_stale(policy(context(second, now=160.5)))
     assert policy(context(credentials(new), now=160.5)) == Continue(identity=MUFASA)
-
-
-def test_a_nonce_from_the_future_or_from_elsewhere_is_stale() -> None:
-    policy = make_policy()
-    expect_stale(policy(context(credentials(fresh(policy, now=100.0)), now=99.0)))
-    expect_stale(policy(context(credentials(fresh(make_policy())))))
-    expect_stale(policy(context(credentials("anything"))))
-    nonce = fresh(policy)
-    flipped = ("1" if nonce[0] == "0" else "0") + nonce[1:]
-    expect_stale(policy(context(credentials(flipped))))
-
-
-def test_forgetting_a_nonce_never_makes_it_usable_again() -> None:
-    nonces = Nonces(capacity=2)
-    made = [nonces.make(float(now)) for now in range(4)]
-    assert nonces.use(made[1], 1, 4.0)
-    assert nonces.use(made[2], 1, 4.0)
-    assert nonces.use(made[3], 1, 4.0)
-    assert len(nonces) == 2
-    assert not nonces.use(made[1], 2, 4.0), "forgotten"
-    assert not nonces.use(made[0], 1, 4.0), "older than the forgotten one"
-    assert nonces.use(made[2], 2, 4.0)
-    assert not nonces.use(made[3], 1, 4.0), "used before"
-    assert nonces.use(nonces.make(4.0), 1, 4.0)
-
-
-def test_expired_nonces_leave_memory() -> None:
-    nonces = Nonces(lifetime=10, capacity=100)
-    for now in range(50):
-        assert nonces.use(nonces.make(float(now)), 1, float(now))
-    assert len(nonces) == 11
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 4)), max_size=40))
-def test_no_nonce_and_count_pass_twice(steps: list[tuple[int, int, int]]) -> None:
-    nonces = Nonces(lifetime=8, capacity=2, secret=bytes(16))
-    now = 0.0
-    made = [nonces.make(now)]
-    used: set[tuple[str, int]] = set()
-    for pick, count, pause in steps:
-        now += pause
-        made.append(nonces.make(now))
-        nonce = made[-1 - pick % len(made)]
-        if nonces.use(nonce, count, now):
-            assert (nonce, count) not in used
-            used.add((nonce, count))
-        assert len(nonces) <= 2
-
-
-def test_servers_with_one_secret_accept_each_others_nonces() -> None:
-    one, other = Nonces(secret=b"s" * 16), Nonces(secret=b"s" * 16)
-    assert other.use(one.make(1.0), 1, 1.0)
-    assert not Nonces(secret=b"t" * 16).use(one.make(1.0), 1, 1.0)
-
-
-def test_randomness_comes_from_the_given_source() -> None:
-    asked: list[int] = []
-
-    def entropy(count: int) -> bytes:
-        asked.append(count)
-        return bytes(count)
-
-    nonces = Nonces(entropy=entropy)
-    assert nonces.make(1.0) == nonces.make(1.0)
-    assert asked == [32, 8, 8]
-    assert Nonces(secret=os.urandom(16)).make(1.0) != nonces.make(1.0)
 
 
 def test_stored_hashes_replace_the_password() -> None:
@@ -363,24 +242,34 @@ def test_only_the_chosen_algorithms_are_offered() -> None:
     assert len(challenges(policy(context()))) == 1
     denied = policy(context(credentials(fresh(policy), "MD5")))
     assert isinstance(denied, Reject)
-    assert denied.reason == "Digest algorithm is not offered"
+    assert denied.reason == "algorithm MD5 is not offered"
+
+
+def test_guesses_get_429_with_retry_after() -> None:
+    policy = make_policy()
+    nonce = fresh(policy)
+    answers = [policy(context(credentials(nonce, password="guess"))) for _ in range(7)]
+    assert [answer.status for answer in answers if isinstance(answer, Reject)] == [401] * 6 + [429]
+    assert answers[6] == Reject(429, "slowed-pair: wait 1 s", ((b"retry-after", b"1"),))
+    at_home = replace(context(credentials(nonce)), peer_address="192.0.2.7")
+    assert policy(at_home) == Continue(identity=MUFASA)
 
 
 def later(username: str) -> Later:
     return LATER
 
 
-def test_the_account_may_come_later() -> None:
+def test_account_may_come_later() -> None:
     policy = AuthenticationPolicy([Digest("calls", later)])
     chain = PolicyChain([policy])
     asked = context(credentials(fresh(policy)))
     pending = chain.decide(asked)
     assert isinstance(pending, Pending)
-    assert pending.question == DigestQuestion("Mufasa", "calls")
+    assert pending.question == AccountQuestion("Mufasa", "calls", "Mufasa")
     denied = chain.resume(pending, None)
     assert isinstance(denied, Reject)
     assert denied.reason == WRONG
-    with pytest.raises(TypeError, match="an Account or None is needed, not str"):
+    with pytest.raises(TypeError, match="the answer must be an Account or None, not str"):
         chain.resume(pending, "Circle of Life")
     account = Account(MUFASA, "Circle of Life")
     assert chain.resume(pending, account) == Accept(
@@ -391,36 +280,11 @@ def test_the_account_may_come_later() -> None:
     assert replayed.reason == STALE
 
 
-def test_an_account_without_a_secret_lets_nobody_in() -> None:
-    policy = AuthenticationPolicy([Digest("calls", lambda name: Account(MUFASA))])
-    assert isinstance(policy(context(credentials(fresh(policy)))), Reject)
-
-
 def test_bad_arguments_are_refused() -> None:
-    for lifetime in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="lifetime must be positive"):
-            Nonces(lifetime=lifetime)
-    with pytest.raises(ValueError, match="capacity must be positive: 0"):
-        Nonces(capacity=0)
-    with pytest.raises(ValueError, match="at least 16 octets"):
-        Nonces(secret=b"x" * 15)
     with pytest.raises(ValueError, match="at least one algorithm"):
         Digest("calls", later, algorithms=[])
     with pytest.raises(ValueError, match="not printable ASCII"):
         Digest("a\r\nb", later)
-
-
-def test_parameters() -> None:
-    assert parse_parameters(b'A=1, b = "x, \\"y\\\\" ,, c="" ,\t') == {
-        "a": "1",
-        "b": 'x, "y\\',
-        "c": "",
-    }
-    assert parse_parameters(b"") == {}
-    many = [f"p{number}=1" for number in range(33)]
-    assert len(parse_parameters(",".join(many[:32]).encode())) == 32
-    with pytest.raises(ValueError, match="too many parameters"):
-        parse_parameters(",".join(many).encode())
 
 
 @given(st.binary() | st.text('a=", \\\t\x0b', max_size=30).map(str.encode))

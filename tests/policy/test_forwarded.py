@@ -97,7 +97,7 @@ def test_several_fields_are_one_list() -> None:
         b", ,for=192.0.2.60;proto=wss, ;,for=10.2.2.2 , ",
     ],
 )
-def test_empty_parameters_and_hops_are_none(value: bytes) -> None:
+def test_empty_parameters_and_hops_are_ignored(value: bytes) -> None:
     assert forwarded(value) == ("192.0.2.60", None, True)
 
 
@@ -106,16 +106,16 @@ def test_empty_parameters_and_hops_are_none(value: bytes) -> None:
     [
         (b"", "no hop"),
         (b" ;, ;", "no hop"),
-        (b"for", "no parameter at character 0"),
-        (b"for=192.0.2.60;x", "no parameter at character 15"),
-        (b"for =192.0.2.60", "no parameter at character 0"),
-        (b"for=192.0.2.60:80", "no parameter at character 0"),
-        (b'for="192.0.2.60', "no parameter at character 0"),
-        (b'for="192.0.2.60\\"', "no parameter at character 0"),
-        (b"\x85for=192.0.2.60", "no parameter at character 0"),
-        (b"for=192.0.2.60\xa0", "no parameter at character 0"),
-        (b"for=192.0.2.60;for=192.0.2.61", "parameter for twice"),
-        (b"for=192.0.2.60;FOR=192.0.2.61", "parameter for twice"),
+        (b"for", "invalid parameter at character 0"),
+        (b"for=192.0.2.60;x", "invalid parameter at character 15"),
+        (b"for =192.0.2.60", "invalid parameter at character 0"),
+        (b"for=192.0.2.60:80", "invalid parameter at character 0"),
+        (b'for="192.0.2.60', "invalid parameter at character 0"),
+        (b'for="192.0.2.60\\"', "invalid parameter at character 0"),
+        (b"\x85for=192.0.2.60", "invalid parameter at character 0"),
+        (b"for=192.0.2.60\xa0", "invalid parameter at character 0"),
+        (b"for=192.0.2.60;for=192.0.2.61", "parameter for is repeated"),
+        (b"for=192.0.2.60;FOR=192.0.2.61", "parameter for is repeated"),
         (b"for=localhost", "not an address"),
         (b"for=192.0.2", "not an address"),
         (b"for=1920.2.0.60", "not an address"),
@@ -167,7 +167,11 @@ def test_x_forwarded(addresses: bytes, protocols: list[bytes], expected: Effecti
         (b"192.0.2.60\x0b", [], "not an address"),
         (b"1:2:3", [], "not an address"),
         (b"192.0.2.60", [b"gopher"], "unknown scheme"),
-        (b"192.0.2.60, 10.1.1.1", [b"http, http, http"], "more or fewer schemes than addresses"),
+        (
+            b"192.0.2.60, 10.1.1.1",
+            [b"http, http, http"],
+            "the numbers of schemes and addresses differ",
+        ),
         (b",".join([b"10.0.0.2"] * 33), [], "too many hops"),
         (b"10.0.0.2", [b",".join([b"http"] * 33)], "too many hops"),
     ],
@@ -186,7 +190,7 @@ def test_malformed_x_forwarded_is_400(
 @pytest.mark.parametrize(
     "peer", ["192.0.2.8", "", "unix", "2001:db8:2::1", "::ffff:192.0.2.8", "10.0.0.1 "]
 )
-def test_others_are_not_believed(peer: str) -> None:
+def test_untrusted_peers_are_ignored(peer: str) -> None:
     for policy in (STANDARD, CUSTOM):
         headers = [(b"forwarded", b"for=;;;"), (b"x-forwarded-for", b"1.1.1.1")]
         decision, _ = ask(policy, *headers, peer=peer, secure=True)
@@ -209,15 +213,36 @@ def test_without_header_fields_and_with_the_other_kind_nothing_changes() -> None
     assert ask(CUSTOM, (b"forwarded", b"for=1.1.1.1"))[0] == Continue()
 
 
-def test_an_unnamed_scheme_stays_as_it_is() -> None:
+def test_unnamed_scheme_stays_as_it_is() -> None:
     decision, _ = ask(STANDARD, (b"forwarded", b"for=198.51.100.1"), secure=True)
     assert isinstance(decision, Continue)
     assert decision.context is not None
     assert decision.context.secure
 
 
-def test_no_address_is_in_no_network() -> None:
+def test_none_is_in_no_network() -> None:
     assert None not in TrustedNetworks(["0.0.0.0/0", "::/0"])
+
+
+def test_peers_at_a_unix_socket_are_trusted_by_that_name_alone() -> None:
+    unix = TrustedNetworks(["unix", "10.0.0.0/8"])
+    assert "" in unix
+    assert "unix" in unix
+    assert "unix-1000" in unix
+    assert "10.0.0.1" in unix
+    assert "192.0.2.1" not in unix
+    assert None not in unix
+    assert "" not in TRUSTED
+    assert "unix-1000" not in TRUSTED
+
+
+def test_proxy_of_one_user_at_a_unix_socket() -> None:
+    proxy = TrustedNetworks(["unix-33"])
+    assert "unix-33" in proxy
+    for other in ("unix-0", "unix", "", "unix-333"):
+        assert other not in proxy
+    with pytest.raises(ValueError):
+        TrustedNetworks(["unix-www-data"])
 
 
 def test_networks_are_checked() -> None:

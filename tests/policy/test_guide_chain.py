@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from wsproto_sip.connection import ConnectionType, WSConnection
+from wsproto_sip import ConnectionType, WSConnection
+from wsproto_sip.auth import Algorithm, Challenge, account_lookup, answer_challenge
+from wsproto_sip.auth.identity import Identity
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import AuthenticationPolicy
 from wsproto_sip.policy.cors import CorsMode, CorsPolicy
-from wsproto_sip.policy.decision import Accept, Identity, PolicyChain, Reject, RequestContext
-from wsproto_sip.policy.digest import (
-    Algorithm as Hash,
-    Digest,
-    account_lookup,
-    digest_ha1,
-    digest_response,
-)
+from wsproto_sip.policy.decision import Accept, PolicyChain, Reject, RequestContext
+from wsproto_sip.policy.digest import Digest
 from wsproto_sip.policy.enabled import EnabledPolicy
 from wsproto_sip.policy.host import HostPolicy, LocalPortPolicy
 from wsproto_sip.policy.origin import OriginPolicy
@@ -50,7 +46,7 @@ def handshake(
     port: int = 443,
     enabled: bool = True,
 ) -> tuple[bytes, Accept | Reject]:
-    """One request through a server's handshake and the chain: the response, and the outcome."""
+    """Pass one request through a server's handshake and the chain; return response and outcome."""
     lines = [
         f"GET {target} HTTP/1.1",
         f"Host: {host}",
@@ -77,16 +73,11 @@ def handshake(
 
 def respond(challenge: bytes) -> str:
     nonce = challenge.partition(b'nonce="')[2].partition(b'"')[0].decode()
-    values = {"uri": "/", "nonce": nonce, "nc": "00000001", "cnonce": "c"}
-    ha1 = digest_ha1(Hash.SHA_256, "alice", "sip", "secret")
-    response = digest_response(Hash.SHA_256, ha1, method="GET", **values)
-    return (
-        f'Digest username="alice", realm="sip", uri="/", nonce="{nonce}", nc=00000001, '
-        f'cnonce="c", qop=auth, algorithm=SHA-256, response="{response}"'
-    )
+    asked = Challenge("sip", nonce, Algorithm.SHA_256)
+    return str(answer_challenge(asked, "alice", "secret", "GET", "/"))
 
 
-def test_a_client_that_answers_the_challenge_is_let_in() -> None:
+def test_client_that_answers_the_challenge_is_admitted() -> None:
     response, refused = handshake()
     assert isinstance(refused, Reject)
     assert response.startswith(b"HTTP/1.1 401 ")
@@ -122,7 +113,7 @@ def test_refusals_are_whole_responses_that_close(change: dict[str, object], stat
     assert (end, body) == (b"\r\n\r\n", b"")
 
 
-def test_the_sub_protocols_are_named_where_none_fits() -> None:
+def test_enabled_sub_protocols_are_named_if_none_matches() -> None:
     challenge, _ = handshake(protocols="chat")
     response, outcome = handshake(respond(challenge), protocols="chat")
     assert isinstance(outcome, Reject)

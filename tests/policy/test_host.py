@@ -107,7 +107,7 @@ def test_local_port() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
-def test_local_port_must_be_one(port: int) -> None:
+def test_local_port_must_be_valid(port: int) -> None:
     with pytest.raises(ValueError, match="not a port"):
         LocalPortPolicy([80, port])
 

@@ -88,17 +88,17 @@ def test_look_alikes_are_403(origin: bytes) -> None:
 
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES[:2] + LOOK_ALIKES[4:])
-def test_any_origin_allows_all_that_are_one(origin: bytes) -> None:
+def test_any_origin_allows_every_valid_origin(origin: bytes) -> None:
     assert decide(ANY, origin) == Continue()
 
 
 @pytest.mark.parametrize("origin", MISSHAPEN)
-def test_any_origin_still_refuses_what_is_none(origin: bytes) -> None:
+def test_any_origin_refuses_invalid_origins(origin: bytes) -> None:
     assert decide(ANY, origin) == FORBIDDEN
 
 
 @pytest.mark.parametrize("allowed", [ALLOWED, ANY_ORIGIN])
-def test_null_and_missing_are_decided_by_themselves(allowed: list[str]) -> None:
+def test_null_and_missing_are_separate_options(allowed: list[str]) -> None:
     null = OriginPolicy(allowed, allow_null=True, allow_missing=False)
     assert decide(null, b"null") == Continue()
     assert decide(null) == Reject(403, "no Origin")
@@ -107,7 +107,7 @@ def test_null_and_missing_are_decided_by_themselves(allowed: list[str]) -> None:
     assert decide(missing) == Continue()
 
 
-def test_an_empty_list_allows_none() -> None:
+def test_empty_list_allows_none() -> None:
     nobody = OriginPolicy([], allow_null=False, allow_missing=False)
     assert decide(nobody, b"https://example.com") == FORBIDDEN
 
@@ -127,25 +127,25 @@ def test_two_origins_are_400() -> None:
         ("null", "not scheme://host"),
         ("*", "not scheme://host"),
         ("https://ex\xe4mple.com", "not scheme://host"),
-        ("https://example.com:443", "the scheme's default port is left out"),
+        ("https://example.com:443", "leave out the scheme's default port"),
         ("https://example.com:65536", "not a port"),
         ("https://[::g]", "not scheme://host"),
         ("https://[1:2]", "not an IPv6 address"),
-        ("https://[0::1]", r"the address is written \[::1\]"),
+        ("https://[0::1]", r"write the address as \[::1\]"),
     ],
 )
-def test_the_list_is_checked(origin: str, fault: str) -> None:
+def test_list_is_checked(origin: str, fault: str) -> None:
     with pytest.raises(ValueError, match=f"not an origin as browsers send it: .*{fault}"):
         OriginPolicy([origin], allow_null=False, allow_missing=False)
 
 
-def test_the_list_is_not_one_string() -> None:
+def test_list_is_not_one_string() -> None:
     with pytest.raises(TypeError, match="not one string"):
         OriginPolicy("https://example.com", allow_null=False, allow_missing=False)
 
 
 @given(st.binary(max_size=4), st.binary(max_size=4))
-def test_only_the_very_octets_of_an_allowed_origin_pass(before: bytes, after: bytes) -> None:
+def test_only_the_exact_bytes_of_an_allowed_origin_pass(before: bytes, after: bytes) -> None:
     origin = before + b"https://example.com" + after
     assert (decide(STRICT, origin) == Continue()) is (not before and not after)
 
@@ -155,7 +155,7 @@ def test_only_the_very_octets_of_an_allowed_origin_pass(before: bytes, after: by
     st.from_regex(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8}){0,2}", fullmatch=True),
     st.none() | st.integers(1, 65535),
 )
-def test_an_origin_allows_itself_and_nothing_else(scheme: str, host: str, port: int | None) -> None:
+def test_origin_allows_itself_and_nothing_else(scheme: str, host: str, port: int | None) -> None:
     origin = f"{scheme}://{host}" + ("" if port is None else f":{port}")
     default = {"http": 80, "https": 443, "ws": 80, "wss": 443}.get(scheme)
     if port is not None and port == default:

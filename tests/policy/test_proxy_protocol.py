@@ -67,7 +67,7 @@ def test_headers(data: bytes, header: ProxyHeader) -> None:
 
 
 @pytest.mark.parametrize("family", [0x00, 0x11, 0x13, 0x41, 0xFF])
-def test_the_family_of_a_proxy_that_speaks_for_itself_is_ignored(family: int) -> None:
+def test_family_of_a_local_connection_is_ignored(family: int) -> None:
     parser = ProxyHeaderParser()
     assert parser.feed(v2(0x20, family, b"abc") + b"GET") == ProxyHeader(2)
     assert parser.trailing == b"GET"
@@ -76,10 +76,10 @@ def test_the_family_of_a_proxy_that_speaks_for_itself_is_ignored(family: int) ->
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"GET / HTTP/1.1\r\n", "no PROXY protocol header"),
-        (b"\r\n\r\nGET", "no PROXY protocol header"),
-        (b"proxy TCP4", "no PROXY protocol header"),
-        (b"PROXY\tTCP4", "no PROXY protocol header"),
+        (b"GET / HTTP/1.1\r\n", "not a PROXY protocol header"),
+        (b"\r\n\r\nGET", "not a PROXY protocol header"),
+        (b"proxy TCP4", "not a PROXY protocol header"),
+        (b"PROXY\tTCP4", "not a PROXY protocol header"),
         (b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\n", "malformed PROXY line"),
         (b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443 \r\n", "malformed PROXY line"),
         (b"PROXY TCP4  192.0.2.1 198.51.100.2 4711 443\r\n", "malformed PROXY line"),
@@ -108,42 +108,42 @@ def test_the_family_of_a_proxy_that_speaks_for_itself_is_ignored(family: int) ->
         (v2(0x21, 0x11, V4 + record(0x20, b"\x01\x00\x00\x00")), "malformed record"),
     ],
 )
-def test_what_is_no_header(data: bytes, reason: str) -> None:
+def test_malformed_headers_are_refused(data: bytes, reason: str) -> None:
     parser = ProxyHeaderParser()
     with pytest.raises(RemoteProtocolError, match=reason):
         parser.feed(data)
     assert parser.trailing == b""
-    with pytest.raises(LocalProtocolError, match="has ended already"):
+    with pytest.raises(LocalProtocolError, match="is already complete"):
         parser.feed(b"")
 
 
-def test_nothing_is_taken_behind_a_complete_header() -> None:
+def test_input_after_a_complete_header_is_refused() -> None:
     parser = ProxyHeaderParser()
     parser.feed(b"PROXY UNKNOWN\r\nabc")
-    with pytest.raises(LocalProtocolError, match="has ended already"):
+    with pytest.raises(LocalProtocolError, match="is already complete"):
         parser.feed(b"def")
     assert parser.trailing == b"abc"
 
 
-def test_a_version_that_is_not_accepted() -> None:
-    with pytest.raises(RemoteProtocolError, match="no PROXY protocol header"):
+def test_version_that_is_not_accepted() -> None:
+    with pytest.raises(RemoteProtocolError, match="not a PROXY protocol header"):
         ProxyHeaderParser(versions=[2]).feed(b"PROXY UNKNOWN\r\n")
-    with pytest.raises(RemoteProtocolError, match="no PROXY protocol header"):
+    with pytest.raises(RemoteProtocolError, match="not a PROXY protocol header"):
         ProxyHeaderParser(versions=[1]).feed(v2(0x20, 0, b""))
 
 
 @pytest.mark.parametrize("versions", [[], [3], [1, 2, 3]])
 def test_versions_are_checked(versions: list[int]) -> None:
-    with pytest.raises(ValueError, match="versions are 1 and 2"):
+    with pytest.raises(ValueError, match="versions must be 1 or 2"):
         ProxyHeaderParser(versions=versions)
 
 
 @given(st.sampled_from(GOOD), st.lists(st.integers(1, 40)), st.binary(max_size=20))
-def test_any_chunking_gives_the_same(
-    good: tuple[bytes, ProxyHeader], cuts: list[int], behind: bytes
+def test_any_split_gives_the_same(
+    good: tuple[bytes, ProxyHeader], cuts: list[int], after: bytes
 ) -> None:
     data, header = good
-    data += behind
+    data += after
     parser = ProxyHeaderParser()
     assert parser.feed(b"") is None
     result = None
@@ -154,14 +154,14 @@ def test_any_chunking_gives_the_same(
         if result is not None:
             break
     assert result == header
-    assert parser.trailing + data[position:] == behind
+    assert parser.trailing + data[position:] == after
 
 
 @given(
     st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21"]),
     st.binary(max_size=64),
 )
-def test_any_octets_give_a_header_or_the_documented_error(start: bytes, rest: bytes) -> None:
+def test_any_bytes_give_a_header_or_the_documented_error(start: bytes, rest: bytes) -> None:
     parser = ProxyHeaderParser()
     try:
         header = parser.feed(start + rest)

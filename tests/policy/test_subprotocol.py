@@ -14,7 +14,7 @@ def decide(policy: SubprotocolPolicy, *proposed: str) -> object:
 
 def refusal(enabled: bytes) -> Reject:
     headers = ((b"sec-websocket-protocol", enabled), (b"sec-websocket-version", b"13"))
-    return Reject(400, "no enabled sub-protocol proposed", headers)
+    return Reject(400, "no enabled sub-protocol offered", headers)
 
 
 BOTH = SubprotocolPolicy(["sip", "msrp"])
@@ -32,7 +32,7 @@ KAMAILIO = SubprotocolPolicy(["sip", "msrp"], server_preference=True)
         (["SIP", "msrp"], "msrp", "msrp"),
     ],
 )
-def test_whose_order_decides(proposed: list[str], client_first: str, server_first: str) -> None:
+def test_order_of_preference(proposed: list[str], client_first: str, server_first: str) -> None:
     assert decide(BOTH, *proposed) == Continue(subprotocol=client_first)
     assert decide(KAMAILIO, *proposed) == Continue(subprotocol=server_first)
 
@@ -40,28 +40,28 @@ def test_whose_order_decides(proposed: list[str], client_first: str, server_firs
 @pytest.mark.parametrize(
     "proposed", [[], ["chat"], ["SIP"], ["sipx"], ["xsip"], ["si"], ["sip, msrp"], ["sip "], [""]]
 )
-def test_nothing_that_fits_is_400_with_what_is_enabled(proposed: list[str]) -> None:
+def test_mismatch_is_400_with_the_enabled_ones(proposed: list[str]) -> None:
     assert decide(BOTH, *proposed) == refusal(b"sip, msrp")
     assert decide(KAMAILIO, *proposed) == refusal(b"sip, msrp")
     optional = SubprotocolPolicy(["sip", "msrp"], required=False)
     assert decide(optional, *proposed) == Continue()
 
 
-def test_only_what_is_enabled_is_chosen() -> None:
+def test_only_enabled_ones_are_chosen() -> None:
     assert decide(SubprotocolPolicy(["msrp"]), "sip") == refusal(b"msrp")
     assert decide(SubprotocolPolicy([], required=False), "sip") == Continue()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "a\r\n", "\xe4"])
 def test_names_are_tokens(name: str) -> None:
-    with pytest.raises(ValueError, match="not the name of a sub-protocol"):
+    with pytest.raises(ValueError, match="not a sub-protocol name"):
         SubprotocolPolicy(["sip", name])
 
 
 def test_bad_lists_are_refused() -> None:
-    with pytest.raises(ValueError, match="given twice: sip, msrp, sip"):
+    with pytest.raises(ValueError, match="repeated: sip, msrp, sip"):
         SubprotocolPolicy(["sip", "msrp", "sip"])
-    with pytest.raises(ValueError, match="required and none is enabled"):
+    with pytest.raises(ValueError, match="required, but none is enabled"):
         SubprotocolPolicy([])
     with pytest.raises(TypeError, match="not one string"):
         SubprotocolPolicy("sip")
@@ -71,7 +71,7 @@ NAMES = st.lists(st.sampled_from(["sip", "msrp", "chat", "mqtt", "sipx"]), uniqu
 
 
 @given(NAMES.filter(bool), NAMES, st.booleans())
-def test_the_choice_is_proposed_and_enabled(
+def test_choice_is_offered_and_enabled(
     enabled: list[str], proposed: list[str], server: bool
 ) -> None:
     decision = decide(SubprotocolPolicy(enabled, server_preference=server), *proposed)

@@ -72,7 +72,7 @@ def test_other_targets_are_404(target: str) -> None:
     assert POLICY(context(target)) == NOT_FOUND
 
 
-def test_other_methods_are_405_and_say_what_is_allowed() -> None:
+def test_other_methods_are_405_with_the_allowed_ones() -> None:
     assert POLICY(context("/ws", "CONNECT")) == Continue()
     assert POLICY(context("/ws", "POST")) == Reject(
         405, "wrong method", ((b"allow", b"GET, CONNECT"),)
@@ -96,6 +96,6 @@ def test_paths_must_be_given_as_a_collection_and_not_be_empty() -> None:
 
 
 @given(st.text(alphabet="/abc.*?%2e", max_size=12))
-def test_an_exact_path_matches_itself_only(target: str) -> None:
+def test_exact_path_matches_itself_only(target: str) -> None:
     expected = target.partition("?")[0] == "/a/b"
     assert (TargetPolicy(["/a/b"])(context(target)) == Continue()) is expected

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from wsproto_sip.policy.decision import Identity
-from wsproto_sip.server.commands import DisplayState, DumpFilter, DumpOrder
+from wsproto_sip.auth.identity import Identity
+from wsproto_sip.server.events import Traffic
+from wsproto_sip.server.management.commands import DisplayState, DumpFilter, DumpOrder
 from wsproto_sip.server.registry import Entry, Others, Registry
-from wsproto_sip.session import Session
+from wsproto_sip.session.session import Session
 from wsproto_sip.states import ConnectionType
 
 
@@ -25,7 +26,7 @@ def cids(registry: Registry, order: DumpOrder, offset: int = 0, limit: int = 50)
     return [info.id for info in shown]
 
 
-def test_ids_are_never_given_twice() -> None:
+def test_ids_are_never_reused() -> None:
     registry = Registry()
     first = add(registry)
     registry.remove(first)
@@ -41,13 +42,13 @@ def test_neither_identity_nor_sub_protocol() -> None:
     session = Session.established(ConnectionType.SERVER, now=0.0)
     entry = registry.add(session, ("192.0.2.1", 1), None, True, 0.0)
     registry.opened(entry)
-    assert entry.info(0.0).sub_protocol is None
+    assert entry.info(0.0).subprotocol is None
     assert registry.by_subprotocol("sip") == registry.by_identity("alice") == []
     registry.remove(entry)
     assert len(registry) == 0
 
 
-def test_an_identity_that_never_got_in() -> None:
+def test_identity_of_a_refused_connection_is_not_indexed() -> None:
     registry = Registry()
     entry = add(registry)
     entry.identity = Identity("alice")
@@ -55,7 +56,7 @@ def test_an_identity_that_never_got_in() -> None:
     assert registry.by_identity("alice") == []
 
 
-def test_what_a_dump_shows() -> None:
+def test_info_of_a_connection() -> None:
     registry = Registry()
     entry = add(registry, 10.0, 5060)
     entry.identity = Identity("alice")
@@ -64,7 +65,7 @@ def test_what_a_dump_shows() -> None:
     assert (info.id, info.peer_address, info.peer_port) == (1, "192.0.2.1", 5060)
     assert (info.local_address, info.local_port, info.secure) == ("198.51.100.1", 80, False)
     assert (info.state, info.awaiting_pong, info.idle) == (DisplayState.OPEN, False, 2.5)
-    assert (info.sub_protocol, info.identity) == ("sip", "alice")
+    assert (info.subprotocol, info.identity) == ("sip", "alice")
     entry.local = None
     assert entry.info(12.5).local_address == ""
 
@@ -103,11 +104,11 @@ def test_filters() -> None:
     assert ([info.id for info in shown], more) == ([3], True)
     shown, more = registry.page(DumpOrder.USED_ASC, 1, 1, wanted, 0.0)
     assert ([info.id for info in shown], more) == ([1], False)
-    assert registry.page(DumpOrder.ID_HASH, 0, 9, DumpFilter(sub_protocol="msrp"), 0.0)[0] == []
+    assert registry.page(DumpOrder.ID_HASH, 0, 9, DumpFilter(subprotocol="msrp"), 0.0)[0] == []
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=20), st.integers(1, 5))
-def test_going_through_all_pages_shows_everybody_who_stays_once(
+def test_paging_shows_every_lasting_connection_once(
     changes: list[tuple[bool, int]], limit: int
 ) -> None:
     registry = Registry()
@@ -119,7 +120,7 @@ def test_going_through_all_pages_shows_everybody_who_stays_once(
         page, more = registry.page(DumpOrder.ID_HASH, 0, limit, DumpFilter(after=after), 0.0)
         shown += [info.id for info in page]
         after = shown[-1]
-        # In between some come, and some go.
+        # In between some are added, and some removed.
         for comes, number in changes[:3]:
             if comes:
                 add(registry)
@@ -135,11 +136,11 @@ def test_going_through_all_pages_shows_everybody_who_stays_once(
     ("wanted", "expected"),
     [
         (DumpFilter("sip", "192.0.2.1", "alice", DisplayState.OPEN, 1), True),
-        (DumpFilter(sub_protocol="msrp"), False),
+        (DumpFilter(subprotocol="msrp"), False),
         (DumpFilter(address="192.0.2.2"), False),
         (DumpFilter(identity="bob"), False),
         (DumpFilter(state=DisplayState.CLOSED), False),
-        (DumpFilter(sub_protocol="sip", after=1), True),
+        (DumpFilter(subprotocol="sip", after=1), True),
         (DumpFilter(after=2), False),
     ],
 )
@@ -169,7 +170,7 @@ def test_several_connections_from_the_same_address_and_port() -> None:
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_moved_to_where_it_really_comes_from(opened: bool) -> None:
+def test_address_moved_by_a_proxy(opened: bool) -> None:
     registry = Registry()
     entry = add(registry)
     if opened:
@@ -186,12 +187,12 @@ def test_moved_to_where_it_really_comes_from(opened: bool) -> None:
 
 @dataclass
 class Known:
-    """What the model knows of one connection."""
+    """The model's record of one connection."""
 
     entry: Entry
     address: str
     port: int
-    #: When it got there.
+    #: When it was added.
     came: int
     identity: str | None = None
     opened: bool = False
@@ -308,3 +309,53 @@ def test_others() -> None:
         add(registry, address=address)
     assert dict(others) == {"192.0.2.1": 1, "192.0.2.2": 1}
     assert len(others) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("unix-1", "unix-2", False),
+    ],
+)
+def test_addresses_of_one_network_count_together(one: str, other: str, same: bool) -> None:
+    registry = Registry()
+    entries = [add(registry, address=one), add(registry, address=other)]
+    for address in (one, other):
+        assert registry.count_of(address) == registry.handshaking_of(address) == 1 + same
+    assert Others(registry.addresses, one)[one] == same
+    assert Others(registry.addresses, other)[one] == 1
+    registry.move(entries[1], ("203.0.113.9", 1))
+    assert registry.count_of(one) == 1
+    for entry in entries:
+        registry.remove(entry)
+    assert not registry.addresses
+    assert not registry.handshaking_of("203.0.113.9")
+
+
+def test_entry_knows_its_traffic_and_its_transport() -> None:
+    registry = Registry()
+    entry = add(registry, 2.0)
+    registry.move(entry, ("198.51.100.1", 2))
+    entry.received_messages, entry.sent_messages = 1, 2
+    entry.received_bytes, entry.sent_bytes = 30, 40
+    assert entry.transport == ("192.0.2.1", 1)
+    assert entry.traffic(5.0) == Traffic(1, 2, 30, 40, 3.0)
+
+
+def test_oldest_handshake_of_the_address_with_the_most() -> None:
+    registry = Registry()
+    assert registry.longest_handshake("192.0.2.1") is None
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.2"):
+        add(registry, address=address)
+    client = Session(ConnectionType.CLIENT, now=0.0)
+    for _ in range(3):
+        registry.add(client, ("192.0.2.9", 80), None, False, 0.0)
+    for address in ("192.0.2.1", "192.0.2.3"):
+        longest = registry.longest_handshake(address)
+        assert longest is not None
+        assert longest.cid == 2
+    # Our own connections do not count, and an address makes no room for itself.
+    assert registry.longest_handshake("192.0.2.2") is None

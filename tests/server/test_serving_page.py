@@ -1,4 +1,4 @@
-"""What docs/serving.md shows is what happens, and the reference has a place for every module."""
+"""The examples of the page on serving run, and the reference has every module."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = ROOT / "docs" / "serving.md"
+PAGE = ROOT / "docs" / "howto" / "serving.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_page_does_what_it_shows() -> None:
+def test_page_runs() -> None:
     blocks = re.findall(r"^```pycon\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     # The blocks build on each other.
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "page", PAGE.name, 0)
@@ -27,7 +27,7 @@ def test_the_page_does_what_it_shows() -> None:
     assert results.failed == 0, "".join(report)
 
 
-def test_the_server_serves(capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_on_the_page_serves(capsys: pytest.CaptureFixture[str]) -> None:
     code, *_ = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     code = code.replace("8080", "0").replace("asyncio.run(main())\n", "")
     names: dict[str, Any] = {}
@@ -59,7 +59,7 @@ def test_the_server_serves(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("package", ["policy", "server"])
-def test_the_reference_has_every_module(package: str) -> None:
+def test_reference_has_every_module(package: str) -> None:
     page = (ROOT / "docs" / "reference" / f"{package}.md").read_text(encoding="utf-8")
     shown = re.findall(r"automodule:: wsproto_sip\.(\S+)", page)
     path = ROOT / "wsproto_sip"

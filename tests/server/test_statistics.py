@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from wsproto_sip.server.commands import CommandError, Fault
+from wsproto_sip.auth.throttle import Cause
+from wsproto_sip.server.management.commands import CommandError, Fault
+from wsproto_sip.server.shares import Bound
 from wsproto_sip.server.statistics import (
     GAUGES,
     MAX_CLOSE_CODES,
@@ -12,7 +14,6 @@ from wsproto_sip.server.statistics import (
     OTHER_CODES,
     ROUND_TRIP_BOUNDS,
     Ending,
-    RoundTrips,
     Statistics,
 )
 
@@ -21,7 +22,7 @@ def nonzero(statistics: Statistics) -> dict[str, int]:
     return {name: value for name, value in statistics.values().items() if value}
 
 
-def test_the_names_are_the_modules() -> None:
+def test_names_match_the_module() -> None:
     families = [
         "current_connections",
         "max_concurrent_connections",
@@ -49,9 +50,9 @@ def test_connections() -> None:
     statistics.connection_opened(None)
     statistics.connection_opened("chat")
     statistics.handshake_failed()
-    statistics.connection_ended("sip", Ending.REMOTE, 1000)
-    statistics.connection_ended("msrp", Ending.LOCAL, 1000)
-    statistics.connection_ended("chat", Ending.FAILED, 1006)
+    statistics.connection_closed("sip", Ending.REMOTE, 1000)
+    statistics.connection_closed("msrp", Ending.LOCAL, 1000)
+    statistics.connection_closed("chat", Ending.FAILED, 1006)
     assert nonzero(statistics) == {
         "ws_current_connections": 2,
         "ws_max_concurrent_connections": 5,
@@ -90,14 +91,14 @@ def test_frames() -> None:
     }
 
 
-def test_no_more_connections_end_than_were_opened() -> None:
+def test_unmatched_end_is_refused() -> None:
     statistics = Statistics()
     statistics.connection_opened("msrp")
-    for sub_protocol in ("sip", "msrp", None):
-        if sub_protocol == "msrp":
-            statistics.connection_ended("msrp", Ending.LOCAL, 1000)
+    for subprotocol in ("sip", "msrp", None):
+        if subprotocol == "msrp":
+            statistics.connection_closed("msrp", Ending.LOCAL, 1000)
         with pytest.raises(ValueError, match="more connections ended than were opened"):
-            statistics.connection_ended(sub_protocol, Ending.LOCAL, 1000)
+            statistics.connection_closed(subprotocol, Ending.LOCAL, 1000)
     assert statistics.values()["ws_local_closed_connections"] == 1
     assert statistics.close_codes == {1000: 1}
 
@@ -106,44 +107,44 @@ def test_close_codes_take_bounded_memory() -> None:
     statistics = Statistics()
     for code in range(3000, 5000):
         statistics.connection_opened(None)
-        statistics.connection_ended(None, Ending.REMOTE, code)
+        statistics.connection_closed(None, Ending.REMOTE, code)
     statistics.connection_opened(None)
-    statistics.connection_ended(None, Ending.REMOTE, 3000)
+    statistics.connection_closed(None, Ending.REMOTE, 3000)
     assert len(statistics.close_codes) == MAX_CLOSE_CODES + 1
     assert statistics.close_codes[3000] == 2
     assert statistics.close_codes[OTHER_CODES] == 2000 - MAX_CLOSE_CODES
     assert sum(statistics.close_codes.values()) == 2001
 
 
-def test_round_trips() -> None:
-    times = RoundTrips()
-    for seconds in (0.0, 0.005, 0.006, 10.0, 11.0):
-        times.add(seconds)
-    assert (times.count, times.maximum) == (5, 11.0)
-    assert times.total == pytest.approx(21.011)
-    assert times.classes == [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
-    for seconds in (-0.001, float("nan")):
-        with pytest.raises(ValueError, match="not a time"):
-            times.add(seconds)
-    assert times.count == 5
+def test_answers_count_as_failed_handshakes_unless_they_are_what_was_asked_for() -> None:
+    statistics = Statistics()
+    for status in (403, 403, 401):
+        statistics.request_answered(status)
+    statistics.request_answered(200, served=True)
+    # A health check of a server that is not ready, for example.
+    statistics.request_answered(503, served=True)
+    assert statistics.answers == {403: 2, 401: 1, 200: 1, 503: 1}
+    assert statistics.failed_handshakes == 3
+    statistics.reset(["all"])
+    assert (statistics.answers, statistics.failed_handshakes) == ({}, 0)
 
 
-@given(st.lists(st.floats(0, 20)))
-def test_every_round_trip_is_in_one_class(seconds: list[float]) -> None:
-    times = RoundTrips()
-    for value in seconds:
-        times.add(value)
-    assert sum(times.classes) == times.count == len(seconds)
-    for index, bound in enumerate(ROUND_TRIP_BOUNDS):
-        assert sum(times.classes[: index + 1]) == sum(value <= bound for value in seconds)
+def test_handshakes_are_timed() -> None:
+    statistics = Statistics()
+    statistics.connection_opened("sip", 0.03)
+    statistics.connection_opened(None, 20.0)
+    assert (statistics.handshakes.count, statistics.handshakes.maximum) == (2, 20.0)
+    assert statistics.handshakes.classes[ROUND_TRIP_BOUNDS.index(0.05)] == 1
+    statistics.reset(["all"])
+    assert statistics.handshakes.count == 0
 
 
-def test_the_result_of_the_command() -> None:
+def test_result_of_the_command() -> None:
     statistics = Statistics()
     statistics.connection_opened("sip")
-    statistics.connection_ended("sip", Ending.LOCAL, 1001)
+    statistics.connection_closed("sip", Ending.LOCAL, 1001)
     statistics.connection_opened("sip")
-    statistics.connection_ended("sip", Ending.REMOTE, OTHER_CODES)
+    statistics.connection_closed("sip", Ending.REMOTE, OTHER_CODES)
     statistics.round_trips.add(0.25)
     values = statistics.result().values
     assert list(values)[:25] == list(MODULE_STATISTICS)
@@ -159,7 +160,7 @@ def test_the_result_of_the_command() -> None:
     with pytest.raises(CommandError) as caught:
         statistics.result(["ws_current_connections", "x" * 100])
     assert caught.value.fault is Fault.INVALID_PARAMETERS
-    assert caught.value.detail == f"no statistic {'x' * 80!r}"
+    assert caught.value.detail == f"unknown statistic {'x' * 80!r}"
 
 
 class Counting(RuleBasedStateMachine):
@@ -172,10 +173,10 @@ class Counting(RuleBasedStateMachine):
         self.opened = 0
         self.most = 0
 
-    @rule(sub_protocol=st.sampled_from(["sip", "msrp", None, "chat"]))
-    def open_one(self, sub_protocol: str | None) -> None:
-        self.statistics.connection_opened(sub_protocol)
-        self.open.append(sub_protocol)
+    @rule(subprotocol=st.sampled_from(["sip", "msrp", None, "chat"]))
+    def open_one(self, subprotocol: str | None) -> None:
+        self.statistics.connection_opened(subprotocol)
+        self.open.append(subprotocol)
         self.opened += 1
         self.most = max(self.most, len(self.open))
 
@@ -183,7 +184,7 @@ class Counting(RuleBasedStateMachine):
     def end_one(self, pick: int, ending: Ending, code: int) -> None:
         if self.open:
             ended = self.open.pop(pick % len(self.open))
-            self.statistics.connection_ended(ended, ending, code)
+            self.statistics.connection_closed(ended, ending, code)
 
     @invariant()
     def numbers_agree(self) -> None:
@@ -198,3 +199,66 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
+
+
+def busy() -> Statistics:
+    """Statistics of a server that had two connections and has one."""
+    statistics = Statistics()
+    statistics.connection_opened("sip")
+    statistics.connection_opened(None)
+    statistics.connection_closed(None, Ending.REMOTE, 1001)
+    statistics.handshake_failed()
+    statistics.frames_received("sip", 3)
+    statistics.round_trips.add(0.5)
+    return statistics
+
+
+def test_statistics_are_chosen_by_name_by_group_or_all() -> None:
+    statistics = busy()
+    everything = statistics.chosen(["all"])
+    assert list(everything) == sorted(MODULE_STATISTICS)
+    assert everything == statistics.chosen(["websocket:"]) == statistics.group("websocket")
+    assert statistics.chosen(["ws_received_frames", "nothing"]) == {"ws_received_frames": 3}
+    assert statistics.chosen(["core:"]) == statistics.group("core") == {}
+
+
+def test_reset_keeps_the_number_of_connections() -> None:
+    statistics = busy()
+    statistics.reset(["all"])
+    values = {name: value for name, value in statistics.values().items() if value}
+    assert values == {
+        "ws_current_connections": 1,
+        "ws_max_concurrent_connections": 1,
+        "ws_sip_current_connections": 1,
+        "ws_sip_max_concurrent_connections": 1,
+    }
+    assert statistics.close_codes == {}
+    assert statistics.round_trips.count == 0
+    statistics.connection_closed("sip", Ending.LOCAL, 1000)
+    assert statistics.values()["ws_current_connections"] == 0
+
+
+def test_reset_of_one_leaves_the_others() -> None:
+    statistics = busy()
+    before = statistics.values()
+    statistics.reset(["ws_received_frames", "nothing"])
+    assert statistics.values() == before | {"ws_received_frames": 0}
+    assert statistics.close_codes == {1001: 1}
+    assert statistics.failed_handshakes == 1
+
+
+def test_failed_attempts_at_passwords() -> None:
+    statistics = Statistics()
+    statistics.authentication_failures = {("sip", Cause.WRONG): 2, ("basic", Cause.PAIR): 7}
+    assert statistics.failures() == [("basic", "slowed-pair", 7), ("sip", "wrong", 2)]
+    names = ["ws_authentication_failures_basic_slowed_pair", "ws_authentication_failures_sip_wrong"]
+    assert statistics.result(names).to_lines() == [f"{names[0]}: 7", f"{names[1]}: 2"]
+
+
+def test_refusals_for_a_share() -> None:
+    statistics = Statistics()
+    assert statistics.refused() == []
+    statistics.refusals += [lambda: {("b", Bound.USER): 2}, lambda: {("a", Bound.ALL): 7}]
+    assert statistics.refused() == [("a", "all", 7), ("b", "user", 2)]
+    names = ["ws_share_refusals_a_all", "ws_share_refusals_b_user"]
+    assert statistics.result(names).to_lines() == [f"{names[0]}: 7", f"{names[1]}: 2"]

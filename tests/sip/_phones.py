@@ -6,28 +6,27 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Generic, TypeVar
 
+from wsproto_sip.auth import Challenge, answer_challenge
+from wsproto_sip.server.shares import ShareConfig
 from wsproto_sip.sip import (
-    DigestChallenge,
-    DigestCredentials,
     SipRequest,
     SipResponse,
     Source,
-    digest_ha1,
-    digest_response,
     parse_message,
 )
-from wsproto_sip.sip.domains import Domains
-from wsproto_sip.sip.edge import SipEdge
-from wsproto_sip.sip.edge_config import (
+from wsproto_sip.sip.edge.actions import (
+    AskQuestion,
     EdgeAction,
-    EdgeConfig,
-    EdgeMode,
-    Peer,
+    HookFailed,
     ResetUpstream,
     SendToConnection,
     SendToUpstream,
-    Upstream,
+    UpstreamChanged,
 )
+from wsproto_sip.sip.edge.config import EdgeConfig, EdgeMode, Upstream
+from wsproto_sip.sip.edge.connections import Peer
+from wsproto_sip.sip.edge.edge import SipEdge
+from wsproto_sip.sip.registrar.domains import Domains
 
 MODES = list(EdgeMode)
 UPSTREAM = Upstream("core", "192.0.2.200", 5060, "192.0.2.100", 5080)
@@ -36,13 +35,13 @@ SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.2\r\n"
 
 
 def entropy() -> Callable[[int], bytes]:
-    """Octets that differ and are the same each time."""
+    """Return bytes that differ per call but are the same in each run."""
     numbers = count(1)
     return lambda size: next(numbers).to_bytes(size, "big")
 
 
 def lines(start: str, *fields: tuple[str, str], body: bytes = b"") -> bytes:
-    """A message as octets."""
+    """Return a message as bytes."""
     head = [start, *[f"{name}: {value}" for name, value in fields]]
     head += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(head).encode() + body
@@ -54,9 +53,14 @@ class World:
     def __init__(self, mode: EdgeMode = EdgeMode.OUTBOUND, **options: object) -> None:
         settings: dict[str, object] = {"host": "edge.test", "port": 8080, "mode": mode}
         settings["domains"] = Domains(("sip.test",))
+        if isinstance(upstream := options.pop("upstream", None), Upstream):
+            settings["upstreams"] = (upstream,)
+        # Time stands still in most tests, whose phones are strangers where there are no passwords.
+        for name in ("callee_requests_per_second", "callee_transactions"):
+            settings[name] = ShareConfig(1_000_000, reserve=0)
         edge_options = {
             name: options.pop(name)
-            for name in ("registrar", "authenticator", "flow_keys")
+            for name in ("registrar", "authenticator", "hook", "flow_keys")
             if name in options
         }
         config = EdgeConfig(**(settings | options))  # type: ignore[arg-type]
@@ -66,7 +70,13 @@ class World:
         self.upstream: list[SipRequest | SipResponse | bytes] = []
         #: On which link each of them went.
         self.links: list[int] = []
+        #: All that was sent to upstreams, with their names.
+        self.all_sent: list[tuple[str, SipRequest | SipResponse | bytes]] = []
+        self.changes: list[UpstreamChanged] = []
         self.resets: list[ResetUpstream] = []
+        #: Unanswered questions, by number.
+        self.questions: dict[int, object] = {}
+        self.failures: list[HookFailed] = []
         self.numbers = count(1)
 
     def do(self, actions: Sequence[EdgeAction]) -> None:
@@ -74,35 +84,51 @@ class World:
         for action in actions:
             match action:
                 case SendToConnection():
-                    self.phones[action.connection].hear(action.data)
+                    self.phones[action.cid].hear(action.data)
                 case SendToUpstream():
-                    assert action.upstream == "core"
                     blank = not action.data.strip(b"\r\n")
+                    message = action.data if blank else parse_message(action.data)
                     self.links.append(action.link)
-                    self.upstream.append(action.data if blank else parse_message(action.data))
+                    self.upstream.append(message)
+                    self.all_sent.append((action.upstream, message))
                 case ResetUpstream():
                     self.resets.append(action)
-                    self.edge.upstream_lost(action.link)
+                    self.edge.upstream_lost(action.link, upstream=action.upstream)
+                case UpstreamChanged():
+                    self.changes.append(action)
+                case AskQuestion():
+                    self.questions[action.number] = action.question
+                case HookFailed():
+                    self.failures.append(action)
+
+    def answer(self, answer: object, number: int | None = None) -> None:
+        """Answer a question, the earliest if none is named."""
+        number = min(self.questions) if number is None else number
+        del self.questions[number]
+        self.do(self.edge.answer(number, answer, self.now))
 
     def from_upstream(
         self,
         message: SipRequest | SipResponse | bytes,
         *,
+        upstream: str | None = None,
         link: int | None = None,
         source: Source | None = CORE,
     ) -> None:
-        """The upstream sends something."""
+        """Send something from an upstream."""
         data = message if isinstance(message, bytes) else message.to_bytes()
-        self.do(self.edge.upstream_received(data, self.now, link=link, source=source))
+        self.do(
+            self.edge.upstream_received(data, self.now, upstream=upstream, link=link, source=source)
+        )
 
     def upstream_request(self) -> SipRequest:
-        """What the upstream has got next, a request."""
+        """Return the next message to the upstream, a request."""
         message = self.upstream.pop(0)
         assert isinstance(message, SipRequest), message
         return message
 
     def upstream_response(self) -> SipResponse:
-        """What the upstream has got next, a response."""
+        """Return the next message to the upstream, a response."""
         message = self.upstream.pop(0)
         assert isinstance(message, SipResponse), message
         return message
@@ -117,7 +143,7 @@ class World:
         self.do(self.edge.handle_timeout(self.now))
 
     def phone(self, user: str, **options: object) -> Phone:
-        """A telephone with a connection of its own."""
+        """Return a telephone with its own connection."""
         return Phone(self, user, **options)  # type: ignore[arg-type]
 
     def quiet(self) -> bool:
@@ -126,7 +152,7 @@ class World:
 
 
 class Speaker:
-    """What a browser says: SIP over one connection, from a host that nobody can resolve.
+    """The messages of a browser: SIP over one connection, from a host that does not resolve.
 
     Args:
         user: Who it is.
@@ -153,6 +179,8 @@ class Speaker:
         self.cid = number
         self.domain = domain
         self.password = password
+        #: The name in credentials, where it is another one.
+        self.login = ""
         self.contact = f"sip:{user}{number}@x{number}.invalid;transport=ws"
         self.params = q
         if outbound is not None:
@@ -182,7 +210,7 @@ class Speaker:
         contact: bool = True,
         hops: int = 70,
     ) -> SipRequest:
-        """A request outside of a dialog."""
+        """Make a request outside of a dialog."""
         number = next(self.calls)
         headers = [
             ("Via", f"SIP/2.0/{self.transport.upper()} x{self.cid}.invalid;branch=z9hG4bK{number}"),
@@ -220,20 +248,18 @@ class Speaker:
         return request
 
     def credentials(self, response: SipResponse, method: str, uri: str) -> tuple[str, str]:
-        """The field that answers a challenge."""
+        """Return the field that answers a challenge."""
         proxy = response.status == 407
         text = response.get("proxy-authenticate" if proxy else "www-authenticate")
-        challenge = DigestChallenge.parse(text or "")
+        challenge = Challenge.parse(text or "")
         assert challenge is not None
-        ha1 = digest_ha1(self.user, challenge.realm, self.password or "")
-        proof = digest_response(ha1, method, uri, challenge.nonce, nc="00000001", cnonce="c")
-        field = DigestCredentials(
-            self.user, challenge.realm, challenge.nonce, uri, proof, "MD5", "auth", "00000001", "c"
+        field = answer_challenge(
+            challenge, self.login or self.user, self.password or "", method, uri
         )
         return ("Proxy-Authorization" if proxy else "Authorization", str(field))
 
     def registration(self, *fields: tuple[str, str], expires: int) -> list[tuple[str, str]]:
-        """The fields of a REGISTER."""
+        """Return the fields of a REGISTER."""
         return [
             ("Contact", f"<{self.contact}>{self.params};expires={expires}"),
             ("Supported", "path, outbound, gruu"),
@@ -320,14 +346,14 @@ class Phone(Speaker):
         self.heard.append(data if blank and isinstance(data, str) else parse_message(data))
 
     def request(self, method: str) -> SipRequest:
-        """What was heard next, a request of that method."""
+        """Return the next message heard, a request of that method."""
         message = self.heard.pop(0)
         assert isinstance(message, SipRequest), message
         assert message.method == method
         return message
 
     def response(self, status: int | None = None) -> SipResponse:
-        """What was heard next, a response, of that status."""
+        """Return the next message heard, a response of that status."""
         message = self.heard.pop(0)
         assert isinstance(message, SipResponse), message
         assert status is None or message.status == status, message
@@ -374,10 +400,10 @@ class Dialog(Generic[S]):
 
 
 def call(
-    caller: Phone, callee: Phone, uri: str | None = None
+    caller: Phone, callee: Phone, uri: str | None = None, *, to: str | None = None
 ) -> tuple[Dialog[Phone], Dialog[Phone]]:
     """Set a call up; returns both sides."""
-    caller.send("INVITE", uri or f"sip:{callee.user}@sip.test", body=SDP)
+    caller.send("INVITE", uri or f"sip:{callee.user}@sip.test", to=to, body=SDP)
     caller.response(100)
     incoming = callee.request("INVITE")
     assert incoming.body == SDP

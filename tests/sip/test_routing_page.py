@@ -1,4 +1,4 @@
-"""What docs/sip-routing.md shows is what happens."""
+"""What docs/explanation/sip-routing.md shows is what happens."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import doctest
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "sip-routing.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "explanation" / "sip-routing.md"
 
 
-def test_the_page_does_what_it_shows() -> None:
+def test_the_page_works_as_shown() -> None:
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 8

@@ -1,0 +1,177 @@
+"""Users in a real SQLite file, and through SQLAlchemy."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.peers._support import run
+from wsproto_sip.adapters.asyncio import users_sql
+from wsproto_sip.adapters.asyncio.users_sql import DEFAULT_QUERY, SqlUsers
+from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity
+
+HASHES = {Algorithm.MD5: "ab" * 16, Algorithm.SHA_256: "cd" * 32}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "users 100%.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE users (username, password, ha1, ha1_sha256, name)")
+        connection.executemany(
+            "INSERT INTO users VALUES (?, ?, ?, ?, ?)",
+            [
+                ("alice", "wonderland", None, None, None),
+                ("bob", None, "AB" * 16, "cd" * 32, "robert"),
+                ("nothing", None, None, None, None),
+                ("odd", "x", None, None, "a\nb"),
+                ("twice", "1", None, None, None),
+                ("twice", "2", None, None, None),
+            ],
+        )
+    connection.close()
+    return path
+
+
+def asked(name: str, username: str = "") -> AccountQuestion:
+    return AccountQuestion(username or name, "calls", name)
+
+
+def urls(path: Path) -> list[str]:
+    """Return URLs of the file: for SQLite alone and, like another database, for SQLAlchemy."""
+    return [f"sqlite:///{path}", f"sqlite+pysqlite:///{path}"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_accounts_are_found_by_their_columns(database: Path, number: int) -> None:
+    if number:
+        pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+
+    async def scenario() -> None:
+        users = SqlUsers(urls(database)[number], threads=2)
+        users.check()
+        try:
+            found = await asyncio.gather(*[users.account(asked("alice")) for _ in range(8)])
+            assert found == [Account(Identity("alice"), "wonderland")] * 8
+            assert await users.account(asked("bob")) == Account(Identity("robert"), None, HASHES)
+            assert await users.account(asked("alice", "alice@sip.test")) == found[0]
+            assert await users.account(asked("nobody")) is None
+            # Values are not inserted into the query text.
+            assert await users.account(asked("' OR 1=1 --")) is None
+            for name, reason in (
+                ("nothing", "no column password, ha1 or ha1_sha256"),
+                ("odd", "not a user name"),
+                ("twice", "more than one row"),
+            ):
+                with pytest.raises(ValueError, match=reason):
+                    await users.account(asked(name))
+            with sqlite3.connect(database) as connection:
+                connection.execute("UPDATE users SET password = 'new' WHERE username = 'alice'")
+            connection.close()
+            assert await users.account(asked("alice")) == Account(Identity("alice"), "new")
+        finally:
+            await users.close()
+
+    run(scenario())
+
+
+def test_custom_query_is_used(database: Path) -> None:
+    async def scenario() -> None:
+        query = "SELECT upper(password) AS password, :realm AS name FROM users "
+        query += "WHERE username = :username"
+        users = SqlUsers(f"sqlite:///{database}", query)
+        found = await users.account(asked("someone", "alice"))
+        assert found == Account(Identity("calls"), "WONDERLAND")
+        await users.close()
+
+    run(scenario())
+
+
+class Hanging:
+    """A connection on which every query but the first hangs until released."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.free = threading.Event()
+        self.closed = threading.Event()
+
+    def rows(self, query: str, values: object) -> list[dict[str, str]]:
+        self.asked.set()
+        self.free.wait()
+        return [{"password": "x"}]
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_hanging_database_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = Hanging()
+    monkeypatch.setattr(users_sql, "_connector", lambda url: lambda: hanging)
+
+    async def scenario() -> None:
+        users = SqlUsers("sqlite:///x", threads=1)
+        first = asyncio.ensure_future(users.account(asked("alice")))
+        await asyncio.to_thread(hanging.asked.wait)
+        # It waits for a thread, and is cancelled.
+        second = asyncio.ensure_future(users.account(asked("bob")))
+        await asyncio.sleep(0)
+        second.cancel()
+        await users.close(patience=0.01)
+        assert not hanging.closed.is_set()
+        hanging.free.set()
+        assert await first == Account(Identity("alice"), "x")
+        await asyncio.to_thread(hanging.closed.wait)
+        # Closing twice, or without any query, waits for nothing.
+        await users.close()
+
+    run(scenario())
+
+
+def test_missing_database_is_opened_later(tmp_path: Path) -> None:
+    path = tmp_path / "late.db"
+
+    async def scenario() -> None:
+        users = SqlUsers(f"sqlite:///{path}", threads=1)
+        with pytest.raises(sqlite3.OperationalError):
+            users.check()
+        with pytest.raises(sqlite3.OperationalError):
+            await users.account(asked("alice"))
+        other = SqlUsers(f"sqlite:///{path}")
+        with pytest.raises(sqlite3.OperationalError):
+            await other.account(asked("alice"))
+        await other.close()
+        # A query does not create it.
+        assert not path.exists()
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE others (username TEXT, password TEXT)")
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            await users.account(asked("alice"))
+        connection.execute("ALTER TABLE others RENAME TO users")
+        connection.execute("INSERT INTO users VALUES ('alice', 'x')")
+        connection.commit()
+        connection.close()
+        assert await users.account(asked("alice")) == Account(Identity("alice"), "x")
+        await users.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("url", ["users.db", "sqlite:users.db", "sqlite:///", "nothing://x/y"])
+def test_invalid_database_is_refused(url: str) -> None:
+    pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+    with pytest.raises(ValueError, match=r"not the URL of a database|not sqlite:///FILE"):
+        SqlUsers(url)
+    with pytest.raises(ValueError, match="threads must be positive: 0"):
+        SqlUsers("sqlite:///x", threads=0)
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ImportError, match=r"wsproto-sip\[sql\]"):
+        SqlUsers("postgresql://localhost/users")
+    assert DEFAULT_QUERY in users_sql.__dict__.values()
