@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import drawings
 
 from wsproto_sip import __version__
+from wsproto_sip.sip.edge import pipelines, transactions
 
 project = "wsproto-sip"
 author = "The wsproto-sip developers"
@@ -30,20 +31,29 @@ copyright = author
 release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "figures/*.md"]
 html_theme = "furo"
 html_title = project
+# Two hyphens begin an option; they are not a dash.
+smartquotes_action = "qe"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
+autodoc_typehints_description_target = "all"
 autodoc_default_options = {"members": True}
 
 # What the standard library and h11 document is not looked up: the build needs no network.
-nitpick_ignore_regex = [(r"py:.*", r"(?!wsproto_sip\.)[a-z_][a-z0-9_]*\..+")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!wsproto_sip\.)[a-z_][a-z0-9_]*\..+"),
+    # Classes of one module alone have no place in the reference.
+    (r"py:class", r"(wsproto_sip\..*\.)?_[A-Z]\w*"),
+]
 # Two modules may each have a name; where a link is meant, it says which.
 suppress_warnings = ["ref.python"]
 # Type variables and what is not for users.
@@ -52,10 +62,17 @@ nitpick_ignore = [
     ("py:class", "wsproto_sip.events.T"),
     ("py:obj", "wsproto_sip.events.T"),
     ("py:class", "wsproto_sip.timers.K"),
-    ("py:class", "wsproto_sip.sip.alias.T"),
+    ("py:class", "wsproto_sip.sip.rules.alias.T"),
     ("py:class", "Uri"),
     ("py:class", "HeaderValue"),
+    ("py:class", "Key"),
+    ("py:class", "wsproto_sip.auth.outcome.T_co"),
+    ("py:class", "wsproto_sip.auth.outcome.U"),
+    ("py:class", "P"),
+    ("py:class", "wsproto_sip.sip.edge.parking.P"),
+    ("py:class", "wsproto_sip.auth.attempt.Q"),
     ("py:class", "Command"),
+    ("py:class", "WholeMessage"),
     ("py:class", "Result"),
     # uvicorn's.
     ("py:class", "Config"),
@@ -68,7 +85,16 @@ def _plain_attributes(self: GoogleDocstring) -> list[str]:
     return list(self._consume_to_end())
 
 
+def _plain_returns(
+    self: GoogleDocstring, preprocess_types: bool = False
+) -> list[tuple[str, str, list[str]]]:
+    """Keeps the text of a result as it is, whatever stands before a colon in it."""
+    lines = self._dedent(self._consume_to_next_section())
+    return [("", "", lines)] if lines else []
+
+
 GoogleDocstring._parse_attribute_docstring = _plain_attributes
+GoogleDocstring._consume_returns_section = _plain_returns
 
 
 def _find_by_name(
@@ -85,11 +111,13 @@ def _find_by_name(
 
 
 def _tell_sessions_apart(app: Sphinx, document: document) -> None:
-    """Takes a name that two classes have for the one that is not msrp's, outside of msrp."""
+    """Take a name that two classes have for the one of the package that is described."""
     for node in document.findall(pending_xref):
         module = node.get("py:module") or ""
         if node.get("reftarget") == "Session" and not module.startswith("wsproto_sip.msrp"):
-            node["reftarget"] = "wsproto_sip.session.Session"
+            node["reftarget"] = "wsproto_sip.session.session.Session"
+        if node.get("reftarget") == "Challenge" and module.startswith("wsproto_sip.auth"):
+            node["reftarget"] = "wsproto_sip.auth.digest.Challenge"
 
 
 class States(SphinxDirective):
@@ -99,6 +127,58 @@ class States(SphinxDirective):
         """Sphinx calls this."""
         drawing = raw("", drawings.state_diagram(), format="html")
         return [drawing, *self.parse_text_to_nodes(drawings.markdown(drawings.transition_rows()))]
+
+
+class Layers(SphinxDirective):
+    """The layers of the package and their rooms, as a table."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        return self.parse_text_to_nodes(drawings.markdown(drawings.layer_rows()))
+
+
+class Way(SphinxDirective):
+    """The way of one message, drawn: ``echo`` or ``sip``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        title, way = {
+            "echo": ("The way of a message that a server echoes", drawings.ECHO),
+            "sip": ("The way of a SIP request from one client to another", drawings.SIP_REQUEST),
+        }[self.arguments[0]]
+        return [raw("", drawings.way_diagram(title, way), format="html")]
+
+
+class Transactions(SphinxDirective):
+    """How far the transactions and branches of a SIP edge get, as two tables."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        nodes: list[Node] = []
+        for title, table in (
+            ("A transaction", transactions.TRANSACTION_STEPS),
+            ("A branch", transactions.BRANCH_STEPS),
+        ):
+            text = f"**{title}**\n\n{drawings.markdown(drawings.sip_rows(table))}"
+            nodes += self.parse_text_to_nodes(text)
+        return nodes
+
+
+class Pipelines(SphinxDirective):
+    """The steps that a request to a SIP edge goes through, as two tables."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        nodes: list[Node] = []
+        for title, steps in (
+            ("From a client", pipelines.FROM_CLIENT),
+            ("From the upstream", pipelines.FROM_UPSTREAM),
+        ):
+            text = f"**{title}**\n\n{drawings.markdown(drawings.pipeline_rows(steps))}"
+            nodes += self.parse_text_to_nodes(text)
+        return nodes
 
 
 class Fields(SphinxDirective):
@@ -113,9 +193,44 @@ class Fields(SphinxDirective):
         return self.parse_text_to_nodes(drawings.markdown(rows))
 
 
+class Enumeration(SphinxDirective):
+    """The members of an enumeration as a table."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        module, _, name = self.arguments[0].rpartition(".")
+        rows = drawings.enum_rows(getattr(import_module(module), name))
+        return self.parse_text_to_nodes(drawings.markdown(rows))
+
+
+class Errors(SphinxDirective):
+    """The exceptions as a table."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        return self.parse_text_to_nodes(drawings.markdown(drawings.error_rows()))
+
+
+class Metrics(SphinxDirective):
+    """The metrics as a table."""
+
+    def run(self) -> list[Node]:
+        """Sphinx calls this."""
+        return self.parse_text_to_nodes(drawings.markdown(drawings.metric_rows()))
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.add_directive("states", States)
+    app.add_directive("layers", Layers)
+    app.add_directive("way", Way)
     app.add_directive("fields", Fields)
+    app.add_directive("enum", Enumeration)
+    app.add_directive("errors", Errors)
+    app.add_directive("metrics", Metrics)
+    app.add_directive("transactions", Transactions)
+    app.add_directive("pipelines", Pipelines)
     app.connect("doctree-read", _tell_sessions_apart)
     app.connect("missing-reference", _find_by_name)

@@ -1,4 +1,4 @@
-"""Tables and a drawing for the pages, made of what the package itself goes by.
+"""Tables and drawings for the pages, made of what the package itself goes by.
 
 Theory of operation: states stand in columns by how many steps they are away from the beginning, so
 that an added state or transition draws itself. The step that every state has (the end) would cross
@@ -7,19 +7,39 @@ everything else: it is a dashed line below, which they all join.
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from html import escape
-from inspect import getdoc
+from importlib import import_module
+from inspect import getdoc, getsource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsproto_sip.lifecycle import TRANSITIONS, Step
-from wsproto_sip.states import ConnectionState
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests._layers import LAYERS, PACKAGE, module_files, place_of
+from wsproto_sip.adapters.process_metrics import process_families
+from wsproto_sip.errors import WsprotoSipError
+from wsproto_sip.msrp import DigestServer, MsrpRelay, MsrpRelayConfig
+from wsproto_sip.msrp.relay.metrics import relay_families
+from wsproto_sip.server import Endpoint, EndpointConfig
+from wsproto_sip.server.management.prometheus import connection_families
+from wsproto_sip.sip import Domains, EdgeConfig, Registrar, RegistrarConfig, SipEdge
+from wsproto_sip.sip.edge.metrics import edge_families
+from wsproto_sip.sip.edge.transactions import State, Step as SipStep
+from wsproto_sip.states import TRANSITIONS, ConnectionState, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Rows = list[list[str]]
+
+#: The picture of README: it is a file, since README is read where nothing draws.
+LAYERS_PICTURE = Path(__file__).with_name("figures") / "layers.svg"
 
 WIDTH, HEIGHT = 150, 34
 COLUMN, ROW, EDGE = 330, 100, 20
@@ -32,6 +52,25 @@ def transition_rows() -> Rows:
     for state in states():
         following = [TRANSITIONS.get((state, step)) for step in steps]
         rows.append([f"`{state.name}`", *(f"`{s.name}`" if s else "" for s in following)])
+    return rows
+
+
+def sip_rows(table: Mapping[tuple[State, SipStep], State]) -> Rows:
+    """A table: one row a state of a transaction, one column a step, with the state that follows."""
+    rows = [["", *(step.value for step in SipStep)]]
+    for state in State:
+        if state in table.values() or any(state is begun for begun, _ in table):
+            after = [table.get((state, step)) for step in SipStep]
+            rows.append([state.value, *(found.value if found else "" for found in after)])
+    return rows
+
+
+def pipeline_rows(steps: Sequence[Callable[..., object]]) -> Rows:
+    """A table: one row a step of a pipeline, with what its docstring says."""
+    rows = [["", "step", "what it does"]]
+    for number, step in enumerate(steps, 1):
+        text = (getdoc(step) or "").partition("\n")[0]
+        rows.append([str(number), f"`{step.__name__}`", text.replace("``", "`")])
     return rows
 
 
@@ -120,16 +159,208 @@ def _text(x: int, y: int, lines: list[str]) -> list[str]:
     ]
 
 
+#: The way of a message that a server echoes, and of a SIP request that one client sends another:
+#: which room has it, and what is done there. ``None`` stands where the way turns.
+ECHO: tuple[tuple[str, str] | None, ...] = (
+    ("adapters.asyncio.connection", "a read of the transport, into one shared buffer"),
+    ("session.session", "receive(data, now): notes the sign of life"),
+    ("_parser", "header, bounds, unmasking, UTF-8; _deflate if it was compressed"),
+    ("events", "TextMessage"),
+    ("adapters._driver", "queues it, and wakes the handler that waits in recv()"),
+    None,
+    ("adapters._driver", "send(message) waits while the transport is full"),
+    ("session.session", "send(event, now)"),
+    ("frame_protocol", "FrameEncoder writes one frame"),
+    ("session.output", "joins it with what waits: data_to_send()"),
+    ("adapters.asyncio.connection", "writes to the transport"),
+)
+SIP_REQUEST: tuple[tuple[str, str] | None, ...] = (
+    ("adapters.asyncio.endpoint", "a read of the caller's transport"),
+    ("server.endpoint", "receive(cid, data, now), through that connection's session"),
+    ("sip.edge.application", "hands the message to the edge, under its connection"),
+    ("sip.message.parser", "a SipRequest whose header fields are read when they are wanted"),
+    ("sip.edge.pipelines", "from a client: identity, challenge, routes, step by step"),
+    ("sip.edge.router", "where to: a binding of the registrar, a flow token, an upstream"),
+    ("sip.edge.forwarding", "a branch for each target, under the transaction"),
+    None,
+    ("sip.edge.outbox", "Via on top; on a stream Content-Length before all else"),
+    ("sip.edge.actions", "SendToConnection or SendToUpstream"),
+    ("server.endpoint", "send(cid, event, now), through the callee's session"),
+    ("adapters.asyncio.endpoint", "writes to the callee's transport"),
+)
+
+
+def layer_rows() -> Rows:
+    """A table: one row a layer, with its modules and folders and what each is for."""
+    firsts: dict[str, str] = {}
+    for module, path in module_files().items():
+        name = module.removeprefix(PACKAGE).removeprefix(".")
+        if place_of(module) == name:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            firsts[name] = docstring.partition("\n")[0].rstrip(".")
+    rows = [["layer", "room", "what it is for"]]
+    for layer, places in LAYERS.items():
+        for place in places:
+            shown = place.replace(".", "/") or "__init__"
+            rows.append([layer, f"`{shown}`", firsts.get(place, "").replace("``", "`")])
+            layer = ""
+    return rows
+
+
+#: What README's picture says of each layer, from the outside in.
+_PICTURE: tuple[tuple[str, str, str], ...] = (
+    (
+        "the outside world",
+        "adapters, cli",
+        "sockets, clocks, threads: asyncio, trio, uvicorn, wsproto-sip",
+    ),
+    ("sub-protocols", "sip, msrp", "registrar and edge (RFC 7118), relay and client (RFC 7977)"),
+    ("server", "auth, policy, server", "who may connect, many connections, commands, metrics"),
+    ("session", "session", "one connection over time: deadlines, keep-alive, closing"),
+    ("protocol", "the root", "handshake, frames, messages, deflate: bytes in, events out"),
+)
+
+
+def layers_diagram() -> str:
+    """The layers as SVG with colours of its own, for README."""
+    width, step, box = 760, 62, 50
+    inner = [layer for layer, _, _ in _PICTURE]
+    if set(inner) != set(LAYERS):
+        raise ValueError(f"the picture has {inner}, and the list has {list(LAYERS)}")
+    bottom = step * len(_PICTURE) + 26
+    svg = 'xmlns="http://www.w3.org/2000/svg" role="img" font-family="sans-serif"'
+    parts = [
+        f'<svg {svg} viewBox="0 0 {width} {bottom}">',
+        "<title>The layers of wsproto-sip; only the outermost one does I/O</title>",
+        f'<rect width="{width}" height="{bottom}" rx="10" fill="#ffffff"/>',
+    ]
+
+    def write(x: int, y: int, text: str, style: str) -> None:
+        parts.append(f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>')
+
+    for number, (layer, rooms, text) in enumerate(_PICTURE):
+        y = 14 + number * step + (12 if number else 0)
+        colours = 'fill="#e8f0fb" stroke="#1f4e8c"' if number else 'fill="#fdf1e3" stroke="#b45f06"'
+        place = f'x="14" y="{y}" width="{width - 28}" height="{box}"'
+        parts.append(f'<rect {place} rx="8" {colours}/>')
+        write(30, y + 22, layer, 'font-size="15" font-weight="bold" fill="#1b1b1b"')
+        write(30, y + 40, rooms, 'font-size="12" fill="#444444"')
+        write(205, y + 31, text, 'font-size="14" fill="#1b1b1b"')
+    line = 14 + step
+    dashes = 'stroke="#888888" stroke-dasharray="5 5"'
+    parts.append(f'<path d="M14 {line}H{width - 160}" {dashes}/>')
+    style = 'font-size="12" text-anchor="end" fill="#555555"'
+    write(width - 16, line + 4, "no I/O below this line", style)
+    parts.append("</svg>")
+    return "\n".join(parts) + "\n"
+
+
+def way_diagram(title: str, way: Sequence[tuple[str, str] | None]) -> str:
+    """The way of one message as SVG: a box for each room, from top to bottom, and what it does.
+
+    Args:
+        title: What the drawing shows.
+        way: Rooms and what is done in each; None where the message turns.
+    """
+    step, box = 44, 250
+    height = step * len(way) + EDGE
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img"',
+        'style="max-width: 100%; font: 13px sans-serif" fill="currentColor">',
+        f"<title>{escape(title)}</title>",
+        '<defs><marker id="down" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8"',
+        'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>',
+    ]
+    for number, room in enumerate(way):
+        y = EDGE + number * step
+        if number:
+            dashes = ' stroke-dasharray="4 4"' if room is None or way[number - 1] is None else ""
+            parts.append(
+                f'<path d="M{EDGE + box // 2} {y - step + 28}V{y}" fill="none" '
+                f'stroke="currentColor"{dashes} marker-end="url(#down)"/>'
+            )
+        name, text = room or ("the program", "what it makes of it")
+        style = 'stroke-dasharray="4 4"' if room is None else ""
+        parts += [
+            (
+                f'<rect x="{EDGE}" y="{y}" width="{box}" height="28" rx="6" fill="none" '
+                f'stroke="currentColor" {style}/>'
+            ),
+            (
+                f'<text x="{EDGE + box // 2}" y="{y + 18}" text-anchor="middle">'
+                f"{escape(name.replace('.', '/'))}</text>"
+            ),
+            f'<text x="{EDGE + box + 16}" y="{y + 18}">{escape(text)}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"])
+
+
+def error_rows() -> Rows:
+    """A table of the exceptions: each with what else it is, and what it means."""
+    rows = [["exception", "is also", "raised for"]]
+    for kind in _below(WsprotoSipError):
+        bases = [base for base in kind.__bases__ if base not in (Exception, WsprotoSipError)]
+        text = _in_markdown((getdoc(kind) or "").partition("\n")[0])
+        name = f"{{class}}`~{kind.__module__}.{kind.__qualname__}`"
+        if any(part.startswith("_") for part in kind.__module__.split(".")):
+            name = f"`{kind.__qualname__}`"
+        rows.append([name, ", ".join(f"`{base.__name__}`" for base in bases), text])
+    return rows
+
+
+def _below(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    """The classes below one, each before those below it."""
+    for module in module_files():
+        # Those of the command line are its own; the others need what may not be installed.
+        others = ("cli", "adapters.", "__main__", "_kernel", "_compiled")
+        if not module.startswith(tuple(f"{PACKAGE}.{name}" for name in others)):
+            import_module(module)
+    import_module(f"{PACKAGE}.adapters.exceptions")
+    for below in sorted(kind.__subclasses__(), key=lambda found: found.__name__):
+        if below.__module__.startswith(PACKAGE) and ".cli" not in below.__module__:
+            yield below
+            yield from _below(below)
+
+
+def metric_rows() -> Rows:
+    """A table of the metrics of a server, with the kind and the meaning of each."""
+    config = EdgeConfig("edge.invalid")
+    registrar = Registrar(RegistrarConfig(Domains(("edge.invalid",))))
+    relay = MsrpRelay(MsrpRelayConfig("relay.invalid", 443), DigestServer("relay.invalid", {}))
+    families = [
+        *connection_families(Endpoint(EndpointConfig(), now=0.0).statistics),
+        *edge_families(SipEdge(config, registrar=registrar)),
+        *relay_families(relay),
+        *process_families(),
+    ]
+    rows = [["metric", "kind", "what it counts"]]
+    for family in families:
+        rows.append([f"`{family.name}`", family.kind, family.text])
+    return rows
+
+
+def enum_rows(kind: type[Enum]) -> Rows:
+    """A table of an enumeration: each member with the comment above it."""
+    rows = [["name", "value", "meaning"]]
+    comments = re.findall(r"((?:^ +#: .*\n)+) +(\w+) = ", getsource(kind), re.MULTILINE)
+    texts = {name: " ".join(re.findall(r"#: (.*)", text)) for text, name in comments}
+    for member in kind:
+        rows.append([f"`{member.name}`", f"`{member.value}`", _in_markdown(texts[member.name])])
+    return rows
+
+
 def field_rows(kind: type[Any]) -> Rows:
     """A table of a dataclass: each field, its default, and what its docstring says of it."""
     described = arguments(getdoc(kind) or "")
     rows = [["name", "default", "what it is, and what passing it does"]]
     for item in fields(kind):
+        if not item.init:
+            continue
         default = item.default
         if item.default_factory is not MISSING:
             default = item.default_factory()
         default = "" if default is MISSING else f"`{_written(default)}`"
-        rows.append([f"`{item.name}`", default, described[item.name].replace("``", "`")])
+        rows.append([f"`{item.name}`", default, _in_markdown(described[item.name])])
     return rows
 
 
@@ -147,8 +378,15 @@ def arguments(docstring: str) -> dict[str, str]:
     return texts
 
 
+def _in_markdown(text: str) -> str:
+    """A docstring's text with the roles and literals of Markdown."""
+    return re.sub(r":(\w+):`", r"{\1}`", text.replace("``", "`"))
+
+
 def _written(value: object) -> str:
     """A default as one would write it."""
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}"
     if is_dataclass(value):
         return f"{type(value).__name__}()"
     if callable(value):
@@ -160,3 +398,7 @@ def markdown(rows: Rows) -> str:
     """A table in Markdown, the first row being its head."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+if __name__ == "__main__":
+    LAYERS_PICTURE.write_text(layers_diagram(), encoding="utf-8")
