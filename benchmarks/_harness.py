@@ -1,16 +1,17 @@
-"""What the benchmarks share: taking turns with the clock, and writing the result down.
+"""Shared by the benchmarks: alternating measurements, and writing the results.
 
-Theory of operation: all candidates of a workload take their turns in one process, one after the
-other, and the order shifts by one each round, so that a slow moment of the machine hits everybody
-and not one of them. Each turn starts from a fresh connection made before the clock starts. The
-clock is the CPU time of the process, because wall time also counts what the machine's other
-users do. The cyclic garbage collector runs before a turn and not during it, and objects that were
-alive before the first turn are set aside, so that a collection looks at the candidate's work only.
-What a turn delivered is compared with what was sent; a difference ends the benchmark.
+Theory of operation: all candidates of a workload take turns in one process, and the order shifts by
+one each round, so that a slow moment of the machine affects all of them. Each turn starts from a
+fresh connection made before the clock starts. The clock is the CPU time of the process, because
+wall time also includes other processes. The cyclic garbage collector runs before a turn and not
+during it, and objects that were alive before the first turn are frozen, so that a collection only
+looks at the candidate's objects. The result of a turn is compared with the input; a difference ends
+the benchmark.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import platform
@@ -27,17 +28,16 @@ R = TypeVar("R")
 
 
 class DeliveryError(Exception):
-    """A candidate delivered something else than what was sent to it."""
+    """A candidate delivered something other than what was sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn(Generic[R]):
-    """One candidate's part in a workload.
+    """One candidate's part of a workload.
 
     Args:
-        candidate: The column it stands in.
-        prepare: Makes what one turn needs and returns the turn; only the call of what it returns
-            is timed.
+        candidate: Its column.
+        prepare: Prepares one turn and returns a function; only the call of that function is timed.
     """
 
     candidate: str
@@ -47,19 +47,19 @@ class Turn(Generic[R]):
 def take_turns(
     turns: Sequence[Turn[R]], *, expected: R, operations: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Run every candidate once a round.
+    """Run every candidate once per round.
 
     Args:
         turns: The candidates.
-        expected: What each turn must return.
-        operations: How many operations one turn is, to divide its time by.
+        expected: The expected result of each turn.
+        operations: The number of operations in one turn, to divide its time by.
         rounds: How often each candidate is measured; one more round before them is not counted.
 
     Returns:
-        For each candidate the microseconds per operation, one figure a round.
+        The microseconds per operation of each candidate, one figure per round.
 
     Raises:
-        DeliveryError: A turn returned something else.
+        DeliveryError: A turn returned another result.
     """
     samples: dict[str, list[float]] = {turn.candidate: [] for turn in turns}
     gc.collect()
@@ -88,13 +88,13 @@ def take_turns(
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio that is to be reached.
+    """A ratio to reach.
 
     Args:
         workload: The row.
-        ours: The column of ours.
-        peer: The column compared with.
-        ratio: The highest value of ``ours / peer`` that is good enough.
+        ours: Our column.
+        peer: The column to compare with.
+        ratio: The highest acceptable value of ``ours / peer``.
     """
 
     workload: str
@@ -110,9 +110,10 @@ class Results:
     Args:
         subject: What was measured, with its unit.
         candidates: The columns in order, each with a note on how it was run.
-        ours: Those of the candidates that are this package's.
+        ours: The candidates of this package.
         missing: What could not be measured, and why.
         samples: Workload, candidate, and the microseconds of every round.
+        per: The unit of one operation.
     """
 
     subject: str
@@ -120,32 +121,32 @@ class Results:
     ours: Sequence[str]
     missing: list[str] = field(default_factory=list)
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    per: str = "message"
 
     def median(self, workload: str, candidate: str) -> float | None:
-        """The middle one of the rounds' figures, in microseconds; ``None`` where there is none."""
+        """Return the median of the rounds' figures in microseconds; ``None`` if there are none."""
         figures = self.samples.get(workload, {}).get(candidate)
         return statistics.median(figures) if figures else None
 
     def ratio(self, workload: str, ours: str, peer: str) -> float | None:
-        """Ours divided by the peer's; below 1 is faster.
+        """Return our figure divided by the peer's; below 1 is faster.
 
-        It is the middle one of the rounds' ratios: what slows the machine down for a while slows
-        both down.
+        It is the median of the rounds' ratios: a slow phase of the machine affects both.
         """
         samples = self.samples.get(workload, {})
         pairs = zip(samples.get(ours, ()), samples.get(peer, ()), strict=False)
         return statistics.median([mine / theirs for mine, theirs in pairs] or [0.0]) or None
 
     def figures_table(self) -> list[list[str]]:
-        """Microseconds, one row a workload."""
-        rows = [["µs per message", *self.candidates]]
+        """Return the figures in microseconds, one row per workload."""
+        rows = [[f"µs per {self.per}", *self.candidates]]
         for workload in self.samples:
             figures = (self.median(workload, candidate) for candidate in self.candidates)
             rows.append([workload, *map(_number, figures)])
         return rows
 
     def ratio_table(self, ours: str) -> list[list[str]]:
-        """One of ours divided by each of the peers, one row a workload."""
+        """Return our figure divided by each of the peers', one row per workload."""
         peers = [name for name in self.candidates if name not in self.ours]
         rows = [[f"{ours} /", *peers]]
         for workload in self.samples:
@@ -154,7 +155,7 @@ class Results:
         return rows
 
     def goals_table(self, goals: Iterable[Goal]) -> list[list[str]]:
-        """Each goal, what was measured, and whether that is good enough."""
+        """Return each goal, the measured ratio, and whether it is reached."""
         rows = [["goal", "of", "divided by", "at most", "measured", ""]]
         for goal in goals:
             ratio = self.ratio(goal.workload, goal.ours, goal.peer)
@@ -163,12 +164,12 @@ class Results:
             else:
                 verdict = "reached" if ratio <= goal.ratio else "NOT REACHED"
             measured = "-" if ratio is None else f"{ratio:.4f}"
-            bound = f"{goal.ratio:.2f}"
+            bound = f"{goal.ratio:.3f}"
             rows.append([goal.workload, goal.ours, goal.peer, bound, measured, verdict])
         return rows
 
     def write_json(self, path: Path, goals: Iterable[Goal]) -> None:
-        """Write everything down, every round included.
+        """Write all results, including every round.
 
         Args:
             path: The file; it is replaced.
@@ -178,7 +179,7 @@ class Results:
         path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def report(self, goals: Iterable[Goal]) -> dict[str, object]:
-        """Everything, every round included, as it can be written down.
+        """Return all results, including every round, for JSON.
 
         Args:
             goals: The goals to state the verdict on.
@@ -206,7 +207,7 @@ class Results:
         }
 
     def render(self, goals: Sequence[Goal], *, markdown: bool) -> str:
-        """The whole report as text.
+        """Return the whole report as text.
 
         Args:
             goals: The goals to state the verdict on.
@@ -219,7 +220,8 @@ class Results:
         if goals:
             parts.append(table(self.goals_table(goals)))
         if self.missing:
-            parts.append("\n".join(f"not measured: {line}" for line in self.missing))
+            missing = [f"not measured: {line}" for line in self.missing]
+            parts.append("\n".join([*missing, "pip install -e '.[bench]' brings the peers"]))
         return "\n\n".join(parts)
 
     def _measured(self, candidate: str) -> bool:
@@ -233,8 +235,8 @@ class Figure:
     Args:
         what: What was measured.
         unit: Its unit.
-        value: The middle one of the rounds' figures.
-        goal: The highest value that is good enough; None where there is none.
+        value: The median of the rounds' figures.
+        goal: The highest acceptable value; ``None`` without a goal.
         samples: The rounds' figures.
     """
 
@@ -246,19 +248,19 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether it is good enough."""
+        """Whether the goal is reached."""
         if self.goal is None:
             return ""
         return "reached" if self.value <= self.goal else "NOT REACHED"
 
 
 def middle(what: str, unit: str, samples: Sequence[float], goal: float | None = None) -> Figure:
-    """The figure that is the middle one of several rounds'."""
+    """Return the median of several rounds as a figure."""
     return Figure(what, unit, statistics.median(samples), goal, samples)
 
 
 def render_figures(title: str, figures: Iterable[Figure], *, markdown: bool) -> str:
-    """Figures as a table.
+    """Return figures as a table.
 
     Args:
         title: The head of its first column.
@@ -275,24 +277,52 @@ def render_figures(title: str, figures: Iterable[Figure], *, markdown: bool) -> 
 
 
 def write_figures(path: Path, figures: Iterable[Figure], **more: object) -> None:
-    """Write figures down, every round included.
+    """Write figures, including every round.
 
     Args:
         path: The file; it is replaced.
         figures: The figures.
-        more: What else belongs into the report.
+        more: Further contents of the report.
     """
     report = {"environment": environment(), "figures": [asdict(f) for f in figures], **more}
     text = json.dumps(report, indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-#: Packages that are measured in other processes than this one.
+def read_options(
+    name: str, description: str, arguments: Sequence[str] | None, *, rounds: int
+) -> argparse.Namespace:
+    """Read the options that every benchmark has.
+
+    Args:
+        name: The benchmark.
+        description: The text of ``--help``.
+        arguments: The command line; ``None`` for the program's own.
+        rounds: Measured rounds by default.
+
+    Returns:
+        ``rounds``, ``smoke``, ``json`` and ``markdown``.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"measured rounds (default: {rounds})"
+    )
+    parser.add_argument("--smoke", action="store_true", help="everything once, a few times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    return options
+
+
+#: Packages that are measured in other processes.
 run_elsewhere: set[str] = set()
 
 
 def environment() -> Mapping[str, str]:
-    """The interpreter, the machine, and the versions of what was measured."""
+    """Return the interpreter, the machine, and the versions of the measured packages."""
     facts = {
         platform.python_implementation(): platform.python_version(),
         "on": f"{platform.system()} {platform.machine()}",
@@ -312,7 +342,7 @@ def _number(value: float | None) -> str:
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first one flush left and the others flush right."""
+    """Return columns of text, the first one aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -323,7 +353,7 @@ def plain_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with the first row as its head."""
+    """Return a Markdown table, whose head is the first row."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     rule = "|---|" + "---:|" * (len(rows[0]) - 1)
     return "\n".join([head, rule, *body])

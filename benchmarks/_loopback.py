@@ -1,4 +1,4 @@
-"""A client on a plain socket for the benchmarks over loopback, as cheap as it can be."""
+"""A client on a plain socket for the benchmarks over loopback, as cheap as possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 
 
 def frame_of(payload: bytes) -> bytes:
-    """A client's binary message, masked with zeros."""
+    """Return a client's binary message, masked with zeros."""
     size = len(payload)
     length = bytes([0xFE]) + size.to_bytes(2, "big") if size > 125 else bytes([0x80 | size])
     if size > 65535:
@@ -25,9 +25,9 @@ class Wire:
     """One client's connection.
 
     Args:
-        port: The server's.
-        subprotocol: What is spoken.
-        target: What is asked for.
+        port: The server's port.
+        subprotocol: The sub-protocol.
+        target: The request target.
     """
 
     def __init__(self, port: int, subprotocol: str, target: str = "/") -> None:
@@ -43,7 +43,7 @@ class Wire:
                 return
 
     def messages(self) -> Iterator[list[bytes]]:
-        """What comes with each read, as whole messages."""
+        """Yield the whole messages of each read."""
         buffer = self._buffer
         while True:
             found = []
@@ -54,7 +54,7 @@ class Wire:
                     size, start = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
                 if len(buffer) < start + size:
                     break
-                # A Ping may be among them, which nobody here has to answer so soon.
+                # A Ping may be among them, which need not be answered so soon.
                 if buffer[at] & 0x08 == 0:
                     found.append(bytes(buffer[start : start + size]))
                 at = start + size

@@ -1,34 +1,36 @@
-"""The candidates of the receive benchmark: how each library is opened and consumed.
+"""The candidates of the receive benchmark: how each library is opened and used.
 
-Theory of operation: a candidate makes an open connection for a workload, outside the clock, and
-gives the function that is timed: it feeds the reads one by one and after each looks at the kind
-of every event, puts pieces of a message together where the library leaves that to its caller, and
-adds up the lengths. Where a library has a cheaper way than its documented one, the cheaper way is
-measured. What is private to a peer is touched only to get past its handshake.
+Theory of operation: a candidate creates an open connection for a workload, outside the clock, and
+returns the function to be timed: it feeds the reads one by one and after each checks the type of
+every event, joins the pieces of a message if the library leaves that to its caller, and adds up the
+lengths. If a library has a cheaper way than its documented one, the cheaper way is measured.
+Private parts of a peer are only used to skip its handshake.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import wsproto_sip
 from benchmarks._harness import DeliveryError
+from benchmarks._picows import feed, open_picows
 from benchmarks._wire import Message, Workload, client_frames
+from wsproto_sip import masking
 
 
 class Tally(NamedTuple):
-    """What a consumer got.
+    """The messages that a consumer got.
 
     Args:
         texts: Number of text messages.
         binaries: Number of binary messages.
-        size: Characters and octets of them in all.
+        size: Their total length in characters and bytes.
     """
 
     texts: int
@@ -36,9 +38,9 @@ class Tally(NamedTuple):
     size: int
 
 
-#: Takes one whole message, gives its length: ``len`` in a timed turn.
+#: Takes one whole message, returns its length: ``len`` in a timed turn.
 SizeOf = Callable[[Message], int]
-#: Takes the reads of a workload, gives what came out.
+#: Takes the reads of a workload, returns the tally.
 Receive = Callable[[Sequence[bytes], SizeOf], Tally]
 
 
@@ -48,9 +50,9 @@ class Candidate:
 
     Args:
         name: Column of the tables.
-        note: How it is run, and how it gets past the handshake.
-        connect: Makes an open connection for a workload and returns its receiving side.
-        skips: Tells why a workload is not for this candidate, or ``None``.
+        note: How it is run, and how it skips the handshake.
+        connect: Creates an open connection for a workload and returns its receiving side.
+        skips: Returns why a workload is not for this candidate, or ``None``.
         ours: Whether it is this package.
     """
 
@@ -62,7 +64,7 @@ class Candidate:
 
 
 def _unexpected(event: object) -> DeliveryError:
-    return DeliveryError(f"an event nobody sent: {event!r}")
+    return DeliveryError(f"an unexpected event: {event!r}")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ def _streamed_messages(connection: Any, events: ModuleType) -> Receive:
 def _wsproto_like(
     package: str,
     consume: Callable[[Any, ModuleType], Receive],
+    mask: Callable[[bytes, bytes], bytes] | None = None,
     **options: Any,
 ) -> Callable[[Workload], Receive]:
     connection = importlib.import_module(f"{package}.connection")
@@ -142,6 +145,7 @@ def _wsproto_like(
     extensions = importlib.import_module(f"{package}.extensions")
 
     def connect(workload: Workload) -> Receive:
+        masking.use(mask)  # until the next connection is made, so for this one's turn
         negotiated = []
         if workload.deflate:
             negotiated.append(extensions.PerMessageDeflate())
@@ -158,7 +162,7 @@ def load_ours() -> list[Candidate]:
             "wsproto_sip",
             "Connection(SERVER, whole_messages=True), the class WSConnection hands its input to "
             "once the handshake is done; with deflate, an extension object that has accepted "
-            "the offer",
+            f"the offer; {wsproto_sip.implementation} engine",
             _wsproto_like("wsproto_sip", _whole_messages, whole_messages=True),
             ours=True,
         ),
@@ -169,6 +173,21 @@ def load_ours() -> list[Candidate]:
             _wsproto_like("wsproto_sip", _streamed_messages),
             ours=True,
         ),
+    ]
+
+
+def load_ours_with_another_mask() -> list[Candidate]:
+    speedups = importlib.import_module("websockets.speedups")
+    return [
+        Candidate(
+            "wsproto_sip + C XOR",
+            "the same as wsproto_sip, with the mask function of websockets plugged in by "
+            "masking.use",
+            _wsproto_like(
+                "wsproto_sip", _whole_messages, mask=speedups.apply_mask, whole_messages=True
+            ),
+            ours=True,
+        )
     ]
 
 
@@ -384,54 +403,13 @@ def load_aiohttp_pure() -> list[Candidate]:
 # picows
 
 
-class _FakeSocket:
-    """Takes the options that picows sets on its socket."""
-
-    def setsockopt(self, level: int, option: int, value: int) -> None:
-        pass
-
-    def getsockopt(self, level: int, option: int) -> int:
-        return 0
-
-    def fileno(self) -> int:
-        return -1
-
-
-class _FakeTransport:
-    """Stands for the transport of one connection and keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.socket = _FakeSocket()
-
-    def get_extra_info(self, name: str) -> object:
-        return self.socket if name == "socket" else None
-
-    def get_write_buffer_size(self) -> int:
-        return 1  # not empty, so that nothing goes straight to the socket
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        pass
-
-
-_UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
 def _picows() -> Callable[[Workload], Receive]:
     picows = importlib.import_module("picows")
-    internals = importlib.import_module("picows.picows")
     kinds = picows.WSMsgType
     text, binary, continuation = kinds.TEXT, kinds.BINARY, kinds.CONTINUATION
-    quiet = logging.Logger("picows", logging.CRITICAL)
 
     class Listener(picows.WSListener):  # type: ignore[misc, name-defined]
-        """The consumer; picows calls it for each frame."""
+        """The consumer, called by picows for each frame."""
 
         def __init__(self) -> None:
             self.texts = self.binaries = self.size = 0
@@ -465,45 +443,8 @@ def _picows() -> Callable[[Workload], Receive]:
 
     def connect(workload: Workload) -> Receive:
         listener = Listener()
-        transport = _FakeTransport()
-
-        async def make() -> Any:
-            return internals.WSProtocol(
-                None,  # host and port: a server
-                None,  # path
-                False,  # is_client_side
-                lambda request: listener,
-                quiet,
-                True,  # disconnect_on_exception
-                None,  # websocket_handshake_timeout
-                False,  # enable_auto_ping
-                20,  # auto_ping_idle_timeout
-                20,  # auto_ping_reply_timeout
-                picows.WSAutoPingStrategy.PING_WHEN_IDLE,
-                True,  # enable_auto_pong
-                10 * 1024 * 1024,  # max_frame_size
-                None,  # extra_headers
-                128 * 1024,  # read_buffer_init_size: two reads of the benchmark
-            )
-
-        with asyncio.Runner() as runner:
-            protocol = runner.run(make())
-        protocol.connection_made(transport)
+        protocol, transport = open_picows(listener)
         get_buffer, buffer_updated = protocol.get_buffer, protocol.buffer_updated
-
-        def feed(read: bytes) -> None:
-            rest = memoryview(read)
-            while rest:
-                buffer = get_buffer(-1)
-                size = min(len(buffer), len(rest))
-                buffer[:size] = rest[:size]
-                buffer_updated(size)
-                rest = rest[size:]
-
-        feed(_UPGRADE)
-        if not transport.written.startswith(b"HTTP/1.1 101"):
-            raise ImportError(f"its handshake answered {transport.written!r}")
-        transport.written = b""
 
         def receive(reads: Sequence[bytes], size_of: SizeOf) -> Tally:
             listener.size_of = size_of
@@ -514,7 +455,7 @@ def _picows() -> Callable[[Workload], Receive]:
                     buffer[:size] = read
                     buffer_updated(size)
                 else:
-                    feed(read)
+                    feed(protocol, read)
             if transport.written:
                 raise DeliveryError(f"picows answered {transport.written!r}")
             return Tally(listener.texts, listener.binaries, listener.size)
@@ -538,6 +479,7 @@ def load_picows() -> list[Candidate]:
 
 
 PEERS: dict[str, Callable[[], list[Candidate]]] = {
+    "wsproto_sip + C XOR": load_ours_with_another_mask,
     "wsproto": load_wsproto,
     "websockets": load_websockets,
     "websockets pure": load_websockets_pure,
@@ -548,9 +490,9 @@ PEERS: dict[str, Callable[[], list[Candidate]]] = {
 
 
 def load() -> tuple[list[Candidate], list[str]]:
-    """This package's candidates and those peers that are installed, and a line on each other.
+    """Return the candidates of this package and the installed peers, and a line on each other one.
 
-    What is private to a peer may be different in another version of it; then it is left out.
+    Private parts of a peer may differ in another version; then it is left out.
     """
     candidates = load_ours()
     missing: list[str] = []

@@ -1,7 +1,7 @@
-"""What answers OPTIONS over loopback for the benchmarks: this package's edge, and Kamailio.
+"""Servers that answer OPTIONS over loopback: this package's edge, and Kamailio.
 
-Theory of operation: each runs in processes of its own, all on one core, and answers OPTIONS to
-itself with 200. Their CPU time is what the kernel's scheduler says of all their threads (Linux).
+Theory of operation: each runs in separate processes, all on one core, and answers OPTIONS to itself
+with 200. Their CPU time is taken from the scheduler's statistics of all their threads (Linux).
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from pathlib import Path
 
 from benchmarks._harness import DeliveryError
 from benchmarks._loopback import HOST
-from wsproto_sip.adapters.endpoint_server import EndpointServer
-from wsproto_sip.adapters.sip_edge import SipService
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
+from wsproto_sip.adapters.asyncio.sip import SipService
 from wsproto_sip.policy.decision import PolicyChain
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.config import EndpointConfig, subprotocol_profiles
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
-from wsproto_sip.sip.application import EdgeApplication
-from wsproto_sip.sip.edge import SipEdge
-from wsproto_sip.sip.edge_config import EdgeConfig
+from wsproto_sip.server.shares import ShareConfig
+from wsproto_sip.session.config import SessionConfig
+from wsproto_sip.sip.edge.application import EdgeApplication
+from wsproto_sip.sip.edge.config import EdgeConfig
+from wsproto_sip.sip.edge.edge import SipEdge
 
 __all__ = ["Server", "edge_application", "edge_server", "kamailio_server", "serve"]
 
-#: The port of a server, and what tells its CPU time so far in nanoseconds.
+#: The port of a server, and a function that returns its CPU time so far in nanoseconds.
 Server = tuple[int, Callable[[], int]]
 
 _KAMAILIO = """#!KAMAILIO
@@ -83,13 +84,23 @@ event_route[xhttp:request] {{
 
 
 def edge_application(now: float) -> EdgeApplication:
-    """An endpoint for SIP with an edge."""
+    """Return an endpoint for SIP with an edge."""
     session = SessionConfig()
     config = EndpointConfig(
         session=replace(session, profiles=subprotocol_profiles(session)),
         policies=PolicyChain([SubprotocolPolicy(["sip"])]),
     )
-    return EdgeApplication(Endpoint(config, now=now), SipEdge(EdgeConfig("edge.test")))
+    # All clients have one address here, and send as fast as they are answered.
+    many = ShareConfig(1_000_000)
+    edge = SipEdge(
+        EdgeConfig(
+            "edge.test",
+            requests_per_second=many,
+            callee_requests_per_second=many,
+            callee_transactions=many,
+        )
+    )
+    return EdgeApplication(Endpoint(config, now=now), edge)
 
 
 async def _serve() -> None:
@@ -106,7 +117,7 @@ async def _serve() -> None:
 
 
 def serve() -> None:
-    """The edge's process: tells its port, and ends with its input."""
+    """Run the edge's process: print its port, and end with its input."""
     asyncio.run(_serve())
 
 
@@ -115,10 +126,10 @@ def _one_core() -> None:
 
 
 def _cpu_time(group: int) -> int:
-    """What all threads of a process group have used, in nanoseconds."""
+    """Return the CPU time of all threads of a process group in nanoseconds."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        # A process may end while it is looked at.
+        # A process may end while it is examined.
         with suppress(OSError):
             if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
                 for schedule in stat.parent.glob("task/*/schedstat"):
@@ -128,7 +139,7 @@ def _cpu_time(group: int) -> int:
 
 @contextmanager
 def edge_server() -> Iterator[Server]:
-    """This package's edge on asyncio."""
+    """Run this package's edge on asyncio."""
     command = [sys.executable, "-m", "benchmarks.sip", "--serve"]
     with subprocess.Popen(
         command,
@@ -147,11 +158,11 @@ def edge_server() -> Iterator[Server]:
 
 @contextmanager
 def kamailio_server() -> Iterator[Server]:
-    """Kamailio with its websocket module.
+    """Run Kamailio with its websocket module.
 
     Raises:
-        LookupError: It is not installed.
-        DeliveryError: It does not start.
+        LookupError: Kamailio is not installed.
+        DeliveryError: Kamailio does not start.
     """
     program = shutil.which("kamailio")
     modules = list(Path("/usr/lib").glob("*/kamailio/modules/websocket.so"))

@@ -1,7 +1,7 @@
-"""What the benchmarks feed: messages of exact sizes, as the octets a client would send.
+"""The input of the benchmarks: messages of exact sizes, as the bytes a client would send.
 
-The SIP messages are INVITEs written here, each with its own branch, tag, Call-ID and sequence
-number, so that compression with a kept window finds what it would find on a real flow and no more.
+The SIP messages are INVITEs written here, each with a different branch, tag, Call-ID and sequence
+number, so that compression with a kept window finds exactly what it would find in real traffic.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Workload:
     Args:
         key: Short name for the command line.
         title: Row of the tables.
-        messages: What was sent.
-        reads: The octets of the masked frames, cut as the socket would give them.
+        messages: The messages.
+        reads: The bytes of the masked frames, split as the socket would return them.
         deflate: Whether permessage-deflate was negotiated (windows of 15 bits, takeover).
     """
 
@@ -43,11 +43,11 @@ class Workload:
 
 
 def invite(number: int, size: int) -> str:
-    """An INVITE as a browser sends it over WebSocket (RFC 7118).
+    """Return an INVITE as a browser sends it over WebSocket (RFC 7118).
 
     Args:
         number: Makes the message different from the others.
-        size: Octets in all; what the rest leaves is filled by the certificate's fingerprint.
+        size: The total size in bytes; the certificate's fingerprint fills the rest.
 
     Raises:
         ValueError: The size is too small.
@@ -72,51 +72,51 @@ def invite(number: int, size: int) -> str:
     )
     room = size - len(head) - len("Content-Length: 000\r\n\r\n") - len(body) - len("\r\n")
     if room < 0:
-        raise ValueError(f"an INVITE does not fit into {size} octets")
+        raise ValueError(f"an INVITE does not fit into {size} bytes")
     body += ("7B:3F:A1:09:C4:5E:" * (room // 18 + 1))[:room] + "\r\n"
     return f"{head}Content-Length: {len(body):03d}\r\n\r\n{body}"
 
 
 def plain_text(number: int, size: int) -> str:
-    """ASCII text of ``size`` characters that differs from number to number."""
+    """Return ASCII text of ``size`` characters that depends on the number."""
     return f"{number:08d} ".ljust(size, "the quick brown fox "[number % 20])[:size]
 
 
 def foreign_text(number: int, size: int) -> str:
-    """Text of ``size`` octets in UTF-8, most characters of two, three and four octets."""
+    """Return text of ``size`` bytes in UTF-8, mostly of characters of two, three and four bytes."""
     piece = f"{number:04d} Grüße über Örtchen, Привет мир, 你好世界, こんにちは, 🌍🎉 "
-    octets = len(piece.encode())
-    text = piece * (size // octets)
+    raw = len(piece.encode())
+    text = piece * (size // raw)
     return text + "." * (size - len(text.encode()))
 
 
 def binary(number: int, size: int) -> bytes:
-    """Pseudo-random octets, the same in every run."""
+    """Return pseudo-random bytes, the same in every run."""
     return random.Random(number).randbytes(size)
 
 
 def masked(payload: bytes, key: bytes) -> bytes:
-    """The payload masked with the key (RFC 6455 §5.3)."""
+    """Return the payload masked with the key (RFC 6455 §5.3)."""
     size = len(payload)
     stream = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload) ^ int.from_bytes(stream)).to_bytes(size)
 
 
-def client_frame(first_octet: int, payload: bytes, keys: random.Random) -> bytes:
-    """One masked frame (RFC 6455 §5.2).
+def client_frame(first_byte: int, payload: bytes, keys: random.Random) -> bytes:
+    """Return one masked frame (RFC 6455 §5.2).
 
     Args:
-        first_octet: FIN, reserved bits and opcode.
-        payload: The payload, not masked yet.
-        keys: Where the masking key comes from.
+        first_byte: FIN, reserved bits and opcode.
+        payload: The unmasked payload.
+        keys: The source of masking keys.
     """
     size = len(payload)
     if size < 126:
-        head = struct.pack("!BB", first_octet, 0x80 | size)
+        head = struct.pack("!BB", first_byte, 0x80 | size)
     elif size < 65536:
-        head = struct.pack("!BBH", first_octet, 0x80 | 126, size)
+        head = struct.pack("!BBH", first_byte, 0x80 | 126, size)
     else:
-        head = struct.pack("!BBQ", first_octet, 0x80 | 127, size)
+        head = struct.pack("!BBQ", first_byte, 0x80 | 127, size)
     key = keys.randbytes(4)
     return head + key + masked(payload, key)
 
@@ -124,12 +124,12 @@ def client_frame(first_octet: int, payload: bytes, keys: random.Random) -> bytes
 def client_frames(
     messages: Iterable[Message], *, fragment: int | None = None, deflate: bool = False
 ) -> list[bytes]:
-    """The frames a client sends for the messages.
+    """Return the frames a client sends for the messages.
 
     Args:
-        messages: Text or octets.
-        fragment: Octets in each frame of a message; ``None`` for one frame a message.
-        deflate: Whether messages are compressed with a window kept between them (RFC 7692).
+        messages: Text or bytes.
+        fragment: Bytes in each frame of a message; ``None`` for one frame per message.
+        deflate: Whether to compress messages with a window kept between them (RFC 7692).
     """
     keys = random.Random(20)
     compressor = zlib.compressobj(wbits=-15) if deflate else None
@@ -152,15 +152,15 @@ def client_frames(
 
 
 def chunks(data: bytes, size: int) -> Iterator[bytes]:
-    """The octets in pieces of ``size``, the last one shorter."""
+    """Yield the bytes in pieces of ``size``, the last one shorter."""
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
 def workloads(scale: float = 1.0) -> list[Workload]:
-    """Every workload.
+    """Return every workload.
 
     Args:
-        scale: Part of the messages to make; there are always a few.
+        scale: The fraction of the messages to make; there are always a few.
     """
 
     def count(full: int) -> range:

@@ -1,11 +1,10 @@
-"""What a connection costs a server: to open and close one, and to have one that is idle.
+"""What a connection costs a server: opening and closing one, and an idle one.
 
-Theory of operation: the servers are those of ``benchmarks.echo``, each a process of its own. CPU
-time is what the process used while connections were opened and closed in order, one behind the
-other. Memory is what the process has resident, all of it: its transports, tasks and the handlers
-that wait for a message, divided by the number of connections, which are opened, hear one message
-each, answer it, and then rest. The connections of a first batch, which pay for what is made once,
-are not counted.
+Theory of operation: the servers are those of ``benchmarks.echo``, each in a separate process. CPU
+time is the process's while connections are opened and closed one after the other. Memory is the
+resident memory of the process, all of it: transports, tasks and handlers that wait for a message,
+divided by the number of connections, which are opened, receive and answer one message each, and
+then rest. A first batch of connections, which pays for one-time costs, is not counted.
 
 Run ``python -m benchmarks.connections`` from the root of the repository.
 """
@@ -22,10 +21,10 @@ from pathlib import Path
 from ._harness import Figure, middle, render_figures, run_elsewhere, write_figures
 from .echo import CANDIDATES, KEY, LOOPS, Candidate, frame
 
-#: KiB of an idle connection of ours, without and with permessage-deflate in use.
+#: KiB of one of our idle connections, without and with permessage-deflate in use.
 GOALS = {False: 12.0, True: 36.0}
 
-#: The same for every connection, and like the messages of SIP: it compresses, but not to nothing.
+#: The same for every connection, and similar to SIP messages: compressible, but not to nothing.
 MESSAGE = b"".join(
     b"Header-%d: value %x of some length\r\n" % (number, number**7) for number in range(20)
 )[:800]
@@ -35,10 +34,10 @@ CLOSE = frame(8, b"\x03\xe8", KEY)
 
 
 def compressed_frame() -> bytes:
-    """The message in one compressed frame, fit for a window of any size."""
+    """Return the message in one compressed frame that suits a window of any size."""
     deflater = zlib.compressobj(6, zlib.DEFLATED, -9)
     data = (deflater.compress(MESSAGE) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    # RFC 7692 §6: the first reserved bit says that it is compressed.
+    # RFC 7692 §6: the first reserved bit marks it as compressed.
     plain = frame(1, data, KEY)
     return bytes([plain[0] | 0x40]) + plain[1:]
 
@@ -54,7 +53,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def read_frame(sock: socket.socket) -> tuple[int, bytes]:
-    """The first octet and the payload of a frame."""
+    """Return the first byte and the payload of a frame."""
     first, size = read_exactly(sock, 2)
     if size == 126:
         size = int.from_bytes(read_exactly(sock, 2), "big")
@@ -62,10 +61,10 @@ def read_frame(sock: socket.socket) -> tuple[int, bytes]:
 
 
 def talk(sock: socket.socket, deflate: bool) -> None:
-    """Has one message echoed.
+    """Have one message echoed.
 
     Raises:
-        RuntimeError: The answer is not what was sent.
+        RuntimeError: The answer differs from the message.
     """
     sock.sendall(compressed_frame() if deflate else frame(1, MESSAGE, KEY))
     first, payload = read_frame(sock)
@@ -76,19 +75,19 @@ def talk(sock: socket.socket, deflate: bool) -> None:
 
 
 def resident(server: Candidate) -> float:
-    """KiB that a server's process has in memory of its own."""
+    """Return the private memory of a server's process in KiB."""
     text = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
     fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
     return sum(float(fields[name].split()[0]) for name in ("Private_Dirty", "Private_Clean"))
 
 
 def memory(server: Candidate, connections: int, deflate: bool, stack: ExitStack) -> float:
-    """KiB of an idle connection.
+    """Return the KiB of an idle connection.
 
     Args:
         server: The server.
         connections: How many are measured; a tenth more are opened before them.
-        deflate: Whether their messages are compressed.
+        deflate: Whether to compress their messages.
         stack: Closes them.
     """
     before = 0.0
@@ -105,7 +104,7 @@ def memory(server: Candidate, connections: int, deflate: bool, stack: ExitStack)
 
 
 def coming_and_going(server: Candidate, connections: int) -> float:
-    """Microseconds of CPU time for a connection that is opened and closed."""
+    """Return the microseconds of CPU time to open and close a connection."""
     start = server.cpu()
     for _ in range(connections):
         sock, _head = server.open()
@@ -123,14 +122,14 @@ def coming_and_going(server: Candidate, connections: int) -> float:
 def measure(
     candidates: list[str], loops: list[str], *, idle: int, opened: int, rounds: int
 ) -> tuple[list[Figure], list[str]]:
-    """Measures everything that is asked for.
+    """Measure everything that was requested.
 
     Args:
         candidates: The servers.
         loops: The loops to run them on.
-        idle: How many connections rest.
-        opened: How many come and go in a round.
-        rounds: How often they do.
+        idle: The number of idle connections.
+        opened: The number of connections opened in a round.
+        rounds: The number of rounds.
 
     Returns:
         The figures, and what could not be measured.
@@ -174,7 +173,7 @@ def measure(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the benchmark; return the exit code."""
     names = [name for name in CANDIDATES if name != "transport alone"]
     parser = argparse.ArgumentParser(prog="benchmarks.connections", description=__doc__)
     parser.add_argument("--idle", type=int, default=1000, help="connections that rest")

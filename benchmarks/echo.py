@@ -1,10 +1,10 @@
 """What an echo costs a server: CPU time per message over loopback.
 
-Theory of operation: each candidate is a server in a process of its own, on one event loop. Its CPU
-time, user and system, is read from the kernel before and after a number of messages that a load
-generator has sent through plain sockets: ping-pong, one message on its way per connection. The
-generator's frames are made once and its answers are only counted, so that it costs little; what it
-costs is not in the figures. Candidates take turns, round by round, and the median counts.
+Theory of operation: each candidate is a server in a separate process, on one event loop. Its CPU
+time, user and system, is read from the kernel before and after a number of messages, which a load
+generator sends through plain sockets: ping-pong, with one outstanding message per connection. The
+generator makes its frames once and only counts the answers, so that it costs little; its own cost
+is not in the figures. Candidates take turns, round by round, and the median counts.
 
 Run ``python -m benchmarks.echo`` from the root of the repository.
 """
@@ -42,14 +42,14 @@ CANDIDATES = {
     "wsproto_sip uvicorn": "uvicorn with wsproto_sip.adapters.uvicorn",
     "websockets": "websockets.asyncio.server.serve(), its C extension in use",
     "aiohttp": "aiohttp.web, its C extensions in use, `async for` and `await send_str()`",
-    "picows": "a listener with a callback, in Cython",
+    "picows": "a listener with a callback, in Cython, which writes past the loop's transport",
     "uvicorn websockets": "uvicorn with ws='websockets-sansio'",
     "uvicorn wsproto": "uvicorn with ws='wsproto'",
     "transport alone": "a BufferedProtocol that parses nothing but lengths: loop and kernel",
 }
 OURS = ("wsproto_sip", "wsproto_sip Session", "wsproto_sip uvicorn")
 
-#: What frames are masked with; zeros would be cheaper to undo for some.
+#: The mask of frames; zeros would be cheaper to undo for some.
 KEY = bytes.fromhex("37fa213d")
 
 
@@ -73,7 +73,7 @@ async def serve_wsproto_sip(announce: Any, deflate: bool) -> None:
 
 
 class Echo(asyncio.BufferedProtocol):
-    """What a framework does that has a session for each transport, and no tasks."""
+    """A framework with a session for each transport, and without tasks."""
 
     buffer = memoryview(bytearray(64 * 1024))
 
@@ -94,7 +94,7 @@ class Echo(asyncio.BufferedProtocol):
         now = self.loop.time()
         session = self.session
         events = session.receive(bytes(self.buffer[:nbytes]), now)
-        # Nothing but messages, which are the usual case.
+        # Only messages, which are the usual case.
         usual = not session.touched
         self.answer(events, now)
         if usual and not self.transport.get_write_buffer_size():
@@ -205,7 +205,7 @@ async def serve_picows(announce: Any) -> None:
 
 
 class Mirror(asyncio.BufferedProtocol):
-    """Sends each frame's payload back, whatever it is: what loop and kernel take at least."""
+    """Sends each frame's payload back without parsing: the minimum cost of loop and kernel."""
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(256 * 1024))
@@ -246,7 +246,7 @@ async def serve_transport(announce: Any) -> None:
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """An ASGI application that echoes text."""
+    """Echo text, as an ASGI application."""
     await receive()
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
@@ -268,7 +268,7 @@ async def serve_uvicorn(announce: Any, ws: Any, deflate: bool) -> None:
     server = uvicorn.Server(config)
 
     async def tell() -> None:
-        while not server.started:  # noqa: ASYNC110 - nobody tells
+        while not server.started:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.01)
         announce(server.servers[0].sockets[0].getsockname()[1])
 
@@ -278,7 +278,7 @@ async def serve_uvicorn(announce: Any, ws: Any, deflate: bool) -> None:
 
 
 def run_server(candidate: str, loop: str, deflate: bool) -> None:
-    """Runs one server until its process is ended."""
+    """Run one server until its process is ended."""
 
     def announce(port: int) -> None:
         print(port, flush=True)
@@ -313,7 +313,7 @@ def run_server(candidate: str, loop: str, deflate: bool) -> None:
 
 
 def frame(opcode: int, payload: bytes, key: bytes | None) -> bytes:
-    """A frame, masked or not."""
+    """Return a frame, masked or not."""
     mask = 0 if key is None else 0x80
     size = len(payload)
     if size < 126:
@@ -329,12 +329,12 @@ def frame(opcode: int, payload: bytes, key: bytes | None) -> bytes:
 
 
 class Candidate:
-    """One server, and what is needed to load it.
+    """One server, and the means to load it.
 
     Args:
-        name: Which.
-        loop: On which loop.
-        deflate: Whether it may agree on permessage-deflate.
+        name: The server.
+        loop: The event loop.
+        deflate: Whether it may negotiate permessage-deflate.
     """
 
     def __init__(self, name: str, loop: str, *, deflate: bool = False) -> None:
@@ -354,14 +354,14 @@ class Candidate:
         self.sockets: list[socket.socket] = []
 
     def connect(self, count: int) -> None:
-        """Has this many connections open."""
+        """Open or close connections up to a number."""
         while len(self.sockets) > count:
             self.sockets.pop().close()
         while len(self.sockets) < count:
             self.sockets.append(self.open()[0])
 
     def open(self, *fields: bytes) -> tuple[socket.socket, bytes]:
-        """Opens a connection; its socket, and the head of the answer.
+        """Open a connection; return its socket, and the head of the answer.
 
         Args:
             fields: More header fields of the request.
@@ -386,7 +386,7 @@ class Candidate:
         return sock, answer
 
     def cpu(self) -> float:
-        """The seconds of CPU time that the server has used, to the microsecond where possible."""
+        """Return the server's CPU time in seconds, to the microsecond if possible."""
         # /proc/…/stat counts hundredths; the schedule statistics of its threads, nanoseconds.
         total = 0
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
@@ -394,14 +394,14 @@ class Candidate:
         return total / 1e9
 
     def load(self, payload: bytes, messages: int) -> float:
-        """Has messages echoed on all connections; microseconds of the server's for each.
+        """Have messages echoed on all connections; return the server's microseconds per message.
 
         Raises:
-            RuntimeError: An answer is not what was sent.
+            RuntimeError: An answer differs from the message.
         """
         request, answer = frame(1, payload, KEY), frame(1, payload, None)
         expected = len(answer)
-        # Who unmasks nothing is right about the header alone.
+        # A server that does not unmask only gets the header right.
         checked = 2 if self.name == "transport alone" else 32
         rounds = max(1, messages // len(self.sockets))
         left = dict.fromkeys(self.sockets, rounds)
@@ -438,7 +438,7 @@ class Candidate:
             return (self.cpu() - start) / (rounds * len(self.sockets)) * 1e6
 
     def stop(self) -> None:
-        """Ends the server."""
+        """End the server."""
         for sock in self.sockets:
             sock.close()
         self.process.kill()
@@ -446,7 +446,7 @@ class Candidate:
 
 
 def goals() -> list[Goal]:
-    """What is to be reached at 800 octets."""
+    """Return the goals at 800 bytes."""
     found = []
     for connections in CONNECTIONS:
         for loop, theirs in (
@@ -469,15 +469,15 @@ def measure(
     messages: int,
     warm_up: int,
 ) -> Results:
-    """Measures everything that is asked for.
+    """Measure everything that was requested.
 
     Args:
         candidates: The servers.
         loops: The loops to run them on.
-        sizes: Those of the messages.
+        sizes: The sizes of the messages.
         rounds: How often each is measured.
-        messages: How many, of up to 800 B, a round has.
-        warm_up: Rounds before them that do not count.
+        messages: The number of messages of up to 800 B per round.
+        warm_up: The number of uncounted rounds before them.
     """
     results = Results(
         subject="Server CPU per echoed message over loopback",
@@ -526,11 +526,11 @@ COLOURS = {
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draws the medians, a panel for each loop, size and number of connections.
+    """Draw the medians, with a panel for each loop, size and number of connections.
 
     Args:
-        results: What was measured.
-        path: The file; its ending says the format.
+        results: The results.
+        path: The file; its suffix determines the format.
     """
     import matplotlib as mpl
 
@@ -560,7 +560,7 @@ def plot(results: Results, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.echo", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=4000, help="per round, of up to 800 B")

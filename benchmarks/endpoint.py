@@ -6,10 +6,10 @@ Run from the root of the repository::
     python -m benchmarks.endpoint --smoke
     python -m benchmarks.endpoint --connections 20000 --json FILE
 
-Theory of operation: there is nobody to compare with, so each figure has a goal of its own, and
-where it says what something adds, the two take turns with the clock. Time is simulated: a pass over
-the connections that are due is made when they are due, and their Pongs come before the next one,
-outside the clock. Every figure comes with a check that what was paid for was done: messages
+Theory of operation: it cannot be compared with another implementation, so each figure has its own
+goal; where it is the cost of an addition, the variants with and without it take turns. Time is
+simulated: a pass over the due connections is made when they are due, and their Pongs arrive before
+the next one, outside the clock. Every figure comes with a check that the work was done: messages
 counted, Pings counted, connections shown.
 """
 
@@ -32,14 +32,14 @@ from benchmarks._harness import (
     write_figures,
 )
 from benchmarks._wire import masked
-from wsproto_sip.config import SessionConfig
 from wsproto_sip.events import AcceptConnection
-from wsproto_sip.keepalive import KeepaliveConfig, Mechanism
-from wsproto_sip.server.commands import DumpCommand, DumpOrder, DumpResult
+from wsproto_sip.server.config import EndpointConfig
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig
-from wsproto_sip.server.endpoint_events import Output
-from wsproto_sip.session import Session
+from wsproto_sip.server.events import Output
+from wsproto_sip.server.management.commands import DumpCommand, DumpOrder, DumpResult
+from wsproto_sip.session.config import SessionConfig
+from wsproto_sip.session.keepalive import KeepaliveConfig, Mechanism
+from wsproto_sip.session.session import Session
 from wsproto_sip.states import ConnectionType
 
 REQUEST = (
@@ -53,13 +53,13 @@ NONE = SessionConfig(keepalive=KeepaliveConfig(mechanism=Mechanism.NONE))
 
 
 def text_frame(size: int) -> bytes:
-    """A client's text frame."""
+    """Return a client's text frame."""
     head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2)
     return head + KEY + masked(b"x" * size, KEY)
 
 
 def crowd(count: int, session: SessionConfig = PING) -> Endpoint:
-    """An endpoint with many open connections, all accepted at one moment."""
+    """Return an endpoint with many open connections, all accepted at the same time."""
     config = EndpointConfig(
         session=session,
         max_due=None,
@@ -79,7 +79,7 @@ def crowd(count: int, session: SessionConfig = PING) -> Endpoint:
 
 
 def answer(endpoint: Endpoint, outputs: Sequence[Output], now: float) -> int:
-    """Answers the Pings that were sent; how many they were."""
+    """Answer the Pings that were sent, and return their number."""
     for output in outputs:
         if output.data[:2] != b"\x89\x08":
             raise DeliveryError(f"not a Ping: {output}")
@@ -89,7 +89,7 @@ def answer(endpoint: Endpoint, outputs: Sequence[Output], now: float) -> int:
 
 
 def received(size: int, count: int, rounds: int) -> list[Figure]:
-    """A message, one to a read, through a session alone and through an endpoint."""
+    """Measure a message per read, through a session alone and through an endpoint."""
     frame = text_frame(size)
 
     def of_session() -> Callable[[], int]:
@@ -117,42 +117,58 @@ def received(size: int, count: int, rounds: int) -> list[Figure]:
     ]
 
 
-def keepalive_of_traffic(connections: int, seconds: int, rounds: int) -> list[Figure]:
-    """What keep-alive adds to a frame: every connection receives one each second."""
-    frame = text_frame(20)
+class Traffic:
+    """A table in which every connection receives a frame each second.
 
-    def prepare(session: SessionConfig) -> Callable[[], Callable[[], int]]:
-        def prepared() -> Callable[[], int]:
-            endpoint = crowd(connections, session)
-            for second in range(int(INTERVAL) + 1):
-                endpoint.handle_timeout(float(second))
-                answer(endpoint, endpoint.take_output(), float(second))
-            receive, cids = endpoint.receive, range(1, connections + 1)
+    Args:
+        connections: The number of connections.
+        session: The session configuration, with keep-alive.
+        size: The size of a message in bytes.
+    """
 
-            def run() -> int:
-                total = 0
-                for second in range(int(INTERVAL) + 1, int(INTERVAL) + 1 + seconds):
-                    now = float(second)
-                    for cid in cids:
-                        total += len(receive(cid, frame, now))
-                    endpoint.handle_timeout(now)
-                    total += len(endpoint.take_output())
-                return total
+    def __init__(self, connections: int, session: SessionConfig, size: int) -> None:
+        self.endpoint = crowd(connections, session)
+        # The first deadlines are spread over the second interval.
+        self.now = int(INTERVAL)
+        self._frame = text_frame(size)
 
-            return run
+    def seconds(self, seconds: int) -> int:
+        """Receive for some seconds; return how much was received and sent."""
+        endpoint, frame = self.endpoint, self._frame
+        receive, cids = endpoint.receive, range(1, len(endpoint) + 1)
+        total = 0
+        for second in range(self.now + 1, self.now + 1 + seconds):
+            now = float(second)
+            for cid in cids:
+                total += len(receive(cid, frame, now))
+            endpoint.handle_timeout(now)
+            total += len(endpoint.take_output())
+        self.now += seconds
+        return total
 
-        return prepared
 
+def keepalive_of_traffic(
+    connections: int, seconds: int, rounds: int, size: int, goal: float
+) -> list[Figure]:
+    """Measure the cost of keep-alive per frame if every connection receives one each second."""
+    tables = {
+        "with": Traffic(connections, PING, size),
+        "without": Traffic(connections, NONE, size),
+    }
     samples = take_turns(
-        [Turn("with", prepare(PING)), Turn("without", prepare(NONE))],
+        [
+            Turn(name, lambda table=table: lambda: table.seconds(seconds))  # type: ignore[misc]
+            for name, table in tables.items()
+        ],
         expected=connections * seconds,
         operations=connections * seconds,
         rounds=rounds,
     )
-    added = [a - b for a, b in zip(samples["with"], samples["without"], strict=True)]
+    shares = [1 - b / a for a, b in zip(samples["with"], samples["without"], strict=True)]
+    what = f"{size} B with keep-alive ({connections})"
     return [
-        middle("a frame with keep-alive", "µs", samples["with"]),
-        middle("what keep-alive adds to it", "µs", added, 0.3),
+        middle(what, "µs", samples["with"]),
+        middle(f"{what}: its share", "", shares, goal),
     ]
 
 
@@ -161,18 +177,19 @@ class Table:
 
     Args:
         endpoint: The table.
-        due: How many are due in a pass.
+        due: The number of connections due in a pass.
     """
 
     def __init__(self, endpoint: Endpoint, due: int) -> None:
         self.endpoint = endpoint
-        self.now = 0.0
+        # The first keep-alive comes after an interval of silence, spread over the next one.
+        self.now = INTERVAL
         self.pings = 0
         self._step = due * INTERVAL / len(endpoint)
         self._outputs: list[Output] = []
 
     def prepare(self) -> Callable[[], int]:
-        """The next pass."""
+        """Return the next pass."""
         self.pings += answer(self.endpoint, self._outputs, self.now)
         self.now += self._step
         endpoint, now = self.endpoint, self.now
@@ -186,7 +203,7 @@ class Table:
 
 
 def passes(endpoint: Endpoint, small: Endpoint, due: int, rounds: int) -> list[Figure]:
-    """A keep-alive pass over idle connections, in a large table and in a small one."""
+    """Measure a keep-alive pass over idle connections, in a large table and in a small one."""
     tables = {"large": Table(endpoint, due), "small": Table(small, due)}
     turns = [Turn(name, table.prepare) for name, table in tables.items()]
     samples = take_turns(turns, expected=0, operations=due, rounds=rounds)
@@ -210,7 +227,7 @@ def passes(endpoint: Endpoint, small: Endpoint, due: int, rounds: int) -> list[F
 
 
 def dumps(endpoint: Endpoint, rounds: int) -> list[Figure]:
-    """The first 50 connections in every order, and those behind the half of the table."""
+    """Measure dumps of 50 connections in every order, from the start and from the middle."""
     figures = []
     for order in DumpOrder:
         for offset, goal in ((0, 1000.0), (len(endpoint) // 2, None)):
@@ -237,7 +254,7 @@ def dumps(endpoint: Endpoint, rounds: int) -> list[Figure]:
 
 
 def accepting(count: int, rounds: int) -> list[Figure]:
-    """Accepting a transport, and the whole opening handshake."""
+    """Measure accepting a transport, and the whole opening handshake."""
 
     def accept() -> Callable[[], int]:
         endpoint = crowd(0)
@@ -256,7 +273,7 @@ def accepting(count: int, rounds: int) -> list[Figure]:
 
 
 def memory(count: int) -> Figure:
-    """Octets that an idle connection keeps, its peer's address included."""
+    """Return the bytes of an idle connection, including its peer's address."""
     crowd(100)
     gc.collect()
     tracemalloc.start()
@@ -270,21 +287,22 @@ def memory(count: int) -> Figure:
 
 
 def measure(connections: int, scale: float, rounds: int) -> list[Figure]:
-    """All figures.
+    """Measure all figures.
 
     Args:
-        connections: How many idle ones.
-        scale: How much of everything else; 1 for figures that mean something.
+        connections: The number of idle connections.
+        scale: The size of everything else; 1 for meaningful figures.
         rounds: How often each is timed.
 
     Raises:
-        DeliveryError: Something was not done that was to be paid for.
+        DeliveryError: The measured work was not done.
     """
     few = max(int(1000 * scale), 20)
     figures = [
         *received(20, int(20_000 * scale), rounds),
         *received(800, int(20_000 * scale), rounds),
-        *keepalive_of_traffic(few, 50, rounds),
+        *keepalive_of_traffic(few, 50, rounds, 20, 0.1),
+        *keepalive_of_traffic(connections, 5, min(rounds, 3), 800, 0.06),
         *accepting(few, rounds),
         memory(max(connections // 5, 20)),
     ]
@@ -294,7 +312,7 @@ def measure(connections: int, scale: float, rounds: int) -> list[Figure]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when everything was done that was paid for."""
+    """Run the benchmark; return 0 if all of the measured work was done."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endpoint", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")

@@ -1,4 +1,4 @@
-"""What relaying a chunk of MSRP costs, in memory and over loopback.
+"""What relaying an MSRP chunk costs, in memory and over loopback.
 
 Run from the root of the repository::
 
@@ -7,15 +7,15 @@ Run from the root of the repository::
     python -m benchmarks.msrp --markdown
 
 Theory of operation: one client sends a message in chunks through the relay to another one, both
-with a session. A *transaction* is all the relay does for a chunk: it takes the SEND, answers it,
-forwards it, and takes the receiver's response. *Forwarding* is the same without responses
+with a session. A *transaction* is all the work of the relay for a chunk: it takes the SEND, answers
+it, forwards it, and takes the receiver's response. *Forwarding* is the same without responses
 (Failure-Report: no). The other columns are parts of it on their own. No sockets and no WebSocket
-frames are involved; CPU time counts. What comes out must hold all octets that went in.
+frames are involved; CPU time counts. The output must contain all bytes of the input.
 
-Over loopback the relay is a process of its own, on asyncio, with WebSocket in front of it; this
-process is both clients, with frames made beforehand. ``server`` is the CPU time of the relay's
-process for a transaction, ``wall`` what went by; the difference is the clients', who share the
-machine. MB/s are the bodies' octets by wall time.
+Over loopback the relay runs in a separate process, on asyncio, with WebSocket; this process is both
+clients, with frames made in advance. ``server`` is the CPU time of the relay's process for a
+transaction, ``wall`` the elapsed time; the difference is that of the clients, which share the
+machine. MB/s are the bodies' bytes by wall time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from dataclasses import replace
 
 from benchmarks._harness import DeliveryError, Turn, markdown_table, plain_table, take_turns
 from benchmarks._loopback import HOST, Wire, frame_of
-from wsproto_sip.adapters.endpoint_server import EndpointServer
-from wsproto_sip.adapters.msrp_tcp import MsrpService
-from wsproto_sip.config import SessionConfig
+from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
+from wsproto_sip.adapters.asyncio.msrp import MsrpService
+from wsproto_sip.auth.identity import Identity
 from wsproto_sip.msrp import (
     Continuation,
     MessageSplitter,
@@ -50,10 +50,11 @@ from wsproto_sip.msrp import (
     parse_chunk,
     parse_path,
 )
-from wsproto_sip.policy.decision import Continue, Decision, Identity, PolicyChain, RequestContext
+from wsproto_sip.policy.decision import Continue, Decision, PolicyChain, RequestContext
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
+from wsproto_sip.server.config import EndpointConfig, subprotocol_profiles
 from wsproto_sip.server.endpoint import Endpoint
-from wsproto_sip.server.endpoint_config import EndpointConfig, subprotocol_profiles
+from wsproto_sip.session.config import SessionConfig
 
 SIZES = (100, 2048, 16384)
 COLUMNS = ("transaction", "forwarding", "parsing", "serialising", "framing")
@@ -65,7 +66,7 @@ class Pair:
     """A relay with two clients that have sessions.
 
     Args:
-        exchange: Gives a relay elsewhere a chunk of a client, and returns its answer.
+        exchange: Passes a client's chunk to another relay, and returns its answer.
     """
 
     def __init__(self, exchange: Callable[[int, bytes], bytes] | None = None) -> None:
@@ -75,7 +76,7 @@ class Pair:
         self.carol = self._join(2)
 
     def _in_memory(self, number: int, data: bytes) -> bytes:
-        self.relay.connection_made(number, 0.0, identity=str(number))
+        self.relay.connection_opened(number, 0.0, identity=str(number))
         (action,) = self.relay.receive(number, data, 0.0)
         assert isinstance(action, SendChunk)
         return action.data
@@ -89,14 +90,14 @@ class Pair:
 
     @property
     def answer(self) -> bytes:
-        """How the receiver answers, with two gaps for the transaction id."""
+        """Return the receiver's answer, with two gaps for the transaction id."""
         return b"MSRP %%b 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------%%b$\r\n" % (
             self.carol[0].raw,
             self.carol[1].raw,
         )
 
     def chunks(self, body: bytes, size: int, *, reports: bool) -> list[bytes]:
-        """A message from the one to the other."""
+        """Return the chunks of a message from one client to the other."""
         splitter = MessageSplitter(body, chunk_size=size)
         chunks = []
         while not splitter.finished:
@@ -137,7 +138,7 @@ def _relay(body: bytes, size: int, *, reports: bool) -> Callable[[], int]:
                 receive(2, answer % (tid, tid), 0.0)
         if pair.relay.transactions:
             raise DeliveryError(f"{pair.relay.transactions} transactions are left over")
-        # The octets themselves are compared by check_delivery.
+        # The bytes themselves are compared by check_delivery.
         return size * len(forwarded)
 
     return run
@@ -184,10 +185,10 @@ def _frame(body: bytes, size: int) -> Callable[[], int]:
 
 
 def check_delivery(size: int, count: int) -> None:
-    """Relay a message once and compare its octets.
+    """Relay a message once and compare its bytes.
 
     Raises:
-        DeliveryError: It did not come out as it went in.
+        DeliveryError: The output differs from the input.
     """
     pair = Pair()
     body = random.Random(size).randbytes(size * count)
@@ -204,7 +205,7 @@ def check_delivery(size: int, count: int) -> None:
 
 
 def measure(size: int, count: int, rounds: int) -> dict[str, list[float]]:
-    """Microseconds a chunk for each column, one figure a round."""
+    """Measure the microseconds per chunk for each column, one figure per round."""
     body = random.Random(size).randbytes(size * count)
     prepare: dict[str, Callable[[], Callable[[], int]]] = {
         "transaction": lambda: _relay(body, size, reports=True),
@@ -229,7 +230,7 @@ def _known(context: RequestContext) -> Decision:
 
 
 async def _serve() -> None:
-    """The relay's process: tells its port, and for each line it gets its CPU time so far."""
+    """Run the relay's process: print its port, and its CPU time so far for each line of input."""
     session = SessionConfig()
     session = replace(session, profiles=subprotocol_profiles(session))
     policies = PolicyChain([_known, SubprotocolPolicy(["msrp"])])
@@ -248,7 +249,7 @@ async def _serve() -> None:
 
 @contextmanager
 def _relay_process() -> Iterator[tuple[int, Callable[[], int]]]:
-    """The relay's port, and what asks for its CPU time in nanoseconds."""
+    """Yield the relay's port, and a function that returns its CPU time in nanoseconds."""
     command = [sys.executable, "-m", "benchmarks.msrp", "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -267,7 +268,7 @@ def _relay_process() -> Iterator[tuple[int, Callable[[], int]]]:
 
 
 def _receive(wire: Wire, answer: bytes, count: int, arrived: list[bytes]) -> None:
-    """The receiver: answers each chunk."""
+    """Answer each chunk, as the receiver."""
     for chunks in wire.messages():
         arrived += chunks
         answers = [frame_of(answer % (tid, tid)) for tid in (chunk[5:25] for chunk in chunks)]
@@ -277,7 +278,7 @@ def _receive(wire: Wire, answer: bytes, count: int, arrived: list[bytes]) -> Non
 
 
 def _drain(wire: Wire, count: int) -> None:
-    """The sender's other half: takes the answers."""
+    """Take the answers, as the sender's other half."""
     for chunks in wire.messages():
         count -= len(chunks)
         if count <= 0:
@@ -285,10 +286,10 @@ def _drain(wire: Wire, count: int) -> None:
 
 
 def loopback(size: int, count: int, rounds: int) -> tuple[float, float]:
-    """Microseconds a chunk over loopback: the relay's CPU time, and by the clock.
+    """Measure the microseconds per chunk over loopback: the relay's CPU time, and wall time.
 
     Raises:
-        DeliveryError: It did not come out as it went in.
+        DeliveryError: The output differs from the input.
     """
     body = random.Random(size).randbytes(size * count)
     figures: list[tuple[float, float]] = []
@@ -325,7 +326,7 @@ def loopback(size: int, count: int, rounds: int) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when everything was delivered."""
+    """Run the benchmark; return 0 if everything was delivered."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.msrp", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")

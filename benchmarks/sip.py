@@ -1,4 +1,4 @@
-"""What SIP costs: reading, editing and writing an INVITE, and an edge as a whole.
+"""What SIP costs: parsing, editing and writing an INVITE, and an edge as a whole.
 
 Run from the root of the repository::
 
@@ -6,19 +6,19 @@ Run from the root of the repository::
     python -m benchmarks.sip --smoke
     python -m benchmarks.sip --markdown
 
-Theory of operation: in the first part this package and PyPI's sipmessage read the same INVITE of
-800 octets again and again, taking turns. The six fields are those that route a request: Via, From,
+Theory of operation: in the first part this package and PyPI's sipmessage parse the same INVITE of
+800 bytes again and again, taking turns. The six fields are those that route a request: Via, From,
 To, Call-ID, CSeq and Contact, as text, one by one, or as the library's own types. ``edit and
 write`` pushes a Via, puts a parameter into the URI of the Contact, inserts a Record-Route and
-writes the message. In ``six at once`` this package reads the message and gives the texts of the six
-together, while sipmessage does nothing but its parsing, which takes no header apart.
+writes the message. In ``six at once`` this package parses the message and returns the texts of the
+six together, while sipmessage only parses the message, without its header fields.
 
-The second part is the edge. In memory, octets of WebSocket connections go into an endpoint and come
+The second part is the edge. In memory, bytes of WebSocket connections go into an endpoint and come
 out of it: an OPTIONS to the edge and its 200, and a call that is refused: INVITE, 100, INVITE to
-the other client, 486, ACK to it, 486, ACK. Over loopback the edge is a process of its own on one
-core, and so is Kamailio where it is installed, with the same client: four connections, each with
-sixteen OPTIONS on their way. ``CPU`` is what the server's threads took for one, ``wall`` what went
-by.
+the other client, 486, ACK to it, 486, ACK. Over loopback the edge runs in a separate process on one
+core, and so does Kamailio if it is installed, with the same client: four connections, each with
+sixteen outstanding OPTIONS. ``CPU`` is the CPU time of the server's threads for one, ``wall`` the
+elapsed time.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ BODY = (
 
 
 def invite() -> bytes:
-    """A browser's INVITE with a short body, padded to 800 octets."""
+    """Return a browser's INVITE with a short body, padded to 800 bytes."""
     head = (
         "INVITE sip:bob@sip.test SIP/2.0\r\n"
         "Via: SIP/2.0/WS m4u1tanqulmj.invalid;branch=z9hG4bK6535686\r\n"
@@ -87,12 +87,12 @@ def invite() -> bytes:
 
 
 def our_parse(data: bytes) -> int:
-    """Read it."""
+    """Parse it."""
     return len(parse_message(data).body)
 
 
 def our_text(data: bytes) -> int:
-    """Read it and look at six fields."""
+    """Parse it and read six fields."""
     message = parse_message(data)
     get = message.get
     for name in NAMES:
@@ -101,14 +101,14 @@ def our_text(data: bytes) -> int:
 
 
 def our_routing(data: bytes) -> int:
-    """Read it and look at the six at once."""
+    """Parse it and read the six at once."""
     message = parse_message(data)
     _ = message.routing_texts
     return len(message.body)
 
 
 def our_types(data: bytes) -> int:
-    """Read it and take six fields apart."""
+    """Parse it and parse six fields."""
     message = parse_message(data)
     _ = (message.via, message.from_, message.to, message.call_id, message.cseq, message.contacts)
     return len(message.body)
@@ -119,7 +119,7 @@ OUR_ROUTE = NameAddr(SipUri.parse("sip:edge.test;transport=ws;lr"))
 
 
 def our_edit(data: bytes) -> int:
-    """Read it, edit three headers, and write it."""
+    """Parse it, edit three headers, and write it."""
     message = parse_message(data)
     message.insert_header("Via", OUR_VIA)
     message.insert_header("Record-Route", OUR_ROUTE)
@@ -130,7 +130,7 @@ def our_edit(data: bytes) -> int:
 
 
 def peer_candidates() -> dict[str, Callable[[bytes], int]]:
-    """The same four, with sipmessage."""
+    """Return the same four candidates with sipmessage."""
     import dataclasses
 
     parse = sipmessage.Message.parse
@@ -171,7 +171,7 @@ def peer_candidates() -> dict[str, Callable[[bytes], int]]:
 def measure(
     row: str, candidates: dict[str, Callable[[bytes], int]], count: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Microseconds a message for each candidate, one figure a round."""
+    """Measure the microseconds per message for each candidate, one figure per round."""
     data = invite()
     sizes = {name: call(data) for name, call in candidates.items()}
     if len(set(sizes.values())) != 1:
@@ -200,7 +200,7 @@ def measure(
 
 
 def options(number: int, host: str) -> bytes:
-    """An OPTIONS to the edge, as a WebSocket frame."""
+    """Return an OPTIONS to the edge, as a WebSocket frame."""
     message = (
         f"OPTIONS sip:{host} SIP/2.0\r\n"
         f"Via: SIP/2.0/WS m4u1tanqulmj.invalid;branch=z9hG4bK{number:07}\r\n"
@@ -217,14 +217,14 @@ def options(number: int, host: str) -> bytes:
 
 
 class InMemory:
-    """An edge on an endpoint, and clients that speak WebSocket with it."""
+    """An edge on an endpoint, and its WebSocket clients."""
 
     def __init__(self) -> None:
         self.application = edge_application(0.0)
         self.clients: dict[int, WSConnection] = {}
 
     def connect(self) -> int:
-        """One more client; returns its number."""
+        """Connect one more client and return its number."""
         client = WSConnection(ConnectionType.CLIENT)
         cid = self.application.endpoint.accept(("127.0.0.1", 40000 + len(self.clients)), 0.0)
         self.clients[cid] = client
@@ -234,13 +234,13 @@ class InMemory:
         return cid
 
     def feed(self, cid: int, data: bytes) -> None:
-        """Octets of a client."""
+        """Pass in a client's bytes."""
         application = self.application
         for event in application.endpoint.receive(cid, data, 0.0):
             application.handle(cid, event, 0.0)
 
     def heard(self) -> list[tuple[int, bytes]]:
-        """What the clients have got since the last time."""
+        """Return the messages that the clients have got since the last call."""
         messages = []
         for output in self.application.endpoint.take_output():
             client = self.clients[output.cid]
@@ -248,13 +248,13 @@ class InMemory:
             for event in client.events():
                 if isinstance(event, Message):
                     data = event.data
-                    octets = data.encode() if isinstance(data, str) else bytes(data)
-                    messages.append((output.cid, octets))
+                    raw = data.encode() if isinstance(data, str) else bytes(data)
+                    messages.append((output.cid, raw))
         return messages
 
 
 def options_in_memory(count: int) -> Callable[[], int]:
-    """OPTIONS and its 200; what comes out is counted and looked at once."""
+    """Prepare OPTIONS and 200; the output is counted and examined once."""
     edge = InMemory()
     cid = edge.connect()
     frames = [options(number, "edge.test") for number in range(1, count + 1)]
@@ -275,7 +275,7 @@ def options_in_memory(count: int) -> Callable[[], int]:
 
 
 def calls_in_memory(count: int) -> Callable[[], int]:
-    """Calls that are refused; what the called client says is made within the clock."""
+    """Prepare refused calls; the called client's messages are made within the clock."""
     edge = InMemory()
     alice, bob = edge.connect(), edge.connect()
     register = (
@@ -335,10 +335,10 @@ WIRES, WINDOW = 4, 16
 
 
 def loopback(server: Server, rounds: int, turns: int) -> tuple[float, float]:
-    """Microseconds for an OPTIONS over loopback: the server's CPU time, and by the clock.
+    """Measure the microseconds of an OPTIONS over loopback: the server's CPU time, and wall time.
 
     Raises:
-        DeliveryError: Something else than 200 was answered.
+        DeliveryError: An answer was not 200.
     """
     port, used = server
     wires = [Wire(port, "sip") for _ in range(WIRES)]
@@ -375,7 +375,7 @@ def loopback(server: Server, rounds: int, turns: int) -> tuple[float, float]:
 
 
 def edge_tables(rounds: int, count: int, turns: int, missing: list[str]) -> list[list[list[str]]]:
-    """The edge's figures."""
+    """Return the tables of the edge."""
     memory = [["in memory", "µs", "per second"]]
     for what, prepare in (
         ("OPTIONS and 200", options_in_memory),
@@ -403,7 +403,7 @@ def edge_tables(rounds: int, count: int, turns: int, missing: list[str]) -> list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when both gave the same."""
+    """Run the benchmark; return 0 if both gave the same results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sip", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
@@ -419,7 +419,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--rounds must be 1 or more")
     count, rounds = (20, 1) if chosen.smoke else (2000, chosen.rounds)
     ours = dict(zip(ROWS, (our_parse, our_text, our_types, our_edit, our_routing), strict=True))
-    results = Results("SIP: an INVITE of 800 octets", {OURS: "this package"}, [OURS])
+    results = Results("SIP: an INVITE of 800 bytes", {OURS: "this package"}, [OURS])
     peers: dict[str, Callable[[bytes], int]] = {}
     if sipmessage is None:
         results.missing.append(f"{PEER} is not installed")
