@@ -54,3 +54,13 @@ def _logging_as_before() -> Iterator[None]:
         logger.handlers[:] = handlers
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+@pytest.fixture(autouse=True)
+def _assertions_of_handlers(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail if an assertion failed in a handler, whose exceptions a server only logs."""
+    yield
+    for record in caplog.get_records("call"):
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, AssertionError | pytest.fail.Exception):
+            raise error

@@ -210,7 +210,9 @@ class Connection(Driver[_Waiter]):
 
         Each piece of text is valid however its bytes were divided, and no piece is empty unless the
         message is. Reading stops while the queue of pieces is full. ``limits.max_message_size``
-        bounds the message; for longer ones, see :doc:`/howto/adapters`.
+        bounds the message; for longer ones, see :doc:`/howto/adapters`. With ``whole_messages``
+        (the default), what arrived before this call waits for the end of its message; if the
+        connection ends first, it is lost, as with :meth:`recv`.
 
         If the iterator is closed or dropped, the rest of its message is skipped. Until then nothing
         else can be received.
