@@ -42,7 +42,14 @@ from .message.limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .message.stream import ChunkPart, MsrpStreamParser
 from .message.uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
 from .relay.application import LinkOutput, MsrpApplication
-from .relay.config import DropConnection, ForwardToPeer, MsrpRelayConfig, RelayAction, SendChunk
+from .relay.config import (
+    DropConnection,
+    ForwardToPeer,
+    MsrpRelayConfig,
+    RelayAction,
+    RelayNode,
+    SendChunk,
+)
 from .relay.relay import MsrpRelay
 
 __all__ = [
@@ -86,6 +93,7 @@ __all__ = [
     "ReassemblyError",
     "ReceiveProgress",
     "RelayAction",
+    "RelayNode",
     "SendChunk",
     "SendProgress",
     "format_path",

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import random
 import socket
-from contextlib import asynccontextmanager
+import ssl
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from tests.peers._support import run
+from wsproto_sip.adapters.asyncio import msrp
 from wsproto_sip.auth import LATER, Account, Identity
 from wsproto_sip.events import Ping
 from wsproto_sip.msrp import (
@@ -22,6 +26,7 @@ from wsproto_sip.msrp import (
     MessageReceived,
     MsrpRelayConfig,
     MsrpUri,
+    RelayNode,
 )
 
 from .._msrp import CONFIG, HOST, USERS, Client, PeerNode, RelayServer, client, serving, until
@@ -444,5 +449,214 @@ def test_users_come_from_resolve() -> None:
         ):
             await ready(alice)
             assert relay.relay.sessions == 1
+
+    run(scenario())
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+LOOPBACK = [ip_network("127.0.0.0/8")]
+AUTHORITY = trustme.CA()
+
+
+def node_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts for connections that a node opens and accepts."""
+    certificate = AUTHORITY.issue_cert("nodes.test")
+    connecting = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    accepting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    accepting.verify_mode = ssl.CERT_REQUIRED
+    for context in (connecting, accepting):
+        certificate.configure_cert(context)
+        AUTHORITY.configure_trust(context)
+    return connecting, accepting
+
+
+class Nodes:
+    """Two relays that serve the same users.
+
+    Args:
+        relays: The relays by name.
+    """
+
+    def __init__(self, relays: dict[str, RelayServer]) -> None:
+        self.relays = relays
+        self.nodes = {name: RelayNode(f"{name}.relay.example", "1") for name in relays}
+        self.addresses: dict[str, tuple[str, int]] = {}
+
+    def introduce(self, name: str, *others: str) -> None:
+        """Tell a node which others run."""
+        nodes = {other: self.nodes[other] for other in others}
+        self.relays[name].service.use_nodes(nodes, self.addresses)
+
+
+@asynccontextmanager
+async def two_nodes(
+    *, accepts: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Nodes]:
+    """Run two nodes that know each other."""
+    shared = frozenset({(CONFIG.host, CONFIG.port)})
+    one, two = (
+        replace(CONFIG, host=f"{name}.relay.example", aliases=shared) for name in ("n1", "n2")
+    )
+    async with serving(one, **options) as first, serving(two, **options) as second:
+        nodes = Nodes({"n1": first, "n2": second})
+        for name, relay in nodes.relays.items():
+            accepted = {"networks": LOOPBACK} if accepts is None else accepts
+            (nodes.addresses[name],) = await relay.service.listen_for_nodes(HOST, 0, **accepted)
+        nodes.introduce("n1", "n2")
+        nodes.introduce("n2", "n1")
+        yield nodes
+
+
+async def exchange_between(nodes: Nodes, size: int) -> None:
+    """Send a file both ways between clients of two nodes."""
+    urls = [relay.url for relay in nodes.relays.values()]
+    async with client(urls[0], "alice") as alice, client(urls[1], "carol") as carol:
+        await ready(alice)
+        await ready(carol)
+        assert [str(talker.session.path[0].host) for talker in (alice, carol)] == [
+            "n1.relay.example",
+            "n2.relay.example",
+        ]
+        alice.session.connect(carol.session.path)
+        carol.session.connect(alice.session.path)
+        body = random.Random(4976).randbytes(size)
+        alice.send(body, b"application/octet-stream", success_report=True)
+        carol.send(body[::-1], b"application/octet-stream", success_report=True)
+        await alice.until(MessageDelivered)
+        await carol.until(MessageDelivered)
+        assert (await carol.until(MessageReceived)).body == body
+        assert (await alice.until(MessageReceived)).body == body[::-1]
+        for relay in nodes.relays.values():
+            assert relay.relay.transactions == 0
+            # A client, and a link in each direction.
+            assert relay.relay.connections == 3
+
+
+def test_files_both_ways_between_two_nodes() -> None:
+    async def scenario() -> None:
+        async with two_nodes() as nodes:
+            await exchange_between(nodes, 2 * 1024 * 1024)
+
+    run(scenario())
+
+
+def test_nodes_show_certificates() -> None:
+    async def scenario() -> None:
+        connecting, accepting = node_contexts()
+        service = {"node_tls": connecting, "node_tls_name": "nodes.test"}
+        async with two_nodes(accepts={"tls": accepting}, service=service) as nodes:
+            await exchange_between(nodes, 100_000)
+            # Without a certificate, a connection is not one of a node.
+            stranger = ssl.create_default_context()
+            AUTHORITY.configure_trust(stranger)
+            reader, writer = await asyncio.open_connection(
+                *nodes.addresses["n1"], ssl=stranger, server_hostname="nodes.test"
+            )
+            # A connection that is accepted would stay open.
+            with suppress(OSError):
+                assert await reader.read() == b""
+            writer.close()
+
+    run(scenario())
+
+
+def test_nodes_are_verified() -> None:
+    async def scenario() -> None:
+        connecting, accepting = node_contexts()
+        service = {"node_tls": connecting, "node_tls_name": "other.test"}
+        async with (
+            two_nodes(accepts={"tls": accepting}, service=service) as nodes,
+            client(nodes.relays["n1"].url, "alice") as alice,
+        ):
+            await ready(alice)
+            alice.session.connect((MsrpUri.parse(b"msrp://n2.relay.example:2855/s;tcp"),))
+            alice.send(b"hello")
+            assert (await alice.until(MessageFailed)).status == 408
+
+    run(scenario())
+
+
+def test_node_has_to_be_in_a_network(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        accepts = {"networks": [ip_network("192.0.2.0/24")]}
+        async with two_nodes(accepts=accepts) as nodes:
+            reader, writer = await asyncio.open_connection(*nodes.addresses["n1"])
+            with pytest.raises(ConnectionError):
+                await _end_of(reader)
+            writer.close()
+            assert nodes.relays["n1"].relay.connections == 0
+
+    run(scenario())
+    assert "refused: 127.0.0.1 is not in a network of the nodes" in caplog.text
+
+
+def test_connection_without_an_address_is_not_in_a_network() -> None:
+    assert not msrp._is_in("", LOOPBACK)
+    assert msrp._is_in("::ffff:127.0.0.1", LOOPBACK)
+
+
+def test_connections_of_nodes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with two_nodes(max_node_links=0) as nodes:
+            reader, writer = await asyncio.open_connection(*nodes.addresses["n1"])
+            with pytest.raises(ConnectionError):
+                await _end_of(reader)
+            writer.close()
+
+    run(scenario())
+    assert "node at 127.0.0.1: too many connections" in caplog.text
+
+
+@pytest.mark.parametrize("verifies", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, None])
+def test_nodes_have_to_be_told_from_others(verifies: ssl.VerifyMode | None) -> None:
+    async def scenario() -> None:
+        context = None
+        if verifies is not None:
+            _, context = node_contexts()
+            context.verify_mode = verifies
+        async with serving() as relay:
+            with pytest.raises(ValueError, match="need networks, or tls with certificates"):
+                await relay.service.listen_for_nodes(HOST, 0, tls=context)
+
+    run(scenario())
+
+
+def test_node_that_leaves_ends_what_it_had() -> None:
+    async def scenario() -> None:
+        async with (
+            two_nodes() as nodes,
+            client(nodes.relays["n1"].url, "alice") as alice,
+            client(nodes.relays["n2"].url, "carol") as carol,
+        ):
+            await ready(alice)
+            await ready(carol)
+            alice.session.connect(carol.session.path)
+            carol.session.connect(alice.session.path)
+            alice.send(b"one", success_report=True)
+            await alice.until(MessageDelivered)
+            nodes.introduce("n1")
+            message = alice.send(b"two")
+            failed = await alice.until(MessageFailed)
+            assert (failed.message_id, failed.status) == (message, 481)
+            # It is left with its client, and the link on which the report went.
+            await until(lambda: nodes.relays["n2"].relay.connections == 2)
+            carol.send(b"three", success_report=False)
+            assert (await alice.until(MessageReceived)).body == b"three"
+
+    run(scenario())
+
+
+def test_node_that_leaves_before_it_is_connected_to() -> None:
+    async def scenario() -> None:
+        async with two_nodes() as nodes:
+            relay = nodes.relays["n1"]
+            relay.application.take_connects = lambda: ["node:n2"]  # type: ignore[method-assign]
+            relay.service.settle()
+            relay.application.take_connects = list  # type: ignore[method-assign]
+            nodes.introduce("n1")
+            # Its task ends without a connection.
+            await asyncio.gather(*relay.service._tasks)
+            assert relay.relay.connections == 0
 
     run(scenario())

@@ -34,7 +34,7 @@ from wsproto_sip.msrp.message.limits import MsrpLimits
 from wsproto_sip.msrp.message.stream import MsrpStreamParser
 from wsproto_sip.msrp.message.uri import MsrpPath, MsrpUri, parse_path
 from wsproto_sip.msrp.relay.application import LinkOutput, MsrpApplication
-from wsproto_sip.msrp.relay.config import MsrpRelayConfig
+from wsproto_sip.msrp.relay.config import MsrpRelayConfig, RelayNode, node_hop
 from wsproto_sip.msrp.relay.relay import MsrpRelay
 from wsproto_sip.policy.decision import Continue, Decision, PolicyChain, RequestContext
 from wsproto_sip.policy.subprotocol import SubprotocolPolicy
@@ -955,3 +955,144 @@ def test_account_question_is_passed_on_and_answered() -> None:
     world.application.answer(question.number, account, world.now)
     world.run()
     assert alice.codes == [200]
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+N2 = RelayNode("n2.relay.example", "boot-1")
+NODE = node_hop("n2")
+DAN = parse_path(b"msrps://n2.relay.example:443/dans;tcp msrps://dan.invalid:1/x;ws")
+
+
+def with_node(**options: Any) -> World:
+    world = World(**options)
+    world.application.use_nodes({"n2": N2}, world.now)
+    return world
+
+
+def node_link(world: World) -> int:
+    number = world.application.node_link_opened(world.now, "10.0.0.2")
+    assert number is not None
+    world.links[number] = bytearray()
+    return number
+
+
+def test_node_is_connected_to_when_there_is_something_for_it() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    alice.say(alice.message(DAN, b"one"))
+    assert world.application.take_connects() == [NODE]
+    link = world.link(NODE)
+    alice.say(alice.message(DAN, b"two"))
+    first, second = world.link_heard(link)
+    assert (first.body, second.body, second.to_path) == (b"one", b"two", DAN)
+    world.application.link_lost(link, world.now)
+    world.run()
+    assert [(report.header(b"status") or b"")[:7] for report in alice.requests] == [b"000 408"] * 2
+
+
+def test_node_sends() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    link = node_link(world)
+    world.link_says(link, replace(from_bob(alice, b"hello"), from_path=DAN))
+    assert alice.bodies() == [b"hello"]
+    assert world.application.wanted(link)
+    (answer,) = world.link_heard(link)
+    assert answer.code == 200
+    world.application.link_backlog(link, 70_000, world.now)
+    assert not world.application.wanted(link)
+    world.application.link_lost(link, world.now)
+    (request,) = alice.requests
+    alice.say(request.response(413))
+    # The report goes to the node on a connection of our own.
+    assert world.application.take_connects() == [NODE]
+
+
+def test_connections_of_nodes_are_limited() -> None:
+    config = replace(CONFIG, limits=MsrpLimits(max_connections=3))
+    world = with_node(config=config, max_node_links=2)
+    links = [node_link(world), node_link(world)]
+    assert world.application.node_link_opened(world.now) is None
+    world.application.link_lost(links[0], world.now)
+    world.link(), world.link()
+    assert world.application.node_link_opened(world.now) is None
+
+
+def test_node_that_leaves_ends_what_it_had() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    link = world.link(NODE)
+    alice.say(alice.message(DAN))
+    world.application.use_nodes({"n2": N2}, world.now)
+    world.run()
+    assert (world.closed_links, alice.requests) == ([], [])
+    world.application.use_nodes({}, world.now)
+    world.run()
+    assert world.closed_links == [link]
+    assert [(report.header(b"status") or b"")[:7] for report in alice.requests] == [b"000 481"]
+    alice.say(alice.message(DAN))
+    assert alice.codes[-1] == 481
+    assert world.application.link_opened(NODE, world.now) is None
+    world.application.link_failed(NODE, world.now)
+    assert world.application.take_connects() == []
+
+
+def test_node_that_leaves_while_it_is_connected_to() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    alice.say(*[alice.message(DAN, LARGE) for _ in range(5)])
+    entry = world.endpoint.registry.get(alice.cid)
+    assert entry is not None
+    assert entry.session.paused
+    world.application.use_nodes({}, world.now)
+    world.run()
+    assert not entry.session.paused
+    # One that was read later found that the node had left.
+    reports = [(report.header(b"status") or b"")[:7] for report in alice.requests]
+    assert reports == [b"000 481"] * len(reports)
+    assert len(reports) + alice.codes.count(481) == 5
+
+
+def test_restarted_node_is_connected_to_again() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    link = world.link(NODE)
+    world.application.use_nodes({"n2": replace(N2, boot="boot-2")}, world.now)
+    world.run()
+    assert world.closed_links == [link]
+    alice.say(alice.message(DAN))
+    assert world.application.take_connects() == [NODE]
+
+
+def test_receiver_holds_up_a_node_for_a_shorter_time() -> None:
+    world = with_node()
+    alice, carol = world.member("alice"), world.member("carol")
+    alice.reads = False
+    link = node_link(world)
+    chunks = [replace(from_bob(alice, LARGE), from_path=DAN) for _ in range(6)]
+    world.link_says(link, *chunks, replace(from_bob(carol, b"for carol"), from_path=DAN))
+    assert not world.application.wanted(link)
+    carol.say(carol.message(alice.path, LARGE))
+    assert world.application.next_deadline() == world.now + 5
+    world.wait(4)
+    assert not alice.ended
+    world.wait(1)
+    assert world.application.wanted(link)
+    assert carol.bodies() == [b"for carol"]
+    alice.reads = True
+    world.run()
+    assert alice.close == CloseConnection(1008, "reads too slowly")
+
+
+def test_link_of_a_node_is_lost_while_it_waits() -> None:
+    world = with_node()
+    alice = world.member("alice")
+    alice.reads = False
+    link = node_link(world)
+    world.link_says(link, *[replace(from_bob(alice, LARGE), from_path=DAN) for _ in range(6)])
+    world.application.link_lost(link, world.now)
+    world.run()
+    alice.reads = True
+    world.run()
+    assert alice.bodies() == [LARGE] * 4

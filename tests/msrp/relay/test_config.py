@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from wsproto_sip.msrp.message.uri import MsrpUriError
-from wsproto_sip.msrp.relay.config import DropConnection, ForwardToPeer, MsrpRelayConfig, SendChunk
+from wsproto_sip.msrp.relay.config import (
+    DropConnection,
+    ForwardToPeer,
+    MsrpRelayConfig,
+    RelayNode,
+    SendChunk,
+    node_hop,
+)
 
 
 def test_defaults() -> None:
@@ -36,6 +43,14 @@ def test_hosts_make_uris() -> None:
         MsrpRelayConfig("a", 1, aliases=frozenset({("a/", None)}))
     with pytest.raises(MsrpUriError):
         MsrpRelayConfig("a", 1, peers={"p": ("b", 0)})
+
+
+def test_nodes_have_hosts_and_names_that_no_peer_has() -> None:
+    assert RelayNode("n2.relay.example").boot == ""
+    with pytest.raises(MsrpUriError):
+        RelayNode("n2/relay")
+    with pytest.raises(ValueError, match="must not start with 'node:': 'node:n2'"):
+        MsrpRelayConfig("a", 1, peers={node_hop("n2"): ("b", 1)})
 
 
 def test_actions_are_values() -> None:

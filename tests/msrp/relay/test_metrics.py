@@ -16,6 +16,7 @@ def test_metrics_have_the_counters() -> None:
     relay.journal.fail(408, 1)
     lines = render(relay_families(relay)).splitlines()
     for line in (
+        "msrp_nodes 0",
         "msrp_connections 1",
         "msrp_sessions 0",
         "msrp_transactions 0",

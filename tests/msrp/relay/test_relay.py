@@ -35,7 +35,13 @@ from wsproto_sip.msrp.message.chunk import (
 from wsproto_sip.msrp.message.limits import MsrpLimits
 from wsproto_sip.msrp.message.stream import ChunkPart
 from wsproto_sip.msrp.message.uri import MsrpUri, format_path, parse_path
-from wsproto_sip.msrp.relay.config import DropConnection, ForwardToPeer, SendChunk
+from wsproto_sip.msrp.relay.config import (
+    DropConnection,
+    ForwardToPeer,
+    RelayNode,
+    SendChunk,
+    node_hop,
+)
 from wsproto_sip.msrp.relay.relay import MsrpRelay
 
 
@@ -886,3 +892,146 @@ def test_sessions_are_shown_in_pages() -> None:
     [session] = world.relay.sessions_page(0, 9)
     assert session.uri == client.session
     assert world.relay.sessions_page(1, 9) == []
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+N2 = RelayNode("N2.relay.example", "boot-1")
+#: A client of that node, and its session.
+DAN = parse_path(b"msrps://n2.relay.example:443/dans-session;tcp msrps://dan.invalid:1/x;ws")
+
+
+@pytest.fixture
+def nodes(world: World) -> World:
+    """Return a relay with another node, which has opened connection 7."""
+    world.do(world.relay.use_nodes({"n2": N2}))
+    world.do(world.relay.connection_opened(7, world.now, node=True, address="10.0.0.2"))
+    return world
+
+
+def from_dan(world: World, client: Client, **options: object) -> MsrpRequest:
+    request = Client(world, 7, "dan").request((client.session, client.uri), **options)  # type: ignore[arg-type]
+    return replace(request, from_path=DAN)
+
+
+def test_request_for_a_client_of_another_node_goes_there(nodes: World, alice: Client) -> None:
+    assert nodes.relay.nodes == 1
+    got = forwarded(nodes.give(1, alice.request(alice.to(*DAN))), node_hop("n2"))
+    assert (got.to_path, got.from_path) == (DAN, (alice.session, alice.uri))
+    assert nodes.relay.transactions == 1
+    nodes.do(nodes.relay.connection_opened(8, nodes.now, peer=node_hop("n2")))
+    assert nodes.give(8, got.response(200)) == []
+    assert nodes.relay.transactions == 0
+    # A session unknown there.
+    got = forwarded(nodes.give(1, alice.request(alice.to(*DAN))), node_hop("n2"))
+    assert (status_of(only(nodes.give(8, got.response(481)), 1)) or b"")[:7] == b"000 481"
+
+
+def test_request_of_a_node_goes_to_a_client(nodes: World, alice: Client) -> None:
+    got = forwarded(nodes.give(7, from_dan(nodes, alice)), 1)
+    assert (got.to_path, got.from_path) == ((alice.uri,), (alice.session, *DAN))
+    # The report goes back where the request has come from.
+    report = only(nodes.give(1, got.response(413)), 7)
+    assert (status_of(report) or b"")[:7] == b"000 413"
+    assert isinstance(report, MsrpRequest)
+    assert report.to_path == DAN
+
+
+@pytest.mark.parametrize(("leaves", "told"), [(False, [node_hop("n2")]), (True, [])])
+def test_report_for_a_node_takes_another_connection(
+    nodes: World, alice: Client, leaves: bool, told: list[str]
+) -> None:
+    got = forwarded(nodes.give(7, from_dan(nodes, alice)), 1)
+    nodes.do(nodes.relay.connection_closed(7, nodes.now))
+    if leaves:
+        nodes.do(nodes.relay.use_nodes({}))
+    assert [to_whom for to_whom, _ in nodes.give(1, got.response(413))] == told
+
+
+def test_report_for_an_unknown_node_is_dropped(nodes: World, alice: Client) -> None:
+    stranger = parse_path(b"msrps://n9.relay.example:443/s;tcp msrps://x.invalid:1/x;ws")
+    got = forwarded(nodes.give(7, replace(from_dan(nodes, alice), from_path=stranger)), 1)
+    nodes.do(nodes.relay.connection_closed(7, nodes.now))
+    assert nodes.give(1, got.response(413)) == []
+
+
+def test_node_only_reaches_clients(nodes: World, alice: Client, carol: Client, bob: int) -> None:
+    for path, code in [
+        ((alice.session, *DAN), 403),
+        ((alice.session, carol.session, carol.uri), 403),
+        ((alice.session, BOB), 403),
+        (DAN, 481),
+    ]:
+        assert code_of(nodes.give(7, replace(from_dan(nodes, alice), to_path=path)), 7) == code
+    # It cannot speak for us.
+    forged = replace(from_dan(nodes, alice), from_path=(carol.session, carol.uri))
+    assert code_of(nodes.give(7, forged), 7) == 403
+    assert Client(nodes, 7, "alice").auth().code == 403
+    assert nodes.wait(1000) == []
+    assert nodes.dropped == []
+
+
+def test_client_cannot_speak_for_a_node(nodes: World, alice: Client, carol: Client) -> None:
+    request = replace(from_dan(nodes, alice), from_path=DAN)
+    assert code_of(nodes.give(2, request), 2) == 506
+
+
+def test_node_that_leaves_ends_what_it_had(nodes: World, alice: Client) -> None:
+    nodes.give(1, alice.request(alice.to(*DAN)))
+    nodes.do(nodes.relay.use_nodes({"n2": N2}))
+    assert nodes.take() == []
+    nodes.do(nodes.relay.use_nodes({}))
+    assert (status_of(only(nodes.take(), 1)) or b"")[:7] == b"000 481"
+    assert nodes.relay.nodes == 0
+    assert node_hop("n2") not in nodes.relay.peers
+    assert code_of(nodes.give(1, alice.request(alice.to(*DAN))), 1) == 481
+    nodes.do(nodes.relay.use_nodes({}))
+    # It comes back.
+    nodes.do(nodes.relay.use_nodes({"n2": N2}))
+    forwarded(nodes.give(1, alice.request(alice.to(*DAN))), node_hop("n2"))
+
+
+@pytest.mark.parametrize("again", [{"n2": RelayNode("n2.relay.example", "boot-2")}, {"n3": N2}])
+def test_sessions_of_a_node_end_with_its_run(
+    nodes: World, alice: Client, again: dict[str, RelayNode]
+) -> None:
+    nodes.do(nodes.relay.connection_opened(8, nodes.now, peer=node_hop("n2")))
+    nodes.give(1, alice.request(alice.to(*DAN)))
+    nodes.do(nodes.relay.use_nodes(again))
+    assert (status_of(only(nodes.take(), 1)) or b"")[:7] == b"000 481"
+    (name,) = again
+    forwarded(nodes.give(1, alice.request(alice.to(*DAN))), node_hop(name))
+    # The connection was the earlier run's.
+    nodes.do(nodes.relay.connection_closed(8, nodes.now))
+    assert nodes.take() == []
+    nodes.do(nodes.relay.peer_unreachable(node_hop(name), nodes.now))
+    assert (status_of(only(nodes.take(), 1)) or b"")[:7] == b"000 408"
+
+
+def test_restart_is_not_reported_to_a_node_that_has_left(nodes: World, alice: Client) -> None:
+    other = parse_path(b"msrps://n3.relay.example:443/s;tcp msrps://x.invalid:1/x;ws")
+    nodes.do(nodes.relay.use_nodes({"n2": N2, "n3": RelayNode("n3.relay.example")}))
+    nodes.do(nodes.relay.connection_opened(8, nodes.now, peer=node_hop("n2")))
+    request = replace(from_dan(nodes, alice), from_path=DAN)
+    got = forwarded(nodes.give(8, request), 1)
+    nodes.do(nodes.relay.use_nodes({"n3": RelayNode("n3.relay.example")}))
+    nodes.do(nodes.relay.connection_closed(8, nodes.now))
+    assert nodes.give(1, got.response(413)) == []
+    forwarded(nodes.give(1, alice.request(alice.to(*other))), node_hop("n3"))
+
+
+def test_own_host_is_not_another_node(world: World, alice: Client) -> None:
+    world.do(world.relay.use_nodes({"n1": RelayNode("RELAY.example")}))
+    assert world.relay.nodes == 0
+    unknown = replace(alice.request(alice.to()), to_path=alice.to(RELAY))
+    assert code_of(world.give(1, unknown), 1) == 481
+
+
+def test_memory_of_nodes_that_have_left_is_limited(world: World, alice: Client) -> None:
+    for number in range(300):
+        world.do(world.relay.use_nodes({"n": RelayNode(f"n{number}.example")}))
+    codes = []
+    for number in (0, 42, 43, 298):
+        path = parse_path(b"msrps://n%d.example:1/s;tcp msrps://x.invalid:1/x;ws" % number)
+        codes.append(code_of(world.give(1, alice.request(alice.to(*path))), 1))
+    assert codes == [403, 403, 481, 481]

@@ -1,30 +1,38 @@
-"""MSRP over plain TCP with configured peers, on asyncio, next to an endpoint's server.
+"""MSRP over TCP with configured peers and between nodes, on asyncio, next to an endpoint's server.
 
 Theory of operation: :class:`MsrpService` is called by the handler of an
 :class:`~wsproto_sip.adapters.asyncio.endpoint.EndpointServer`. It passes events to the application,
 keeps its time, and does what it asks for on the links. A transport is only accepted from the
 address of a configured peer, and only opened to one. A sender that is held back is not read; bytes
 that a transport does not take at once are reported to the application.
+
+Nodes have a listener of their own. A node needs no name there, but has to be in the set: it shows a
+certificate, or its address is in a private network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from math import inf
-from typing import TYPE_CHECKING, Final
+from ssl import CERT_REQUIRED
+from typing import TYPE_CHECKING, Any, Final
 
+from ...msrp.relay.config import node_hop
 from .._addresses import canonical
 from .answers import answer_to
 from .listening import listen, open_sockets
 from .transport import StreamProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Collection, Mapping
 
     from ...events import Event
     from ...msrp.relay.application import MsrpApplication
+    from ...msrp.relay.config import RelayNode
     from .answers import Resolve
     from .endpoint import EndpointServer
     from .listening import Listener
@@ -48,6 +56,9 @@ class MsrpService:
         resolve: An async function that answers questions about users, such as
             :class:`~wsproto_sip.adapters.asyncio.answers.Answers`.
         connect_timeout: Seconds for opening a connection.
+        node_tls: For connections to nodes: verifies their certificates and contains this node's
+            own. ``None`` for plain TCP.
+        node_tls_name: The name in the certificates of nodes; by default the host connected to.
 
     Attributes:
         application: The application.
@@ -62,11 +73,16 @@ class MsrpService:
         *,
         resolve: Resolve | None = None,
         connect_timeout: float = 10.0,
+        node_tls: ssl.SSLContext | None = None,
+        node_tls_name: str | None = None,
     ) -> None:
         self.application = application
         self._peers = peers
         self._resolve = resolve
         self._connect_timeout = connect_timeout
+        self.node_tls = node_tls
+        self._node_tls_name = node_tls_name
+        self._nodes: dict[str, tuple[str, int]] = {}
         self._server = server
         self.loop = server.loop
         self._names: dict[str, str] = {}
@@ -106,6 +122,52 @@ class MsrpService:
         sockets = await open_sockets(host, port)
         self._listeners.append(await listen(lambda: _Link(self), sockets, _logger))
         return [sock.getsockname()[:2] for sock in sockets]
+
+    async def listen_for_nodes(
+        self,
+        host: str | None,
+        port: int,
+        *,
+        networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> list[tuple[str, int]]:
+        """Accept connections from other nodes, which are trusted.
+
+        Args:
+            host: The address to listen on; ``None`` for all.
+            port: The port; 0 for a free one.
+            networks: The networks of the nodes; others are refused. Empty for all, which needs
+                ``tls``.
+            tls: A context that requires certificates of clients; ``None`` for plain TCP.
+
+        Returns:
+            The addresses and ports.
+
+        Raises:
+            OSError: The server cannot listen there.
+            ValueError: Neither ``networks`` nor certificates tell who is a node.
+        """
+        if not networks and (tls is None or tls.verify_mode is not CERT_REQUIRED):
+            raise ValueError("nodes need networks, or tls with certificates of clients")
+        sockets = await open_sockets(host, port)
+        options = {} if tls is None else {"ssl": tls}
+        self._listeners.append(
+            await listen(lambda: _NodeLink(self, networks), sockets, _logger, **options)
+        )
+        return [sock.getsockname()[:2] for sock in sockets]
+
+    def use_nodes(
+        self, nodes: Mapping[str, RelayNode], addresses: Mapping[str, tuple[str, int]]
+    ) -> None:
+        """Replace the list of running nodes.
+
+        Args:
+            nodes: The other nodes by name.
+            addresses: Host and port on which they listen for nodes.
+        """
+        self._nodes = {node_hop(name): addresses[name] for name in nodes}
+        self.application.use_nodes(nodes, self.now())
+        self.settle()
 
     def stop_listening(self) -> None:
         """Stop accepting connections; open ones stay."""
@@ -185,10 +247,19 @@ class MsrpService:
         self.settle()
 
     async def _connect(self, name: str) -> None:
-        host, port = self._peers[name]
+        tls: dict[str, Any] = {}
+        if name in self._peers:
+            host, port = self._peers[name]
+        elif name in self._nodes:
+            host, port = self._nodes[name]
+            if self.node_tls is not None:
+                tls = {"ssl": self.node_tls, "server_hostname": self._node_tls_name or host}
+        else:
+            # It has left meanwhile.
+            return
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self.loop.create_connection(lambda: _Link(self, name), host, port)
+                await self.loop.create_connection(lambda: _Link(self, name), host, port, **tls)
         except (OSError, ValueError) as exc:
             _logger.info("peer %s: %s", name, str(exc) or "no answer")
             self.application.link_failed(name, self.now())
@@ -249,16 +320,20 @@ class _Link(StreamProtocol):
             self._drop_transport()
             return
         application, now = service.application, service.now()
-        number = application.link_opened(name, now)
-        if number is None:
+        if not self._enter(application.link_opened(name, now)):
             _logger.info("peer %s: too many connections", name)
-            self._drop_transport()
             if self._name is not None:
                 application.link_failed(name, now)
-        else:
-            self.number = number
-            service.entered(number, self)
         service.settle()
+
+    def _enter(self, number: int | None) -> bool:
+        """Take the number that the application has given; without one, drop the transport."""
+        if number is None:
+            self._drop_transport()
+            return False
+        self.number = number
+        self._service.entered(number, self)
+        return True
 
     def eof_received(self) -> None:
         """Handle the end of the input, which also ends the output."""
@@ -317,3 +392,41 @@ class _Link(StreamProtocol):
         if close:
             self._linger(self._service.loop)
             self._close_transport()
+
+
+class _NodeLink(_Link):
+    """One connection that a node has opened."""
+
+    def __init__(
+        self,
+        service: MsrpService,
+        networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network],
+    ) -> None:
+        super().__init__(service)
+        self._networks = networks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Enter the link into the application, if it is a node's."""
+        self._begin_on(transport, _FULL)
+        self._keep_alive()
+        service = self._service
+        service.joined(self)
+        # A transport that has ended already has no address.
+        address = str((transport.get_extra_info("peername") or ("",))[0])
+        if self._networks and not _is_in(address, self._networks):
+            _logger.warning("refused: %s is not in a network of the nodes", address)
+            self._drop_transport()
+        elif not self._enter(service.application.node_link_opened(service.now(), address)):
+            _logger.warning("node at %s: too many connections", address)
+        service.settle()
+
+
+def _is_in(
+    address: str, networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
+    """Return whether an address as text is in one of the networks."""
+    try:
+        parsed = ipaddress.ip_address(canonical(address))
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

@@ -14,6 +14,9 @@ that keeps a sender waiting too long is dropped. So a receiver costs its high-wa
 chunk, however many send to it, and a sender costs one read. Actions caused by a response do not
 hold its sender back: they are for the sender of the request, which could otherwise stop a receiver
 by not reading, and which can only have caused as many as it has sent requests.
+
+Nodes are peers that come and go. Clients of a node share a link, so a receiver may hold one up for
+a shorter time only.
 """
 
 from __future__ import annotations
@@ -30,9 +33,11 @@ from ...states import ConnectionState
 from ...subprotocols import MSRP
 from ...utilities import LocalProtocolError
 from ..message.stream import MsrpStreamParser
-from .config import AskQuestion, ForwardToPeer, RelayAction, SendChunk
+from .config import AskQuestion, ForwardToPeer, RelayAction, RelayNode, SendChunk, node_hop
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...events import Event
     from ...server.endpoint import Endpoint
     from ...server.shares import Bound
@@ -78,9 +83,9 @@ class _Source:
 
 @dataclass(slots=True, eq=False)
 class _Link(_Source):
-    """A connection with a peer."""
+    """A connection with a peer, or one that a node has opened."""
 
-    peer: str = ""
+    peer: str | None = None
     parser: MsrpStreamParser = field(default_factory=MsrpStreamParser)
     out: list[bytes] = field(default_factory=list)
     #: Bytes in ``out``, and bytes that the transport has not taken yet.
@@ -117,6 +122,8 @@ class MsrpApplication:
             dropped. By then, the waiting requests have been reported as failed.
         retry_after: Seconds before another attempt to reach a peer that could not be reached.
         max_links: The maximum number of connections with one peer.
+        max_node_links: The maximum number of connections that nodes have opened.
+        node_stall_timeout: The same as ``stall_timeout``, if a node waits.
 
     Attributes:
         relay: The relay.
@@ -131,6 +138,8 @@ class MsrpApplication:
         stall_timeout: float = 30.0,
         retry_after: float = 5.0,
         max_links: int = 8,
+        max_node_links: int = 256,
+        node_stall_timeout: float = 5.0,
     ) -> None:
         self._endpoint = endpoint
         self.relay = relay
@@ -138,6 +147,11 @@ class MsrpApplication:
         self._stall_timeout = stall_timeout
         self._retry_after = retry_after
         self._max_links = max_links
+        self._max_node_links = max_node_links
+        self._node_stall_timeout = node_stall_timeout
+        self._nodes: dict[str, RelayNode] = {}
+        #: How many links nodes have opened.
+        self._node_links = 0
         endpoint.statistics.refusals.append(self._refused)
         self._sources: dict[int, _Source] = {}
         self._links: dict[int, _Link] = {}
@@ -150,6 +164,8 @@ class MsrpApplication:
         self._waiting: dict[_Target, deque[_Source]] = {}
         #: When sources have waited too long, the earliest first.
         self._stalls: OrderedDict[_Source, tuple[float, _Target]] = OrderedDict()
+        #: The same for nodes.
+        self._node_stalls: OrderedDict[_Source, tuple[float, _Target]] = OrderedDict()
 
     def _refused(self) -> dict[tuple[str, Bound], int]:
         refused = self.relay.refused.items()
@@ -232,27 +248,45 @@ class MsrpApplication:
         connects, self._connects = self._connects, []
         return connects
 
+    def use_nodes(self, nodes: Mapping[str, RelayNode], now: float) -> None:
+        """Replace the list of running nodes; see :meth:`.MsrpRelay.use_nodes`.
+
+        Links to nodes that have left or restarted are closed.
+
+        Args:
+            nodes: The other nodes by name.
+            now: The time.
+        """
+        left = [name for name, node in self._nodes.items() if nodes.get(name) != node]
+        self._nodes = dict(nodes)
+        actions = self.relay.use_nodes(nodes)
+        for name in map(node_hop, left):
+            peer = self._peers.pop(name, None)
+            for number in [] if peer is None else list(peer.links):
+                self._close_link(self._links[number], now)
+            self._release(name, now)
+        for name in self.relay.peers:
+            self._peers.setdefault(name, _Peer())
+        self._do(actions, now)
+
     def link_opened(self, peer: str, now: float) -> int | None:
-        """Report a connection with a peer, opened by either side.
+        """Report a connection with a peer, opened by either side, or to a node.
 
         Args:
             peer: The name of the peer, which the caller knows by its address.
             now: The time.
 
         Returns:
-            The link's number; ``None`` if no room is left, so that the transport must be dropped.
+            The link's number; ``None`` if no room is left or the node has left, so that the
+            transport must be dropped.
         """
-        known = self._peers[peer]
-        number = self._last_link - 1
-        # A refusal is the relay's only possible answer, and then it has not recorded the
-        # connection.
-        if len(known.links) >= self._max_links or self.relay.connection_opened(
-            number, now, peer=peer
-        ):
+        known = self._peers.get(peer)
+        if known is None or len(known.links) >= self._max_links:
             return None
-        self._last_link = number
-        link = _Link(number, peer=peer, parser=MsrpStreamParser(limits=self.relay.limits, cut=True))
-        self._sources[number] = self._links[number] = link
+        link = self._enter_link(peer, "", now)
+        if link is None:
+            return None
+        number = link.id
         known.links.append(number)
         known.connecting = False
         known.retry_at = 0.0
@@ -262,14 +296,45 @@ class MsrpApplication:
         self._release(peer, now)
         return number
 
+    def node_link_opened(self, now: float, address: str = "") -> int | None:
+        """Report a connection that a node has opened.
+
+        Args:
+            now: The time.
+            address: The node's address as text, whose requests share their bounds.
+
+        Returns:
+            The link's number; ``None`` if no room is left, so that the transport must be dropped.
+        """
+        if self._node_links >= self._max_node_links:
+            return None
+        link = self._enter_link(None, address, now)
+        if link is None:
+            return None
+        self._node_links += 1
+        return link.id
+
+    def _enter_link(self, peer: str | None, address: str, now: float) -> _Link | None:
+        number = self._last_link - 1
+        # A refusal is the relay's only possible answer, and then it has not recorded the
+        # connection.
+        if self.relay.connection_opened(number, now, peer=peer, node=peer is None, address=address):
+            return None
+        self._last_link = number
+        link = _Link(number, peer=peer, parser=MsrpStreamParser(limits=self.relay.limits, cut=True))
+        self._sources[number] = self._links[number] = link
+        return link
+
     def link_failed(self, peer: str, now: float) -> None:
         """Report that a connection to a peer could not be opened.
 
         Args:
-            peer: The name of the peer.
+            peer: The name of the peer; a node that has left is ignored.
             now: The time.
         """
-        known = self._peers[peer]
+        known = self._peers.get(peer)
+        if known is None:
+            return
         known.connecting = False
         known.queue, known.waiting = [], 0
         known.retry_at = now + self._retry_after
@@ -304,7 +369,8 @@ class MsrpApplication:
         if known is not None:
             known.backlog = size
             self._release(link, now)
-            self._release(known.peer, now)
+            if known.peer is not None:
+                self._release(known.peer, now)
 
     def link_lost(self, link: int, now: float) -> None:
         """Report that a link is gone.
@@ -352,9 +418,13 @@ class MsrpApplication:
 
     def _forget_link(self, link: _Link, now: float) -> None:
         del self._links[link.id]
-        self._peers[link.peer].links.remove(link.id)
+        if link.peer is None:
+            self._node_links -= 1
+        elif link.peer in self._peers:
+            self._peers[link.peer].links.remove(link.id)
         self._forget_source(link, now)
-        self._release(link.peer, now)
+        if link.peer is not None:
+            self._release(link.peer, now)
 
     # -- what the relay asks for -------------------------------------------------------------------
 
@@ -419,7 +489,10 @@ class MsrpApplication:
             return
 
     def _forward(self, name: str, data: bytes, now: float) -> None:
-        peer = self._peers[name]
+        peer = self._peers.get(name)
+        if peer is None:
+            # The node has left while its sender waited; the relay has reported it.
+            return
         if peer.links:
             self._write(self._links[peer.links[-1]], data)
             return
@@ -437,9 +510,9 @@ class MsrpApplication:
     def _writable(self, target: _Target) -> bool:
         """Return whether a receiver takes more; a stalled one does not block its senders."""
         if isinstance(target, str):
-            peer = self._peers[target]
-            if not peer.links:
-                return peer.waiting < _HIGH_WATER
+            peer = self._peers.get(target)
+            if peer is None or not peer.links:
+                return peer is None or peer.waiting < _HIGH_WATER
             target = peer.links[-1]
         link = self._links.get(target)
         if link is not None:
@@ -450,11 +523,17 @@ class MsrpApplication:
         session = entry.session
         return session.writable or session.state is not ConnectionState.OPEN
 
+    def _stalls_of(self, source: _Source) -> OrderedDict[_Source, tuple[float, _Target]]:
+        node = isinstance(source, _Link) and source.peer is None
+        return self._node_stalls if node else self._stalls
+
     def _hold(self, source: _Source, target: _Target, now: float) -> None:
         """Let a source wait for a receiver."""
         source.waits_for = target
         self._waiting.setdefault(target, deque()).append(source)
-        self._stalls[source] = (now + self._stall_timeout, target)
+        stalls = self._stalls_of(source)
+        timeout = self._stall_timeout if stalls is self._stalls else self._node_stall_timeout
+        stalls[source] = (now + timeout, target)
         if source.id > 0:
             self._endpoint.pause(source.id, now)
 
@@ -463,7 +542,7 @@ class MsrpApplication:
         while (waiting := self._waiting.get(target)) and self._writable(target):
             source = waiting.popleft()
             source.waits_for = None
-            del self._stalls[source]
+            del self._stalls_of(source)[source]
             self._go_on(source, now)
         if waiting is not None and not waiting:
             del self._waiting[target]
@@ -490,7 +569,7 @@ class MsrpApplication:
         del self._sources[source.id]
         if source.waits_for is not None:
             self._waiting[source.waits_for].remove(source)
-            del self._stalls[source]
+            del self._stalls_of(source)[source]
             # The actions it caused before it ended are still performed.
             source.waits_for = None
             for action in source.actions:
@@ -502,11 +581,13 @@ class MsrpApplication:
 
     def next_deadline(self) -> float | None:
         """Return the earliest time for :meth:`handle_timeout`; ``None`` for never."""
-        relay = self.relay.next_deadline()
-        if not self._stalls:
-            return relay
-        stall, _ = next(iter(self._stalls.values()))
-        return stall if relay is None else min(relay, stall)
+        earliest = self.relay.next_deadline()
+        for stalls in (self._stalls, self._node_stalls):
+            for stall, _ in stalls.values():
+                if earliest is None or stall < earliest:
+                    earliest = stall
+                break
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Perform the actions that are due; an early or repeated call does nothing.
@@ -515,11 +596,12 @@ class MsrpApplication:
             now: The time.
         """
         self._do(self.relay.handle_timeout(now), now)
-        while self._stalls:
-            deadline, target = next(iter(self._stalls.values()))
-            if deadline > now:
-                break
-            self._end_slow_receiver(target, now)
+        for stalls in (self._stalls, self._node_stalls):
+            while stalls:
+                deadline, target = next(iter(stalls.values()))
+                if deadline > now:
+                    break
+                self._end_slow_receiver(target, now)
 
     def _end_slow_receiver(self, target: _Target, now: float) -> None:
         """End a receiver that keeps senders waiting."""

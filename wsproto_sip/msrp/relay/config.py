@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..._checks import check_fields
 from ..message.limits import DEFAULT_MSRP_LIMITS, MsrpLimits
@@ -15,8 +16,13 @@ __all__ = [
     "ForwardToPeer",
     "MsrpRelayConfig",
     "RelayAction",
+    "RelayNode",
     "SendChunk",
+    "node_hop",
 ]
+
+#: What the names of nodes start with among the relay's peers.
+_NODE: Final = "node:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,10 @@ class SendChunk:
 
 @dataclass(frozen=True, slots=True)
 class ForwardToPeer:
-    """Send a chunk to a configured peer, opening a connection if there is none.
+    """Send a chunk to a configured peer or a node, opening a connection if there is none.
 
     Args:
-        peer: The name of the peer in the configuration.
+        peer: The name of the peer in the configuration; for a node, its :func:`node_hop`.
         data: The chunk.
         outcome: See :class:`SendChunk`.
     """
@@ -81,6 +87,30 @@ RelayAction = SendChunk | ForwardToPeer | DropConnection | AskQuestion
 
 
 @dataclass(frozen=True, slots=True)
+class RelayNode:
+    """Another relay of the same operator, which serves the same users.
+
+    Args:
+        host: The host in the URIs it issues, unique among the nodes. The port does not count.
+        boot: Identifier of its run; sessions end with the run.
+
+    Raises:
+        MsrpUriError: ``host`` is not a valid host.
+    """
+
+    host: str
+    boot: str = ""
+
+    def __post_init__(self) -> None:
+        MsrpUri.build(self.host)
+
+
+def node_hop(name: str) -> str:
+    """Return the name of a node among the relay's peers."""
+    return f"{_NODE}{name}"
+
+
+@dataclass(frozen=True, slots=True)
 class MsrpRelayConfig:
     """The configuration of a relay.
 
@@ -102,7 +132,8 @@ class MsrpRelayConfig:
         limits: The limits.
 
     Raises:
-        ValueError: The times are not in order, or ``answer_timeout`` is not positive.
+        ValueError: The times are not in order, ``answer_timeout`` is not positive, or a peer has
+            the name of a node.
         MsrpUriError: Host and port do not make a valid URI.
     """
 
@@ -131,5 +162,8 @@ class MsrpRelayConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative: {value!r}")
+        for name in self.peers:
+            if name.startswith(_NODE):
+                raise ValueError(f"the name of a peer must not start with {_NODE!r}: {name!r}")
         for host, port in ((self.host, self.port), *self.aliases, *self.peers.values()):
             MsrpUri.build(host, port)

@@ -31,6 +31,7 @@ def relay_families(relay: MsrpRelay) -> list[Family]:
     for status, count in sorted(journal.failed.items()):
         failed.add(count, status=status)
     return [
+        Family("msrp_nodes", "gauge", "Other running nodes.", relay.nodes),
         Family("msrp_connections", "gauge", "Connections of the relay.", relay.connections),
         Family("msrp_sessions", "gauge", "Sessions.", relay.sessions),
         Family(

@@ -14,6 +14,12 @@ selects a session or a configured peer, or the message is refused.
 
 The relay chooses its own transaction ids for forwarded requests, so that a sender cannot choose one
 that is in use, and a receiver cannot answer for another.
+
+Several relays can serve the same users, as nodes. A client of another node has a session whose URI
+names that node, so no state is shared: a request for it has both sessions in its To-Path, goes to
+that node, and from there to the client. Nodes trust one another and need no AUTH. What comes from a
+node only goes to a client here, so nothing can travel in a circle. Each node sends its requests on
+connections of its own, so that an accepted one needs no name.
 """
 
 from __future__ import annotations
@@ -52,16 +58,21 @@ from .config import (
     ForwardToPeer,
     MsrpRelayConfig,
     RelayAction,
+    RelayNode,
     SendChunk,
+    node_hop,
 )
 from .journal import RelayJournal
 from .logins import Login, Logins
-from .tables import Hop, Peer, RelayConnection, Session, SessionTable, Transaction
+from .tables import Hop, Node, Peer, RelayConnection, Session, SessionTable, Transaction
 
 __all__ = ["MsrpRelay"]
 
 #: How many requests are given up, and connections dropped, in one call; the rest is due at once.
 _AT_ONCE = 256
+
+#: How many nodes that have left are remembered, so that requests for them get 481.
+_MAX_GONE: Final = 256
 
 
 #: The answer to a question that was not answered in time.
@@ -121,6 +132,9 @@ class MsrpRelay:
             for name, (host, port) in config.peers.items()
         }
         self._peers_by_authority = {peer.authority: peer for peer in self._peers.values()}
+        self._own_host = MsrpUri.build(config.host, config.port).authority[0]
+        #: Nodes by the host in their URIs, including those that have left.
+        self._nodes: dict[str, Node] = {}
         self._connections: dict[int, RelayConnection] = {}
         self._sessions = SessionTable(
             config.host, config.port, secure=config.secure, entropy=entropy
@@ -152,8 +166,13 @@ class MsrpRelay:
 
     @property
     def peers(self) -> Collection[str]:
-        """The names of the configured peers."""
+        """The names of the configured peers and of the running nodes."""
         return self._peers.keys()
+
+    @property
+    def nodes(self) -> int:
+        """The number of running nodes, except this one."""
+        return sum(not node.gone for node in self._nodes.values())
 
     @property
     def connections(self) -> int:
@@ -193,6 +212,7 @@ class MsrpRelay:
         *,
         identity: str | None = None,
         peer: str | None = None,
+        node: bool = False,
         address: str = "",
     ) -> list[RelayAction]:
         """Record a new connection.
@@ -202,8 +222,10 @@ class MsrpRelay:
             now: The time in seconds.
             identity: The client's identity, if it is known by other means than AUTH, such as a
                 certificate or the handshake (RFC 7977 §5.3.1); then AUTH needs no credentials.
-            peer: The configured peer of the connection, opened by either side. The caller knows it
-                by the address; without one, it is a client's connection.
+            peer: The configured peer of the connection, opened by either side, or the node to which
+                it was opened. The caller knows it by the address; without one, it is a client's
+                connection.
+            node: Whether a node has opened it.
             address: The client's address as text, by which guesses at passwords are counted.
 
         Raises:
@@ -218,7 +240,10 @@ class MsrpRelay:
         party = Party.stranger(address, cid) if identity is None else Party.user(identity, cid)
         connection = RelayConnection(id=cid, identity=identity, address=address, party=party)
         self._connections[cid] = connection
-        if peer is None:
+        if node:
+            connection.from_node = True
+            connection.party = Party.trusted(node_hop(address))
+        elif peer is None:
             self._await_session(connection, now)
         else:
             connection.peer = self._peers[peer]
@@ -240,6 +265,40 @@ class MsrpRelay:
         connection = self._connections.get(cid)
         if connection is not None:
             self._forget(connection, out)
+        return out
+
+    def use_nodes(self, nodes: Mapping[str, RelayNode]) -> list[RelayAction]:
+        """Replace the list of running nodes.
+
+        Requests that wait for a node that has left or restarted get 481, since its sessions have
+        ended. So do later ones for a node that has left.
+
+        Args:
+            nodes: The other nodes by name. One with this relay's own host is ignored.
+        """
+        out: list[RelayAction] = []
+        running = {
+            MsrpUri.build(node.host).authority[0]: (node_hop(name), node)
+            for name, node in nodes.items()
+        }
+        running.pop(self._own_host, None)
+        for host, known in self._nodes.items():
+            name, node = running.get(host, ("", None))
+            if known.gone:
+                continue
+            if node is None or known.name != name or known.boot != node.boot:
+                known.gone = True
+                del self._peers[known.name]
+                self._fail_pending(known, 481, out)
+        for host, (name, node) in running.items():
+            if host not in self._nodes or self._nodes[host].gone:
+                # At the end, so that those that have left come first.
+                self._nodes.pop(host, None)
+                self._nodes[host] = Node(name=name, authority=(host, None), boot=node.boot)
+                self._peers[name] = self._nodes[host]
+        gone = [host for host, node in self._nodes.items() if node.gone]
+        for host in gone[: max(len(gone) - _MAX_GONE, 0)]:
+            del self._nodes[host]
         return out
 
     def peer_unreachable(self, peer: str, now: float) -> list[RelayAction]:
@@ -373,6 +432,8 @@ class MsrpRelay:
 
     @staticmethod
     def _send(hop: Hop, data: bytes, out: list[RelayAction], *, outcome: bool = False) -> None:
+        if isinstance(hop, Node) and hop.gone:
+            return
         if isinstance(hop, Peer):
             out.append(ForwardToPeer(hop.name, data, outcome))
         elif isinstance(hop, RelayConnection) and hop.alive:
@@ -427,6 +488,7 @@ class MsrpRelay:
             len(request.to_path) > 1
             or target.authority not in self._own
             or connection.peer is not None
+            or connection.from_node
         ):
             self._answer(connection, request, 403, out)
             return
@@ -617,15 +679,28 @@ class MsrpRelay:
                 return _Route(200, other.connection, other.path, session.path, passed)
             if path[0].authority in self._own:
                 return _Route(481)
+            node = self._nodes.get(path[0].authority[0])
+            if node is not None:
+                if node.gone:
+                    return _Route(481)
+                return _Route(200, node, path, session.path, (session.uri,))
             peer = self._peers_by_authority.get(path[0].authority)
             if peer is None:
                 return _Route(403)
             return _Route(200, peer, path, session.path, (session.uri,))
-        if connection.peer is None:
+        if connection.peer is None and not connection.from_node:
             return _Route(506)
-        if request.from_path[0].authority != connection.peer.authority or path != session.path:
+        if path != session.path or not self._may_speak_for(connection, request.from_path[0]):
             return _Route(403)
         return _Route(200, session.connection, session.path, request.from_path, (session.uri,))
+
+    def _may_speak_for(self, connection: RelayConnection, uri: MsrpUri) -> bool:
+        """Return whether a URI is that of the peer or node of a connection."""
+        peer = connection.peer
+        if peer is None or isinstance(peer, Node):
+            # A node may be new here, and nodes trust one another.
+            return uri.authority[0] != self._own_host
+        return uri.authority == peer.authority
 
     @staticmethod
     def _for_us(request: MsrpRequest) -> int:
@@ -738,8 +813,14 @@ class MsrpRelay:
     def _send_back(self, transaction: Transaction, data: bytes, out: list[RelayAction]) -> None:
         """Send a chunk back to the origin of a request."""
         origin = transaction.origin
+        hop: Hop = origin if origin.alive else origin.hop
+        if origin.from_node and not origin.alive:
+            # It names itself in its requests.
+            node = self._nodes.get(transaction.from_path[0].authority[0])
+            if node is not None and not node.gone:
+                hop = node
         # A peer may have another connection by now, a client cannot.
-        self._send(origin if origin.alive else origin.hop, data, out, outcome=True)
+        self._send(hop, data, out, outcome=True)
 
     def _report(
         self,

@@ -21,7 +21,7 @@ from ..message.chunk import Continuation, MsrpRequest
 from ..message.fields import FailureReport
 from ..message.uri import MsrpPath, MsrpUri
 
-__all__ = ["Hop", "Peer", "RelayConnection", "Session", "SessionTable", "Transaction"]
+__all__ = ["Hop", "Node", "Peer", "RelayConnection", "Session", "SessionTable", "Transaction"]
 
 _NOBODY: Final = Party.stranger("")
 
@@ -44,6 +44,15 @@ class Peer(Hop):
 
 
 @dataclass(slots=True, eq=False)
+class Node(Peer):
+    """A node, which speaks for itself and its clients; known by the host in its URIs."""
+
+    boot: str = ""
+    #: Whether it has left; its sessions have ended.
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class RelayConnection(Hop):
     """One connection. Another one with the same number is another object."""
 
@@ -51,6 +60,8 @@ class RelayConnection(Hop):
     identity: str | None = None
     address: str = ""
     peer: Peer | None = None
+    #: Whether a node has opened it; the requests on it say which one.
+    from_node: bool = False
     alive: bool = True
     #: Sessions by the path they lead to and the user they belong to.
     sessions: dict[tuple[MsrpPath, str], Session] = field(default_factory=dict)
