@@ -776,7 +776,10 @@ def test_recording_through_the_relay() -> None:
     relay = MsrpRelay(config)
     numbers = {"alice": 1, "carol": 2, "bob": 3}
     for name, number in numbers.items():
-        relay.connection_opened(number, 0.0, **{"peer" if name == "bob" else "identity": name})
+        if name == "bob":
+            relay.connection_opened(number, 0.0, peer=name)
+        else:
+            relay.connection_opened(number, 0.0, identity=name)
     sessions: dict[bytes, bytes] = {}
     tids: dict[tuple[str, bytes], bytes] = {}
     queues: dict[str, list[MsrpChunk]] = {name: [] for name in numbers}
