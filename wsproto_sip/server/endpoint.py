@@ -569,11 +569,11 @@ class Endpoint:
             self._set_deadline(entry)
 
     def _set_deadline(self, entry: Entry) -> None:
-        cid = entry.cid
+        cid, session = entry.cid, entry.session
         if cid in self.registry:
-            if entry.session.has_work:
+            if session.has_work:
                 self._schedule.set_busy(cid)
-            self._schedule.set(cid, entry.session.next_deadline())
+            self._schedule.set(cid, session.next_deadline())
 
     def drain(self, now: float, deadline: float) -> None:
         """Refuse new handshakes, and close all connections (1001), spread over time.

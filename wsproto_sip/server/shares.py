@@ -28,14 +28,12 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Final, NamedTuple
 
 from .._checks import check_fields
 from ..auth.throttle import network_of
 
 __all__ = ["Bound", "Claim", "Pace", "Party", "ShareConfig", "Shares", "Standing"]
-
-K = TypeVar("K")
 
 
 class Bound(Enum):
@@ -61,9 +59,15 @@ class Standing(Enum):
     #: It was configured, and serves many users: an upstream or a peer.
     TRUSTED = "trusted"
 
+    # Every claim hashes it. Members are equal if they are the same, and Enum hashes names in Python.
+    __hash__ = object.__hash__
 
-@dataclass(frozen=True, slots=True)
-class Party:
+
+_STRANGER: Final = Standing.STRANGER
+_TRUSTED: Final = Standing.TRUSTED
+
+
+class Party(NamedTuple):
     """A claimant; create one with :meth:`stranger`, :meth:`user` or :meth:`trusted`.
 
     Args:
@@ -79,7 +83,7 @@ class Party:
     @classmethod
     def stranger(cls, address: str, connection: Hashable = None) -> Party:
         """Return a party known by its address alone, given as text."""
-        return cls(Standing.STRANGER, network_of(address), connection)
+        return cls(_STRANGER, network_of(address), connection)
 
     @classmethod
     def user(cls, name: str, connection: Hashable = None) -> Party:
@@ -89,7 +93,7 @@ class Party:
     @classmethod
     def trusted(cls, name: str) -> Party:
         """Return a configured party, which may hold three times as much as is free."""
-        return cls(Standing.TRUSTED, name)
+        return cls(_TRUSTED, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,19 @@ class Shares:
         refused: How many claims were refused, by limit.
     """
 
-    __slots__ = ("_by_connection", "_by_group", "_by_strangers", "_config", "held", "refused")
+    __slots__ = (
+        "_by_connection",
+        "_by_group",
+        "_by_strangers",
+        "_config",
+        "_for_strangers",
+        "held",
+        "refused",
+    )
 
     def __init__(self, config: ShareConfig) -> None:
         self._config = config
+        self._for_strangers = config.for_strangers
         self.held = 0
         self._by_strangers = 0
         self._by_group: dict[tuple[Standing, str], int] = {}
@@ -201,15 +214,15 @@ class Shares:
             return None
         config, standing = self._config, party.standing
         free = config.total - self.held
-        if standing is Standing.STRANGER:
-            free = min(free, config.for_strangers - self._by_strangers)
+        if standing is _STRANGER:
+            free = min(free, self._for_strangers - self._by_strangers)
         if amount > free:
             return Bound.ALL
         # A party may hold at most what would then still be free, which is half of both together.
         held = self._by_group.get((standing, party.group), 0)
-        if standing is Standing.TRUSTED:
+        if standing is _TRUSTED:
             return None if held + amount <= (3 * (held + free) + 3) // 4 else Bound.ALL
-        if standing is Standing.STRANGER:
+        if standing is _STRANGER:
             whole, where = config.per_address, Bound.ADDRESS
         else:
             whole, where = config.per_user, Bound.USER
@@ -223,27 +236,28 @@ class Shares:
         own = self._by_connection.get(party, 0)
         if config.per_connection is not None:
             most = config.per_connection
-        elif standing is Standing.STRANGER:
+        elif standing is _STRANGER:
             most = (own + most - held + 1) // 2
         return Bound.CONNECTION if own + amount > most else None
 
     def _add(self, party: Party, amount: int) -> None:
+        standing, name, connection = party
         self.held += amount
-        if party.standing is Standing.STRANGER:
+        if standing is _STRANGER:
             self._by_strangers += amount
-        _count(self._by_group, (party.standing, party.group), amount)
-        if party.connection is not None:
-            _count(self._by_connection, party, amount)
+        group, groups = (standing, name), self._by_group
+        left = groups.pop(group, 0) + amount
+        if left:
+            groups[group] = left
+        if connection is not None:
+            own = self._by_connection
+            left = own.pop(party, 0) + amount
+            if left:
+                own[party] = left
 
     def __len__(self) -> int:
         """Return how many addresses, users and connections hold something."""
         return len(self._by_group) + len(self._by_connection)
-
-
-def _count(counts: dict[K, int], key: K, amount: int) -> None:
-    left = counts.pop(key, 0) + amount
-    if left:
-        counts[key] = left
 
 
 class Pace:

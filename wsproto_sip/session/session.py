@@ -958,9 +958,9 @@ class Session:
         Returns:
             The time, which is in the past if there is remaining work; ``None`` without a deadline.
         """
-        if self.closed:
+        if self._ending is not None and self.closed:
             return None
-        if self.has_work:
+        if not self._direct and self.has_work:
             return self._now
         when = self._deadlines.next()
         if self._keeps_alive():

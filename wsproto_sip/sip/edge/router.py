@@ -92,6 +92,7 @@ class EdgeRouter:
         upstreams: Upstreams,
     ) -> None:
         self._config = config
+        self._domains = config.own_domains
         self._connections = connections
         self._registrar = registrar
         self._tokens = tokens
@@ -159,7 +160,7 @@ class EdgeRouter:
             return True
         if uri.port not in self._ports:
             return False
-        if self._config.own_domains.has(uri):
+        if self._domains.has(uri):
             return True
         # Without port and transport it means port 5060 there, possibly an upstream.
         same = name[0] == self._near.host_key
@@ -187,7 +188,7 @@ class EdgeRouter:
         """
         if not isinstance(uri, SipUri):
             return False
-        if self._config.open_to_strangers or self._config.own_domains.has(uri):
+        if self._config.open_to_strangers or self._domains.has(uri):
             return True
         return self.is_own(uri) or self.upstream_named(uri) is not None
 
@@ -196,7 +197,7 @@ class EdgeRouter:
 
         A client's own is a GRUU, or a Contact as browsers have them, in a domain that is none.
         """
-        if not isinstance(uri, SipUri) or not self._config.own_domains.has(uri):
+        if not isinstance(uri, SipUri) or not self._domains.has(uri):
             return False
         return uri.params.get("gr") is None and not uri.host_key.endswith(".invalid")
 
@@ -342,7 +343,7 @@ class EdgeRouter:
             return str(uri)
         # A user is the same under all names of the edge and the upstream.
         named = self.is_own(uri) or self.upstream_named(uri) is not None
-        ours = named or self._config.own_domains.has(uri)
+        ours = named or self._domains.has(uri)
         return f"{uri.username}@{'' if ours else uri.host_key}"
 
     def _by_route(
@@ -488,7 +489,7 @@ class EdgeRouter:
 
         An attended transfer calls the Contact of the other side outside of its call's route.
         """
-        if self._config.own_domains.has(uri):
+        if self._domains.has(uri):
             return False
         return uri.host_key.endswith(".invalid") or _is_address(uri.address)
 
@@ -627,7 +628,7 @@ class EdgeRouter:
         """Return one key for a user's shares, however its address is written."""
         if not isinstance(uri, SipUri):
             return str(uri).partition(";")[0]
-        return str(self._config.own_domains.aor(uri) or SipUri.make(uri.host_key, uri.username))
+        return str(self._domains.aor(uri) or SipUri.make(uri.host_key, uri.username))
 
     def _add_path(self, request: SipRequest, origin: Flow, upstream: str) -> None:
         """Add the edge and the client's flow to the Path of a REGISTER for an upstream."""

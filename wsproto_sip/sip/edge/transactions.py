@@ -55,6 +55,9 @@ class State(Enum):
     #: A 2xx to an INVITE, of which there may be more (RFC 6026).
     ACCEPTED = "accepted"
 
+    # For the tables below: Enum hashes names, in Python.
+    __hash__ = object.__hash__
+
 
 class Step(Enum):
     """The events that change a state: a response, or the lack of one."""
@@ -63,6 +66,8 @@ class Step(Enum):
     SUCCESS = "2xx"
     #: A final response that is not a 2xx; for a branch also the end of its time or connection.
     FAILURE = "3xx to 6xx, or none"
+
+    __hash__ = object.__hash__
 
 
 #: A branch: the client transaction of RFC 3261 §17.1 and RFC 6026 §7.2. A 2xx counts even after a

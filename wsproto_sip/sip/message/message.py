@@ -90,10 +90,8 @@ class SipMessage(HeaderFields):
         return [*self._lists["via"]]
 
     def _address(self, name: str) -> NameAddr:
-        if name not in self._single:
-            self._single[name] = NameAddr.parse(self._required(name))
-        known: NameAddr = self._single[name]
-        return known
+        address = self._single[name] = NameAddr.parse(self._required(name))
+        return address
 
     @property
     def from_(self) -> NameAddr:
@@ -102,7 +100,8 @@ class SipMessage(HeaderFields):
         Raises:
             SipParseError: 400, if it is missing or malformed.
         """
-        return self._address("from")
+        known: NameAddr | None = self._single.get("from")
+        return self._address("from") if known is None else known
 
     @property
     def to(self) -> NameAddr:
@@ -111,7 +110,8 @@ class SipMessage(HeaderFields):
         Raises:
             SipParseError: 400, if it is missing or malformed.
         """
-        return self._address("to")
+        known: NameAddr | None = self._single.get("to")
+        return self._address("to") if known is None else known
 
     @property
     def call_id(self) -> str:
