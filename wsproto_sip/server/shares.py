@@ -59,7 +59,7 @@ class Standing(Enum):
     #: It was configured, and serves many users: an upstream or a peer.
     TRUSTED = "trusted"
 
-    # Every claim hashes it. Members are equal if they are the same, and Enum hashes names in Python.
+    # Every claim hashes it, and Enum hashes the name of a member, in Python.
     __hash__ = object.__hash__
 
 

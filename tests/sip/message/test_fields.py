@@ -276,6 +276,9 @@ _READS: list[Callable[[SipRequest], object]] = [
     *(lambda m: m.from_, lambda m: m.to, lambda m: m.cseq, lambda m: m.call_id),
     *(lambda m: m.max_forwards, lambda m: m.uri, lambda m: m.tokens("supported")),
     *(lambda m: m.addresses("m"), lambda m: m.header_items(), lambda m: m.routing_texts),
+    *(lambda m: m.tokens("require"), lambda m: m.get("privacy"), lambda m: m.get_all("Route")),
+    *(lambda m: {"route", "require", "path"}.intersection(m.rare_names), lambda m: "Path" in m),
+    *(lambda m: m.get("timestamp"), lambda m: "To" in m, lambda m: "Session-Expires" in m),
     *(
         lambda m: m.get("Contact"),
         lambda m: m.get_all("Via"),
@@ -299,6 +302,7 @@ _EDITS: list[Callable[[SipRequest, str, str | Via | NameAddr], object]] = [
     lambda m, name, value: m.remove_header(name),
 ]
 _NAMES = ["Via", "v", "Contact", "contact", "Route", "To", "From", "CSeq", "Call-ID", "X", "k"]
+_NAMES += ["Require", "Timestamp", "Session-Expires"]
 _COMMON = (
     "INVITE sip:bob@sip.test SIP/2.0\r\nVia: SIP/2.0/WS x.invalid;branch=z9hG4bK1\r\n"
     "Max-Forwards: 69\r\nTo: <sip:bob@sip.test>\r\nFrom: <sip:alice@sip.test>;tag=1\r\n"
@@ -314,7 +318,14 @@ def outcome(read: Callable[[SipRequest], object], message: SipRequest) -> object
 
 
 @given(
-    st.sampled_from([FULL, _COMMON, _COMMON.replace("Contact", "Route: <sip:r>\r\nm")]),
+    st.sampled_from(
+        [
+            *(FULL, _COMMON, _COMMON.replace("Contact", "Route: <sip:r>\r\nm")),
+            _COMMON.replace("Contact", "Require: 100rel\r\nTimestamp: 54\r\nContact"),
+            _COMMON.replace("Contact", "Session-Expires: 90\r\nVia: SIP/2.0/WS y\r\nContact"),
+            _COMMON.replace("branch=z9hG4bK1", "branch=z9hG4bK1, SIP/2.0/WS y"),
+        ]
+    ),
     st.lists(
         st.tuples(
             st.sampled_from(_EDITS),

@@ -9,12 +9,17 @@ from wsproto_sip.sip.message._head import (
     LENGTH,
     METHOD,
     MORE,
+    RARE,
+    RARE_LETTERS,
     REASON,
     ROUTING,
     STATUS,
     URI,
+    USUAL,
     VALUES,
 )
+from wsproto_sip.sip.message.headers import CANONICAL
+from wsproto_sip.sip.rules.identity import TRUSTED_FIELDS
 
 START = "INVITE sip:bob@sip.test SIP/2.0"
 LINES = [
@@ -86,6 +91,21 @@ def test_first_of_repeated_fields_is_captured() -> None:
 )
 def test_other_fields_are_matched_without_capture(line: str) -> None:
     assert HEAD_RE.match(head(line))
+
+
+@pytest.mark.parametrize("name", [name for name in CANONICAL if len(name) > 1] + [*TRUSTED_FIELDS])
+def test_rare_fields_are_noted(name: str) -> None:
+    canonical = name.lower()
+    match = HEAD_RE.match(head(f"{name}: 1"))
+    if canonical[0] in RARE_LETTERS and canonical not in USUAL:
+        assert match is None or match[RARE] == ""
+    elif match is not None:
+        assert match[RARE] is None
+
+
+def test_every_trusted_field_is_rare() -> None:
+    assert all(name[0].lower() in RARE_LETTERS for name in TRUSTED_FIELDS)
+    assert USUAL.isdisjoint(name.lower() for name in TRUSTED_FIELDS)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,30 @@ answering needs is missing. It also fails if a field that may occur once is repe
 only begins like one of the captured ones, so that an unusual spelling of such a field cannot slip
 through. Control characters do not match at all. The slower parser reads whatever does not match,
 and it alone reports errors.
+
+Most messages have neither routes nor demands (Route, Require, Privacy, Path …). Few letters begin
+the names of those fields, and :data:`RARE` is set if a field begins with one of them, a few usual
+ones excepted; otherwise the absence of all of them is known at once.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["HEAD_RE", "LENGTH", "METHOD", "MORE", "REASON", "ROUTING", "STATUS", "URI", "VALUES"]
+__all__ = [
+    "HEAD_RE",
+    "LENGTH",
+    "METHOD",
+    "MORE",
+    "RARE",
+    "RARE_LETTERS",
+    "REASON",
+    "ROUTING",
+    "STATUS",
+    "URI",
+    "USUAL",
+    "VALUES",
+]
 
 #: Groups of the start line.
 METHOD, URI, STATUS, REASON = 1, 2, 3, 4
@@ -22,6 +39,10 @@ METHOD, URI, STATUS, REASON = 1, 2, 3, 4
 VALUES: dict[str, int] = {}
 #: For fields that may be repeated: the group that is set if the field is.
 MORE: dict[str, int] = {}
+
+#: The first letters of fields that :data:`RARE` reports, and the canonical names that it does not.
+RARE_LETTERS = "dhprst"
+USUAL = frozenset(("server", "session-expires", "subject", "supported", "to"))
 
 # A single range is the fastest class in re.
 _LINE = r"[ -\U0010ffff]*"
@@ -57,8 +78,10 @@ _FIELDS = [
     "Max-Forwards" + _once("Max-Forwards"),
     "Expires" + _once("Expires"),
     # None of the captured names begins with one of these letters.
-    rf"[ABDG-LN-SUW-Z][A-Za-z\-]{{2,}}: {_LINE}",
-    f"(?:Event|Min-SE|Min-Expires|Flow-Timer|Timestamp): {_LINE}",
+    rf"[ABGI-LNOQUW-Z][A-Za-z\-]{{2,}}: {_LINE}",
+    f"S(?:erver|ession-Expires|ubject|upported): {_LINE}",
+    f"(?:Event|Min-SE|Min-Expires|Flow-Timer): {_LINE}",
+    rf"(?:[DHPRS][A-Za-z\-]{{2,}}|Timestamp): {_LINE}()",
 ]
 _REQUIRED = [VALUES[name] for name in ("via", "from", "to", "call-id", "cseq")]
 
@@ -68,5 +91,6 @@ HEAD_RE = re.compile(
     r"\r\n\r\n"
 )
 LENGTH = VALUES["content-length"]
+RARE = HEAD_RE.groups
 #: The groups of the fields that requests and responses are routed by.
 ROUTING = tuple(VALUES[name] for name in ("via", "from", "to", "call-id", "cseq", "contact"))

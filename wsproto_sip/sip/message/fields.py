@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, KeysView
-from typing import Any
+from typing import Any, Final
 
-from ._head import MORE, ROUTING, VALUES
+from ._head import MORE, RARE, RARE_LETTERS, ROUTING, USUAL, VALUES
 from ._syntax import MAX_VALUES, check_text, split_first, split_values
 from .address import NameAddr
 from .errors import SipParseError, SipValueError
@@ -21,6 +21,8 @@ _FOLD_RE = re.compile(r"\r\n[ \t]+")
 #: Name and value of each field of a head in its common spelling.
 _FIELD_RE = re.compile(r"\n([^:\r\n]+):([^\r]+)")
 NO_GROUPS: frozenset[int] = frozenset()
+#: Returned instead of an index; never changed.
+_NOTHING: Final[dict[str, str]] = {}
 #: First or last character of a value that needs trimming; ``""`` for an empty value.
 _SPACE = ("", " ", "\t")
 
@@ -29,7 +31,8 @@ class HeaderFields:
     """The header fields in order, each as it was written. The base of all messages.
 
     For a head in its common spelling, ``_names``, ``_fields`` and ``_first`` are built when they
-    are first needed. An edit drops the cached values of the edited name and of no other.
+    are first needed. To replace the only Via, as with each request, they are not. An edit drops the
+    cached values of the edited name and of no other.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class HeaderFields:
         "_names",
         "_quick",
         "_single",
+        "_top",
         "_wire",
     )
 
@@ -49,6 +53,8 @@ class HeaderFields:
     _quick: re.Match[str] | None
     #: The groups of it that are stale, because their fields were edited.
     _edited: frozenset[int]
+    #: The new text of the only Via, until the fields are indexed.
+    _top: str | None
     #: Canonical names and, in parallel, the fields as written, with their names.
     _names: list[str]
     _fields: list[str]
@@ -63,6 +69,7 @@ class HeaderFields:
         """Start without any fields."""
         self._wire = self._quick = None
         self._edited = NO_GROUPS
+        self._top = None
         self._names = []
         self._fields = []
         self._first = {}
@@ -91,7 +98,20 @@ class HeaderFields:
         }
         self._names = names
         self._fields = fields
+        if self._top is not None:
+            fields[names.index("via")] = f"Via: {self._top}"
+            self._first["via"] = self._top
+            self._top = None
         return self._first
+
+    def _with(self, canonical: str) -> dict[str, str]:
+        """Return ``_first``, or nothing if it is plain without an index that a field is missing."""
+        quick = self._quick
+        if quick is None or quick[RARE] is not None or self._first:
+            return self._first or self._indexed()
+        if canonical[0] in RARE_LETTERS and canonical not in USUAL:
+            return _NOTHING
+        return self._indexed()
 
     def get(self, name: str) -> str | None:
         """Return the text of the first field with that name, unfolded and trimmed.
@@ -102,8 +122,8 @@ class HeaderFields:
         quick = self._quick
         if quick is not None and name in VALUES and VALUES[name] not in self._edited:
             return quick[VALUES[name]]
-        first = self._first or self._indexed()
         name = CANONICAL[name]
+        first = self._first or self._with(name)
         return plain(first[name]) if name in first else None
 
     def get_all(self, name: str) -> list[str]:
@@ -115,8 +135,10 @@ class HeaderFields:
                 return []
             if name not in MORE or quick[MORE[name]] is None:
                 return [value]
-        first = self._first or self._indexed()
         name = CANONICAL[name]
+        if name == "via" and self._top is not None:
+            return [self._top]
+        first = self._first or self._with(name)
         if name not in first:
             return []
         if len(first) == len(self._names):
@@ -177,8 +199,18 @@ class HeaderFields:
         """The canonical names of the message's fields, each once."""
         return (self._first or self._indexed()).keys()
 
+    @property
+    def rare_names(self) -> KeysView[str]:
+        """The canonical names that begin with d, h, p, r, s or t; perhaps others, too.
+
+        Of those, server, session-expires, subject, supported and to may be left out. Most messages
+        have no others, which takes no time to find out.
+        """
+        return (self._first or self._with("route")).keys()
+
     def __contains__(self, name: str) -> bool:
-        return CANONICAL[name] in (self._first or self._indexed())
+        name = CANONICAL[name]
+        return name in (self._first or self._with(name))
 
     def _required(self, name: str) -> str:
         """Return the text of a field that routing and answering require.
@@ -193,6 +225,8 @@ class HeaderFields:
         if quick is not None and VALUES[name] not in self._edited:
             # The fast path takes only heads that have all of them.
             return quick[VALUES[name]]
+        if name == "via" and self._top is not None:
+            return self._top
         first = self._first or self._indexed()
         if name not in first:
             raise SipParseError(400, f"{name} is missing")
@@ -320,8 +354,14 @@ class HeaderFields:
             SipParseError: The first value has unclosed quotes or brackets.
         """
         canonical = CANONICAL[name]
+        text = _checked(value)
         known = self._lists.get(canonical)
-        old = self._edit_first(canonical, name, _checked(value))
+        if canonical == "via" and text and self._has_one_via():
+            self._top = text
+            self._forget(canonical)
+            old = text
+        else:
+            old = self._edit_first(canonical, name, text)
         if old and known and isinstance(value, type(known[0])):
             # The new value need not be parsed again.
             self._lists[canonical] = [value, *known[1:]]
@@ -342,6 +382,16 @@ class HeaderFields:
         if removed and known:
             self._lists[canonical] = known[1:]
         return removed
+
+    def _has_one_via(self) -> bool:
+        """Return whether the fields are not indexed yet, and the only Via is as received."""
+        quick = self._quick
+        return (
+            quick is not None
+            and not self._first
+            and quick[MORE["via"]] is None
+            and "," not in quick[VALUES["via"]]
+        )
 
     def _edit_first(self, canonical: str, name: str, value: str | None) -> str:
         if canonical not in (self._first or self._indexed()):

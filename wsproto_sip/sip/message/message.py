@@ -164,7 +164,7 @@ class SipMessage(HeaderFields):
         """
         canonical = CANONICAL[name]
         if canonical not in self._lists:
-            if canonical not in (self._first or self._indexed()):
+            if canonical not in (self._first or self._with(canonical)):
                 return []
             self._lists[canonical] = [NameAddr.parse(value) for value in self.values(canonical)]
         return [*self._lists[canonical]]
@@ -222,7 +222,8 @@ class SipMessage(HeaderFields):
         Raises:
             SipParseError: 400, for bad syntax or more than 128 of them.
         """
-        if CANONICAL[name] not in (self._first or self._indexed()):
+        name = CANONICAL[name]
+        if name not in (self._first or self._with(name)):
             return []
         text = ", ".join(filter(None, self.get_all(name)))
         return [token.lower() for token in parse_tokens(text)]
@@ -264,6 +265,7 @@ class SipMessage(HeaderFields):
         other._lists = self._lists.copy()
         other._quick = self._quick
         other._edited = self._edited
+        other._top = None
         other._body = self._body
         return other
 
@@ -432,17 +434,16 @@ class SipRequest(SipMessage):
             if to_tag is None:
                 to_tag = _stateless_tag(self._required("via"), sender, to, call_id, cseq)
             to = f"{to};tag={check_token(to_tag, 'tag')}"
-        first = self._first or self._indexed()
         # Copied text was either parsed from a message or checked when it was set.
         names = ["via"] * len(vias)
         fields = [f"Via: {via}" for via in vias]
-        if 101 <= status <= 299 and "record-route" in first:
+        if 101 <= status <= 299 and "record-route" in self:
             routes = self.get_all("record-route")
             names += ["record-route"] * len(routes)
             fields += [f"Record-Route: {route}" for route in routes]
         names += ("from", "to", "call-id", "cseq")
         fields += (f"From: {sender}", f"To: {to}", f"Call-ID: {call_id}", f"CSeq: {cseq}")
-        if "timestamp" in first:
+        if "timestamp" in self:
             names += ("timestamp",)
             fields += (f"Timestamp: {self.get('timestamp')}",)
         response._names = names

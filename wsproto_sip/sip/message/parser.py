@@ -134,6 +134,7 @@ def _read_common(data: bytes, bounds: tuple[int, ...]) -> SipRequest | SipRespon
     # Inlined rather than a method of the message: this runs for every one.
     message._quick = match
     message._edited = NO_GROUPS
+    message._top = None
     message._first = {}
     message._single = {}
     message._lists = {}

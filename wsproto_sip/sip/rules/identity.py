@@ -64,7 +64,7 @@ def strip_trusted_fields(message: SipMessage) -> None:
     Args:
         message: A request or response from a client.
     """
-    names = message.header_names
+    names = message.rare_names
     if not _TRUSTED.isdisjoint(names):
         for name in _TRUSTED.intersection(names):
             message.remove_header(name)
