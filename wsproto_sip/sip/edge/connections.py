@@ -58,6 +58,8 @@ class EdgeConnection:
     upstream: str | None = None
     #: The address for which the upstream has accepted a REGISTER from this connection.
     registered: str | None = None
+    #: Its party, and the user that it was made for.
+    _party: tuple[str | None, Party] | None = None
     #: The client's GRUUs from the upstream, by :func:`gruu_name`, with its Contact.
     gruus: dict[str, SipUri] = field(default_factory=dict)
 
@@ -85,8 +87,12 @@ class EdgeConnection:
     @property
     def party(self) -> Party:
         """The party whose share its requests count towards."""
-        cid, user = self.flow.cid, self.user
-        return Party.stranger(self.address, cid) if user is None else Party.user(user, cid)
+        user, known = self.user, self._party
+        if known is None or known[0] != user:
+            cid = self.flow.cid
+            party = Party.stranger(self.address, cid) if user is None else Party.user(user, cid)
+            known = self._party = user, party
+        return known[1]
 
 
 class Connections:
@@ -151,7 +157,8 @@ class Connections:
 
     def is_alive(self, flow: Flow) -> bool:
         """Whether a flow's connection exists."""
-        return self.of(flow) is not None
+        connection = self._by_id.get(flow.cid)
+        return connection is not None and connection.flow == flow
 
     def at(self, alias: Source) -> Flow | None:
         """Return the flow of an alias."""

@@ -44,7 +44,7 @@ class Outbox:
         """Send a message on a flow, which may have ended, or answer an upstream."""
         if flow is None:
             self.add(self.write(message, self.upstream, self.link))
-        elif self.reaches(flow):
+        elif self._connections.is_alive(flow):
             self._actions.append(SendToConnection(flow.cid, message.to_websocket()))
 
     def write(self, message: SipMessage | KeepAlive, upstream: str, link: int) -> SendToUpstream:

@@ -432,8 +432,10 @@ class SipRequest(SipMessage):
         call_id, cseq = self._required("call-id"), self._required("cseq")
         if status > 100 and not self._has_tag():
             if to_tag is None:
-                to_tag = _stateless_tag(self._required("via"), sender, to, call_id, cseq)
-            to = f"{to};tag={check_token(to_tag, 'tag')}"
+                tag = _stateless_tag(self._required("via"), sender, to, call_id, cseq)
+            else:
+                tag = check_token(to_tag, "tag")
+            to = f"{to};tag={tag}"
         # Copied text was either parsed from a message or checked when it was set.
         names = ["via"] * len(vias)
         fields = [f"Via: {via}" for via in vias]

@@ -86,21 +86,26 @@ def validate_request(
         method or headers in the Request-URI, 416 for the scheme, 420 for an extension, 483 if
         Max-Forwards is 0, 501 for a method that begins like a message of another protocol.
     """
+    method, rare = request.method, request.rare_names
+    required: list[str] = []
     try:
         # Parsing is the check: each of these raises if its header is malformed.
-        vias, routes, contacts = request.vias, request.routes, request.contacts
+        vias, contacts = request.vias, request.contacts
         sender, target, call_id = request.from_, request.to, request.call_id
         cseq, hops, uri = request.cseq, request.max_forwards, request.uri
-        required = request.tokens("proxy-require")
-        if as_server and request.method not in ("ACK", "CANCEL"):
-            required += request.tokens("require")
+        if rare:
+            routes = request.routes
+            del routes
+            required = request.tokens("proxy-require")
+            if as_server and method not in ("ACK", "CANCEL"):
+                required += request.tokens("require")
     except SipParseError as error:
         return Rejection(error.status, error.detail)
-    del vias, routes, contacts, sender, target, call_id
-    if cseq.method != request.method:
-        return Rejection(400, f"CSeq of {cseq.method} in a {request.method}")
-    if request.method.startswith(_OTHER_PROTOCOLS):
-        return Rejection(501, f"a method of another protocol: {request.method:.100}")
+    del vias, contacts, sender, target, call_id
+    if cseq.method != method:
+        return Rejection(400, f"CSeq of {cseq.method} in a {method}")
+    if method.startswith(_OTHER_PROTOCOLS):
+        return Rejection(501, f"a method of another protocol: {method:.100}")
     if uri.scheme not in schemes:
         return Rejection(416, f"Request-URI of scheme {uri.scheme}")
     if isinstance(uri, SipUri) and uri.headers is not None:
