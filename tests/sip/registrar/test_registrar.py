@@ -975,14 +975,14 @@ def test_a_store_that_has_lost_its_memory_is_given_it_again() -> None:
     run_errands(server, location)
     assert location.bindings(ALICE) == [before]
     # Or the adapter knows. What another node has written meanwhile is not the end of ours.
-    server.renew()
+    server.renew(0.0)
     finished(node("two"), location, register("<sip:b@x.invalid>", user="bob"))
     run_errands(server, location)
     assert len(location.bindings("sip:bob@sip.test")) == 2
     assert server._renewed == set()
     alone = registrar()
     alone.register(register(CONTACT), 0.0)
-    alone.renew()
+    alone.renew(0.0)
     assert len(alone.errands) == 0
 
 
@@ -996,7 +996,7 @@ def test_a_client_that_has_moved_while_the_store_was_lost() -> None:
     # A stale replica: the second node writes its binding again, the first one gives way.
     location.records = old
     for server in (one, two, one):
-        server.renew()
+        server.renew(0.0)
         run_errands(server, location, 2.0)
     (now,) = location.bindings(ALICE)
     assert now == moved
@@ -1012,7 +1012,7 @@ def test_a_store_that_was_put_back_to_where_a_client_was_before() -> None:
     old = dict(location.records)
     finished(one, location, register(OUTBOUND, call_id="b"), 1.0)
     location.records = old
-    one.renew()
+    one.renew(0.0)
     run_errands(one, location, 2.0)
     assert (one.bindings, one.removed[Removal.REQUEST]) == (0, 1)
     assert [each.node for each in location.bindings(ALICE)] == [two.node]

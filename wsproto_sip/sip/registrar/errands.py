@@ -97,22 +97,28 @@ class Errands:
         """Return whether an errand for an address exists."""
         return aor in self._errands
 
-    def note(self, aor: str, *, uncertain: bool = False) -> None:
+    def note(self, aor: str, *, uncertain: bool = False, when: float | None = None) -> None:
         """Record that memory and the location store may differ on an address.
 
         Args:
             aor: The address.
             uncertain: Whether a change is pending that may still be done.
+            when: The time of the first attempt, unless the address has an errand already; ``None``
+                for now.
         """
         errand = self._errands.get(aor)
         if errand is None:
-            self._errands[aor] = _Errand(uncertain)
-            self._ready.append(aor)
+            self._errands[aor] = errand = _Errand(uncertain)
+            if when is None:
+                self._ready.append(aor)
+            else:
+                errand.pausing = True
+                self._timers.set(aor, when)
         elif errand.number:
             errand.again |= uncertain
         else:
             errand.uncertain |= uncertain
-            if errand.pausing:
+            if errand.pausing and when is None:
                 # A new reason to try.
                 self._timers.set(aor, None)
                 errand.pausing = False

@@ -731,12 +731,20 @@ class Registrar:
         kept = [each for each in before if each not in update.drop]
         self._views[update.aor] = Found(update.aor, (*kept, *update.put), answer.version)
 
-    def renew(self) -> None:
-        """Write the bindings in memory to the location store again, which may have lost them."""
-        if self.node is not None:
-            for aor in self.store.page(0, len(self.store)):
-                self._renewed.add(aor)
-                self.errands.note(aor, uncertain=True)
+    def renew(self, now: float, spread: float = 0.0) -> None:
+        """Write the bindings in memory to the location store again, which may have lost them.
+
+        Args:
+            now: The time, in seconds.
+            spread: Seconds over which to do it.
+        """
+        if self.node is None:
+            return
+        aors = self.store.page(0, len(self.store))
+        self._renewed.update(aors)
+        for index, aor in enumerate(aors):
+            when = now + spread * index / len(aors) if spread else None
+            self.errands.note(aor, uncertain=True, when=when)
 
     # -- deciding ----------------------------------------------------------------------------------
 
