@@ -142,12 +142,26 @@ class SipService:
         kept = {} if server_tls is None else {"server_tls": server_tls}
         self._make_links = partial(self._make_links, client_tls=client_tls, **kept)
 
+    async def listen_for_nodes(self, host: str, port: int, *, secure: bool = False) -> None:
+        """Listen for connections of other nodes, before the first of them is known.
+
+        Args:
+            host: Where they reach this one: the local host of the nodes of :meth:`use_nodes`.
+            port: The port.
+            secure: Whether they use TLS.
+
+        Raises:
+            OSError: The address is in use or not this machine's.
+        """
+        if self._links is None:
+            self._links = self._make_links(())
+        await self._links.listen((host.lower(), port), secure=secure)
+
     async def use_nodes(self, nodes: Sequence[Upstream]) -> None:
         """Have links with other nodes from now on; see :meth:`SipEdge.use_nodes`.
 
         A node is known by where it is: connections come from the addresses of nodes alone and, over
-        TLS, with their certificates. So an address that other programs can have needs TLS. A node
-        keeps its address while its name is used.
+        TLS, with their certificates. So an address that other programs can have needs TLS.
 
         Args:
             nodes: The other nodes that run, each with where it is and where it reaches this one.

@@ -164,6 +164,18 @@ class UpstreamLinks:
             await self.close()
             raise
 
+    async def listen(self, local: tuple[str, int], *, secure: bool) -> None:
+        """Listen for connections at an address, before an upstream is known that uses it.
+
+        Args:
+            local: The local host and port of such upstreams.
+            secure: Whether they are reached over TLS.
+
+        Raises:
+            OSError: The address is in use or not this machine's.
+        """
+        await self._side_at(local).listen(secure=secure)
+
     async def use(self, upstreams: Sequence[Upstream]) -> None:
         """Use other upstreams from now on. Links of upstreams with the same names stay.
 
@@ -198,21 +210,24 @@ class UpstreamLinks:
     def _retire(self, server: _Server) -> None:
         if server.retired and not self.closed:
             del self._servers[server.upstream.name]
-            server.close()
-            server.side.remove(server)
+            self._drop(server)
+
+    @staticmethod
+    def _drop(server: _Server) -> None:
+        server.retired = False
+        server.close()
+        server.side.remove(server)
 
     async def _open(self, upstreams: Sequence[Upstream]) -> None:
         fresh: list[_Server] = []
         failures: list[tuple[str, OSError]] = []
         for upstream in upstreams:
             known = self._servers.get(upstream.name)
-            if known is not None:
+            if known is not None and known.is_at(upstream):
                 # It is the same one, but its certificate may be for another name.
                 known.upstream, known.retired = upstream, False
                 continue
-            side = self._sides.get(upstream.local)
-            if side is None:
-                side = self._sides[upstream.local] = _Side(self, upstream.local)
+            side = self._side_at(upstream.local)
             await side.open_for(upstream)
             server = _Server(self, side, upstream)
             fresh.append(server)
@@ -225,8 +240,17 @@ class UpstreamLinks:
         for name, failure in failures:
             _logger.warning("upstream %s: %s", name, failure)
         for server in fresh:
+            moved = self._servers.pop(server.upstream.name, None)
+            if moved is not None:
+                self._drop(moved)
             self._servers[server.upstream.name] = server
             server.start()
+
+    def _side_at(self, local: tuple[str, int]) -> _Side:
+        side = self._sides.get(local)
+        if side is None:
+            side = self._sides[local] = _Side(self, local)
+        return side
 
     async def close(self) -> None:
         """Close everything."""
@@ -329,26 +353,42 @@ class _Side:
             OSError: The address is in use or not this machine's.
         """
         links = self._links
-        if self._address is None:
-            found = await links.loop.getaddrinfo(*self.local, type=socket.SOCK_STREAM)
-            self.family, self._address = found[0][0], found[0][4]
+        await self._find_address()
         if not upstream.reliable and self.datagrams is None:
             self._sock = sock = self._datagram_socket()
             self.datagrams, _ = await links.loop.create_datagram_endpoint(
                 lambda: _Datagrams(self), sock=sock
             )
         # An element that sends large requests over TCP must accept them, too (RFC 3261 §18.2.1).
-        if self._listener is None and (upstream.reliable or upstream.datagram_limit is not None):
-            options: dict[str, Any] = {}
-            if upstream.secure:
-                if links.server_tls is None:
-                    return
-                options["ssl"] = lambda: links.server_tls
-            sockets = await open_sockets(*self.local, family=self.family)
-            transport = "tls" if upstream.secure else "tcp"
-            self._listener = await listen(
-                lambda: _Stream(links, self, transport), sockets, _logger, **options
-            )
+        if upstream.reliable or upstream.datagram_limit is not None:
+            await self.listen(secure=upstream.secure)
+
+    async def _find_address(self) -> None:
+        if self._address is None:
+            found = await self._links.loop.getaddrinfo(*self.local, type=socket.SOCK_STREAM)
+            self.family, self._address = found[0][0], found[0][4]
+
+    async def listen(self, *, secure: bool) -> None:
+        """Listen for connections of upstreams, unless it does already.
+
+        Args:
+            secure: Whether they use TLS, without whose context none is accepted.
+
+        Raises:
+            OSError: The address is in use or not this machine's.
+        """
+        links = self._links
+        options: dict[str, Any] = {}
+        if self._listener is not None or (secure and links.server_tls is None):
+            return
+        await self._find_address()
+        if secure:
+            options["ssl"] = lambda: links.server_tls
+        sockets = await open_sockets(*self.local, family=self.family)
+        transport = "tls" if secure else "tcp"
+        self._listener = await listen(
+            lambda: _Stream(links, self, transport), sockets, _logger, **options
+        )
 
     def _datagram_socket(self) -> socket.socket:
         sock = socket.socket(self.family, socket.SOCK_DGRAM)
@@ -468,6 +508,13 @@ class _Server:
         self._resume: asyncio.TimerHandle | None = None
         self._look_up_timer: asyncio.TimerHandle | None = None
         self._closed = False
+
+    def is_at(self, upstream: Upstream) -> bool:
+        """Return whether an upstream of the same name is where this one is."""
+        mine, other = self.upstream, upstream
+        return (mine.host, mine.port, mine.local, mine.transport) == (
+            *(other.host, other.port, other.local, other.transport),
+        )
 
     def start(self) -> None:
         """Keep its name resolved, and connect to it if it is reached over TCP or TLS."""
