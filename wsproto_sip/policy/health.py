@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .decision import Continue, Decision, RequestContext, Respond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["HealthPolicy"]
 
@@ -28,12 +31,20 @@ class HealthPolicy:
             disables it.
         ready: The path that is answered with 200 while new connections are accepted, and with 503
             otherwise; ``None`` disables it.
+        is_ready: Whether what else the server needs is there; with ``False``, the answer is 503 as
+            well.
 
     Raises:
         ValueError: A path is not absolute or has a query, or both paths are the same.
     """
 
-    def __init__(self, alive: str | None = None, ready: str | None = None) -> None:
+    def __init__(
+        self,
+        alive: str | None = None,
+        ready: str | None = None,
+        *,
+        is_ready: Callable[[], bool] | None = None,
+    ) -> None:
         for path in (alive, ready):
             if path is not None and (not path.startswith("/") or "?" in path):
                 raise ValueError(f"not an absolute path without a query: {path!r}")
@@ -41,6 +52,7 @@ class HealthPolicy:
             raise ValueError(f"alive and ready must differ: {alive!r}")
         self._alive = alive
         self._ready = ready
+        self._is_ready = is_ready
 
     def __call__(self, context: RequestContext, /) -> Decision:
         """Look the path up, ignoring a query."""
@@ -49,5 +61,6 @@ class HealthPolicy:
             if path == self._alive:
                 return _ALIVE
             if path == self._ready:
-                return _READY if context.enabled else _NOT_READY
+                ready = context.enabled and (self._is_ready is None or self._is_ready())
+                return _READY if ready else _NOT_READY
         return Continue()
