@@ -142,7 +142,7 @@ def test_bad_values(tmp_path: Path, name: str, word: str, toml: str, words: str)
             "max_connections = 1",
             r"'max_connections': no such option; did you mean max-connections\?$",
         ),
-        ("[serve]\nport = 1", r"'serve': no such option$"),
+        ("[table]\nport = 1", r"'table': no such option$"),
         ("port =", r"Invalid value"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Records of bindings: what comes back, and what is no record."""
+"""Records of bindings: what comes back, and which texts are refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_connection_means_nothing_elsewhere() -> None:
 
 
 def test_times_are_those_of_the_readers_clock() -> None:
-    # The writer's clock is 30 s behind the store's, the reader's 10 s ahead of it.
+    # The clock of the store is 30 s ahead of the writer, and that of the reader 10 s ahead of it.
     found = binding_of(record_of(BINDING, 30.0), TWO, -10.0)
     assert (found.expires_at, found.updated) == (1040.125, 940.5)
 
@@ -122,7 +122,7 @@ def changed(**values: object) -> str:
         changed(gruu=[]),
     ],
 )
-def test_other_texts_are_no_records(text: str) -> None:
+def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(RecordError, match="not the record of a binding"):
         binding_of(text, ONE)
 

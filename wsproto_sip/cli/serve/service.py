@@ -44,6 +44,7 @@ from .commands import add_service_commands
 from .hooks import EventHookError
 from .logs import Log
 from .msrp import msrp_application, msrp_reload, msrp_users, relay_uri
+from .nodes import join, location_service, node_line, store_families
 from .operation import MESSAGE_BOUNDS, event_hook, own_families
 from .refusals import PERIOD, RefusalLog
 from .settings import (
@@ -148,7 +149,7 @@ class Service:
         # Shared: guesses at a password count across all services.
         authentication_failed = self._reports.authentication_failed
         self._throttle = Throttle(throttle_config(settings), report=authentication_failed)
-        config = endpoint_config(settings, self._throttle, self._users)
+        config = endpoint_config(settings, self._throttle, self._users, self._is_counted_on)
         self._endpoint = Endpoint(config, now=now)
         self._endpoint.statistics.authentication_failures = self._throttle.counts
         self._server = EndpointServer(
@@ -163,6 +164,7 @@ class Service:
         self._msrp: MsrpService | None = None
         self._sip_files = sip_files(settings)
         self._sip: SipService | None = None
+        self._location = location_service(settings)
         self._upstreams = UpstreamSet(settings) if settings.upstream else None
         self.offers: list[str] = []
         self.places: list[str] = []
@@ -243,6 +245,8 @@ class Service:
                 connections=len(self._endpoint),
                 seconds=self._seconds,
             )
+            if self._location is not None:
+                self._server.spawn(self._location.drain())
             await self._until_drained()
         finally:
             for channel in self._channels:
@@ -255,6 +259,8 @@ class Service:
                 await asyncio.to_thread(self._hook.close)
             if self._upstreams is not None:
                 await self._upstreams.close()
+            if self._location is not None:
+                await self._location.close()
             if self._sip is not None:
                 await self._sip.close()
             await self._users.close()
@@ -355,8 +361,11 @@ class Service:
                 self._throttle,
                 upstreams,
                 self._users,
+                self._location,
             )
             self.offers.append(sip_line(settings, sip))
+            if self._location is not None:
+                self.offers.append(node_line(settings, self._location))
         if self._msrp_users is not None:
             relayed = self._relay_addresses(addresses)
             msrp_application(
@@ -377,15 +386,26 @@ class Service:
             return
         # Set before the first await: clients can connect from now on.
         self._sip = sip = sip_service(
-            settings, self._server, files, addresses, self._throttle, upstreams, self._users
+            settings,
+            self._server,
+            files,
+            addresses,
+            self._throttle,
+            upstreams,
+            self._users,
+            self._location,
         )
         sip.application.edge.journal.observer = self._tell_sip
         sip.on_upstream = self._reports.upstream
         await _listening(f"{settings.upstream_local or 'an address'} for the upstream", sip.open())
         if self._upstreams is not None:
             self._upstreams.keep(sip.use_upstreams)
+        if self._location is not None:
+            await join(self._location, sip)
         add_sip_commands(self._endpoint.commands, sip.application.edge)
         self.offers.append(sip_line(settings, sip))
+        if self._location is not None:
+            self.offers.append(node_line(settings, self._location))
 
     async def _open_relay(self, addresses: list[tuple[str, int]]) -> None:
         settings, users = self._settings, self._msrp_users
@@ -424,7 +444,7 @@ class Service:
                 settings.ctl_http,
                 execute,
                 self._families,
-                ready=lambda: self._endpoint.enabled and not self._endpoint.draining,
+                ready=self._is_ready,
                 token=self._token,
                 refused=partial(self._throttle.note, _MANAGEMENT),
             )
@@ -434,6 +454,15 @@ class Service:
             self._channels.append(opening)
             self.places.append(shlex.join([option, opening.name]))
 
+    def _is_ready(self) -> bool:
+        """Return whether new connections are accepted, and are worth having."""
+        endpoint = self._endpoint
+        return endpoint.enabled and not endpoint.draining and self._is_counted_on()
+
+    def _is_counted_on(self) -> bool:
+        """Return whether the other nodes, if there are any, send requests to this one."""
+        return self._location is None or self._location.ready
+
     def _families(self) -> list[Family]:
         """Return all metrics."""
         found = connection_families(self._endpoint.statistics)
@@ -441,6 +470,8 @@ class Service:
             found += edge_families(self._sip.application.edge)
         if self._msrp is not None:
             found += relay_families(self._msrp.application.relay)
+        if self._location is not None:
+            found += store_families(self._location)
         found += self._users.families()
         return [*found, *own_families(self._lag, self._log, self._hook), *process_families()]
 
@@ -523,7 +554,7 @@ class Service:
             # One realm for the handshake, SIP and MSRP, of which only the first could change it.
             settings = replace(stated, auth_realm=self._settings.auth_realm)
             check_places(settings)
-            config = endpoint_config(settings, self._throttle, self._users)
+            config = endpoint_config(settings, self._throttle, self._users, self._is_counted_on)
             sources, networks = self._users.prepare(settings), proxies(settings)
             users, files = msrp_users(settings), sip_files(settings)
             targets = connect_targets(settings)
@@ -538,6 +569,8 @@ class Service:
             fixed.append("tls-cert")
         if bool(settings.upstream) is (self._upstreams is None):
             fixed.append("upstream")
+        if bool(settings.node_tls_cert) is not bool(self._settings.node_tls_cert):
+            fixed.append("node-tls-cert")
         fixed += self._users.use(sources)
         if fixed:
             warn(f"only a restart changes {', '.join(fixed)}")

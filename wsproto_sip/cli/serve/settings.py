@@ -680,6 +680,77 @@ class Settings:
         restart=True,
     )
 
+    store: str | None = _option(
+        None,
+        _text("URL", "URL"),
+        "location store in Redis or Valkey that several nodes share: redis://HOST[:PORT][/DB], "
+        "redis+sentinel://HOST,.../NAME or redis+cluster://HOST,...; rediss for TLS; by default "
+        "registrations are in memory",
+        group="several nodes",
+        restart=True,
+    )
+    store_password: str | None = _option(
+        None, _path(), "file with the password of --store, unless its URL has it", restart=True
+    )
+    store_sentinel_password: str | None = _option(
+        None, _path(), "file with the password of the Sentinels of --store", restart=True
+    )
+    store_tls_ca: str | None = _option(
+        None,
+        _path(),
+        "CA certificates (PEM) for --store over TLS; the system's if not given",
+        restart=True,
+    )
+    store_tls_cert: str | None = _option(
+        None, _path(), "certificate chain (PEM) to present to --store", restart=True
+    )
+    store_tls_key: str | None = _option(
+        None,
+        _path(),
+        "private key of --store-tls-cert, unless it is in the same file",
+        restart=True,
+    )
+    store_prefix: str = _option(
+        "ws:", _text("prefix", "TEXT"), "start of all keys in --store", restart=True
+    )
+    node_listen: str | None = _option(
+        None,
+        _text("address", "HOST:PORT"),
+        "address at which the other nodes reach this one over SIP; required with --store",
+        restart=True,
+    )
+    node_name: str | None = _option(
+        None,
+        _text("name", "NAME"),
+        "name of this node, unique among those of --store; by default the address of --node-listen",
+        restart=True,
+    )
+    node_network: tuple[str, ...] = _option(
+        (),
+        _text("network", "NETWORK", many=True),
+        "network in which only nodes have addresses, for links without TLS; required without "
+        "--node-tls-cert unless --node-listen is loopback",
+        restart=True,
+    )
+    node_tls_cert: str | None = _option(
+        None,
+        _path(),
+        "certificate chain (PEM) of this node; links between nodes then use TLS, with client "
+        "certificates",
+    )
+    node_tls_key: str | None = _option(
+        None, _path(), "private key of --node-tls-cert, unless it is in the same file"
+    )
+    node_tls_ca: str | None = _option(
+        None, _path(), "CA certificates (PEM) that issue the certificates of nodes"
+    )
+    node_tls_name: str | None = _option(
+        None,
+        _text("domain", "DOMAIN"),
+        "domain in the certificates of all nodes; by default the host of each node's --node-listen",
+        restart=True,
+    )
+
     msrp_users: str | None = _option(
         None,
         _path(),

@@ -81,6 +81,7 @@ _DEFAULTS: Final = Settings()
 _SECRETS: Final = (
     *("auth_file", "sip_users", "msrp_users"),
     *("auth_secret", "sip_flow_keys", "tls_key", "upstream_tls_key", "users_http_headers"),
+    *("store_password", "store_sentinel_password", "store_tls_key", "node_tls_key"),
 )
 
 #: Seconds of silence before a ping; on sip the default of Kamailio's module.
@@ -419,10 +420,13 @@ def policies(
     return found
 
 
-def _health(settings: Settings) -> HealthPolicy | None:
+def _health(settings: Settings, is_ready: Callable[[], bool] | None = None) -> HealthPolicy | None:
     if settings.health is None and settings.ready is None:
         return None
-    return _made("health and --ready", lambda: HealthPolicy(settings.health, settings.ready))
+    return _made(
+        "health and --ready",
+        lambda: HealthPolicy(settings.health, settings.ready, is_ready=is_ready),
+    )
 
 
 def _session(settings: Settings) -> SessionConfig:
@@ -462,7 +466,10 @@ def _session(settings: Settings) -> SessionConfig:
 
 
 def endpoint_config(
-    settings: Settings, throttle: Throttle | None = None, users: UserSources | None = None
+    settings: Settings,
+    throttle: Throttle | None = None,
+    users: UserSources | None = None,
+    is_ready: Callable[[], bool] | None = None,
 ) -> EndpointConfig:
     """Return the endpoint's configuration.
 
@@ -470,6 +477,7 @@ def endpoint_config(
         settings: The settings.
         throttle: Slows down guessing of passwords.
         users: External users.
+        is_ready: Whether everything that the server needs is there, for --ready.
 
     Raises:
         SettingsError: An option is invalid.
@@ -489,7 +497,7 @@ def endpoint_config(
     return EndpointConfig(
         session=_session(settings),
         policies=PolicyChain(policies(settings, throttle, users)),
-        health=_health(settings),
+        health=_health(settings, is_ready),
         extensions=extensions,
         shards=settings.keepalive_processes,
         timer_interval=float(settings.keepalive_interval),

@@ -20,6 +20,7 @@ from ...sip.registrar.domains import Domains
 from ...sip.registrar.registrar import Registrar, RegistrarConfig
 from ...subprotocols import SIP
 from .._text import in_uri, reason_of
+from .nodes import check_nodes, node_tls
 from .settings import Settings, SettingsError, about, option_name, share_of
 from .setup import digest_algorithms, read_accounts, timed_accounts
 from .sip_hook import sip_hook
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
+    from ...adapters.asyncio.answers import Resolve
     from ...adapters.asyncio.endpoint import EndpointServer
+    from ...adapters.asyncio.location import LocationService
     from ...auth.accounts import Account, Users
     from ...auth.throttle import Throttle
     from ...auth.timed import TimedAccounts
@@ -66,7 +69,8 @@ class SipFiles:
         users: The users of --sip-users, or ``None`` without them.
         flow_keys: The secrets of the flow tokens, newest first; empty for a random one.
         timed: Credentials that expire.
-        tls: The contexts of :func:`~wsproto_sip.cli.serve.upstreams.upstream_tls`.
+        tls: The contexts of :func:`~wsproto_sip.cli.serve.upstreams.upstream_tls`, or of
+            :func:`~wsproto_sip.cli.serve.nodes.node_tls`.
     """
 
     users: Mapping[str, Account] | None
@@ -87,12 +91,13 @@ def sip_files(settings: Settings) -> SipFiles | None:
     Raises:
         SettingsError: Options do not fit together, or a file cannot be read.
     """
+    check_nodes(settings)
     if SIP not in settings.subprotocol:
         for name in _OPTIONS:
             if getattr(settings, name) != getattr(_DEFAULTS, name):
                 raise SettingsError(f"--{option_name(name)}: sip is not among --subprotocol")
         return None
-    tls: tuple[ssl.SSLContext | None, ssl.SSLContext | None] = (None, None)
+    tls = node_tls(settings)
     if settings.upstream:
         tls = upstream_tls(settings, sites_of(settings))
         if _asks(settings) and not settings.sip_challenge:
@@ -265,6 +270,7 @@ def sip_service(
     throttle: Throttle | None = None,
     upstreams: Sequence[Upstream] = (),
     users: UserSources | None = None,
+    location: LocationService | None = None,
 ) -> SipService:
     """Return the SIP server on a listening server.
 
@@ -276,6 +282,7 @@ def sip_service(
         throttle: Slows down guessing of passwords.
         upstreams: The result of :class:`UpstreamSet`.
         users: External users.
+        location: The location store, for a node of several.
 
     Returns:
         The service, not yet opened.
@@ -289,7 +296,10 @@ def sip_service(
     if not config.upstreams:
         registrar = Registrar(
             _registrar_config(settings, config),
+            node=None if location is None else location.entry.node,
             is_known=None if authenticator is None else authenticator.knows,
+            # Each is used for what it is made for: GRUUs have keys of their own from these.
+            gruu_keys=files.flow_keys,
         )
     hook, later = sip_hook(settings.sip_hook)
     edge = SipEdge(
@@ -300,11 +310,14 @@ def sip_service(
         flow_keys=files.flow_keys,
     )
     client_tls, server_tls = files.tls
+    resolve: Resolve | None = None if users is None else users.answers
+    if location is not None:
+        resolve = location.resolver(resolve)
     return SipService(
         server,
         EdgeApplication(server.endpoint, edge),
         hook=later,
-        resolve=None if users is None else users.answers,
+        resolve=resolve,
         client_tls=client_tls,
         server_tls=server_tls,
     )

@@ -31,7 +31,7 @@ from .settings import Settings, SettingsError
 if TYPE_CHECKING:
     from ...adapters.asyncio.dns import Resolver
 
-__all__ = ["Site", "UpstreamSet", "local_of", "site_of", "sites_of", "upstream_tls"]
+__all__ = ["Site", "UpstreamSet", "free_port", "local_of", "site_of", "sites_of", "upstream_tls"]
 
 _logger = logging.getLogger("wsproto_sip.sip")
 
@@ -356,7 +356,7 @@ class UpstreamSet:
         if local is None:
             local = _address_towards(host.strip("[]"), port)
         if local_port is None:
-            local_port = _free_port(local.strip("[]"))
+            local_port = free_port(local.strip("[]"))
         known = self._locals[secure] = in_uri(local), local_port
         return known
 
@@ -426,8 +426,15 @@ def _address_towards(host: str, port: int) -> str:
         return str(sock.getsockname()[0])
 
 
-def _free_port(host: str) -> int:
-    """Return a port that is free for UDP and TCP."""
+def free_port(host: str) -> int:
+    """Return a port that is free for UDP and TCP.
+
+    Args:
+        host: The address, one of this machine's.
+
+    Raises:
+        OSError: It is not.
+    """
     family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     while True:
         with (
