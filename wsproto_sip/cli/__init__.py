@@ -54,6 +54,7 @@ def _run(words: list[str]) -> int:
 
     if words and words[0] in COMMANDS:
         arguments = parser_of(words[0]).parse_args(words[1:])
+        arguments.words = words[1:]
         return int(arguments.run(arguments))
     parser = program_parser()
     if words and not words[0].startswith("-"):

@@ -24,6 +24,8 @@ _SIGNALS: Final = (
     ("SIGTERM", "close all connections, spread over --drain-seconds, and end"),
     ("SIGINT", "the same, within a second; a second one ends at once"),
     ("SIGHUP", "read the files again; nothing changes unless all of them are valid"),
+    ("SIGUSR1", "open the log file again"),
+    ("SIGUSR2", "with --processes, restart the processes one after the other"),
 )
 
 

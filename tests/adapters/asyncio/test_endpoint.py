@@ -858,6 +858,20 @@ def test_inherited_socket_is_served_next_to_another(given: str) -> None:
     run(scenario())
 
 
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="ports cannot be shared")
+def test_port_is_shared_with_another_listener() -> None:
+    async def scenario() -> None:
+        async with serving() as one, serving() as two:
+            [(host, port)] = await one.server.listen(HOST, 0, reuse_port=True)
+            assert await two.server.listen(HOST, port, reuse_port=True) == [(host, port)]
+            with pytest.raises(OSError, match="address already in use"):
+                await two.server.listen(HOST, port)
+            async with connected(port, opening=request(port)) as client:
+                await client.expect(AcceptConnection)
+
+    run(scenario())
+
+
 def test_two_places_at_once_are_refused() -> None:
     async def scenario() -> None:
         async with serving() as running:

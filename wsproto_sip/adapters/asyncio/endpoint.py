@@ -130,6 +130,7 @@ class EndpointServer:
         sock: socket.socket | int | None = None,
         tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         backlog: int = 100,
+        reuse_port: bool = False,
     ) -> list[tuple[str, int]]:
         """Start to accept connections, at one more place if it already does.
 
@@ -142,6 +143,8 @@ class EndpointServer:
             tls: The TLS context, for wss; or a function that returns it for each connection, so
                 that it can be replaced while the server runs.
             backlog: Connections that may wait to be accepted.
+            reuse_port: Whether other processes may listen on the same address and port
+                (``SO_REUSEPORT``); the system shares connections out.
 
         Returns:
             The addresses and ports; for a Unix socket its path, with port 0.
@@ -152,7 +155,7 @@ class EndpointServer:
         """
         given = open_listener(port, unix, sock, backlog)
         if given is None:
-            sockets = await open_sockets(host, port or 0, backlog=backlog)
+            sockets = await open_sockets(host, port or 0, backlog=backlog, reuse_port=reuse_port)
         else:
             sockets = [given]
         listener = await listen(

@@ -100,12 +100,15 @@ class MsrpService:
         """Return the time on the clock that drives the application."""
         return self._server.now()
 
-    async def listen(self, host: str | None, port: int) -> list[tuple[str, int]]:
+    async def listen(
+        self, host: str | None, port: int, *, reuse_port: bool = False
+    ) -> list[tuple[str, int]]:
         """Accept connections from the peers, whose names are resolved once, now.
 
         Args:
             host: The address to listen on; ``None`` for all.
             port: The port; 0 for a free one.
+            reuse_port: Whether other processes may listen on the same address and port.
 
         Returns:
             The addresses and ports.
@@ -119,7 +122,7 @@ class MsrpService:
                 known = self._names.setdefault(canonical(str(address[0])), name)
                 if known != name:
                     raise ValueError(f"peers {known} and {name} have the same address")
-        sockets = await open_sockets(host, port)
+        sockets = await open_sockets(host, port, reuse_port=reuse_port)
         self._listeners.append(await listen(lambda: _Link(self), sockets, _logger))
         return [sock.getsockname()[:2] for sock in sockets]
 

@@ -14,12 +14,15 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from ...subprotocols import MSRP
 from .logs import Log, tell_dropped
 from .outlet import Outlet
 from .page import page_url
+from .process import ParentNotifier, check_processes, take_process
+from .processes import Parent, command_of
 from .service import Service, warn
 from .settings import Loaded, Settings, SettingsError, add_options, load
 from .setup import (
@@ -33,7 +36,9 @@ from .systemd import Notifier, take_inherited
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from .process import Process
 
 __all__ = ["add_arguments"]
 
@@ -84,26 +89,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     flags = vars(arguments).copy()
     del flags["run"]
+    words = flags.pop("words")
     config, kamailio_cfg = flags.pop("config"), flags.pop("kamailio_cfg")
     check = flags.pop("check_config")
     pairs = [word.partition("=") for word in flags.pop("kamailio_define")]
     defines = {name: value for name, _, value in pairs}
     # Both remove what they take from the environment, so that child processes do not use it.
     inherited, notifier = take_inherited(os.environ), Notifier(os.environ)
+    process = take_process(os.environ)
+    if process is not None:
+        inherited, notifier = list(process.inherited), ParentNotifier(process)
 
     def read() -> Loaded:
         loaded = load(flags, config=config, kamailio_cfg=kamailio_cfg, defines=defines)
         try:
             settings, note = within_descriptors(loaded.settings)
+            check_processes(settings)
         except SettingsError as exc:
             raise SettingsError(loaded.locate(exc)) from None
         notes = [*loaded.notes, *note, *open_to_others(settings), *shared_addresses(settings)]
+        if process is not None:
+            # Its parent, or at a reload the first process, has told them.
+            settings, notes = process.own(settings), notes if process.index == 0 else []
         return loaded._replace(settings=settings, notes=notes)
 
     with _outlets():
         try:
             loaded = read()
-            for note in loaded.notes:
+            for note in () if process is not None else loaded.notes:
                 warn(note)
             if inherited and not any(
                 place.inherited is not None for place in loaded.settings.places
@@ -112,7 +125,11 @@ def _run(arguments: argparse.Namespace) -> int:
             try:
                 settings = loaded.settings
                 with closing(begin_log(settings)) as log:
-                    asyncio.run(_serve(settings, read, inherited, notifier, log, check=check))
+                    if process is None and settings.processes > 1 and not check:
+                        command = command_of(words)
+                        return asyncio.run(_parent(settings, command, inherited, notifier, log))
+                    serving = _serve(settings, read, inherited, notifier, log, process, check=check)
+                    asyncio.run(serving)
             except SettingsError as exc:
                 raise SettingsError(loaded.locate(exc)) from None
         except SettingsError as exc:
@@ -139,10 +156,11 @@ async def _serve(
     inherited: Sequence[tuple[str, int]],
     notifier: Notifier,
     log: Log,
+    process: Process | None,
     *,
     check: bool,
 ) -> None:
-    service = Service(settings, read, inherited, notifier, log)
+    service = Service(settings, read, inherited, notifier, log, process)
     if check:
         await service.check()
         for place in settings.places:
@@ -155,29 +173,64 @@ async def _serve(
         return
 
     def announce() -> None:
-        program = _program()
-        for url in service.urls:
-            print("Listening on", url)
-        for line in service.offers:
-            print(line)
-        first = next((url for url in service.urls if not url.startswith("unix:")), None)
         page = page_url(served_page(settings, service.users), [*service.urls, *settings.origin])
-        if page is not None:
-            print(f"A telephone for browsers: {page} (two tabs of it can call each other)")
-        commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in service.places)
-        print(
-            f"Up to {settings.max_connections} connections and {settings.max_handshakes} "
-            "opening handshakes at a time"
-        )
-        guide = _GUIDE.format(
-            subprotocols=_listed(settings.subprotocol),
-            size=settings.max_message_size,
-            echo="" if first is None else _echo(settings, program, first),
-            commands=f"Give commands with\n{commands}" if commands else "",
-        )
-        print(guide, end="", flush=True)
+        announced = {
+            "urls": service.urls,
+            "offers": service.offers,
+            "places": service.places,
+            "page": page,
+        }
+        if isinstance(notifier, ParentNotifier):
+            notifier.tell("announced", **announced)
+        else:
+            _announce(settings, [announced])
 
     await service.run(announce)
+
+
+async def _parent(
+    settings: Settings,
+    command: Sequence[str],
+    inherited: Sequence[tuple[str, int]],
+    notifier: Notifier,
+    log: Log,
+) -> int:
+    parent = Parent(settings, command, inherited, notifier, log, warn)
+    return await parent.run(partial(_announce, settings))
+
+
+def _announce(settings: Settings, processes: Sequence[Mapping[str, Any]]) -> None:
+    """Tell the operator that clients can connect.
+
+    Args:
+        settings: The settings.
+        processes: What each process offers; all listen on the same places.
+    """
+    program, first_of_all = _program(), processes[0]
+    urls: list[str] = first_of_all["urls"]
+    for url in urls:
+        print("Listening on", url)
+    for line in first_of_all["offers"]:
+        print(line)
+    first = next((url for url in urls if not url.startswith("unix:")), None)
+    if first_of_all["page"] is not None:
+        print(
+            f"A telephone for browsers: {first_of_all['page']} (two tabs of it can call each other)"
+        )
+    places = [place for process in processes for place in process["places"]]
+    commands = "".join(f"  {program} ctl {place} ws.dump\n" for place in places)
+    each = f" in each of {len(processes)} processes" if len(processes) > 1 else ""
+    print(
+        f"Up to {settings.max_connections} connections and {settings.max_handshakes} "
+        f"opening handshakes at a time{each}"
+    )
+    guide = _GUIDE.format(
+        subprotocols=_listed(settings.subprotocol),
+        size=settings.max_message_size,
+        echo="" if first is None else _echo(settings, program, first),
+        commands=f"Give commands with\n{commands}" if commands else "",
+    )
+    print(guide, end="", flush=True)
 
 
 def _echo(settings: Settings, program: str, url: str) -> str:

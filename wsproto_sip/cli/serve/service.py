@@ -46,6 +46,7 @@ from .logs import Log
 from .msrp import msrp_application, msrp_reload, msrp_users, relay_uri
 from .nodes import join, location_service, node_line, store_families
 from .operation import MESSAGE_BOUNDS, event_hook, own_families
+from .process import ParentNotifier
 from .refusals import PERIOD, RefusalLog
 from .settings import (
     Loaded,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from ...sip.edge.config import Upstream
     from ...sip.edge.journal import EdgeEvent
     from .places import Place
+    from .process import Process
 
 __all__ = ["Service", "warn"]
 
@@ -114,6 +116,7 @@ class Service:
         inherited: Name and descriptor of each socket passed by systemd.
         notifier: Notifies systemd.
         log: The log, flushed and reopened while the server runs.
+        process: Its place among several processes; ``None`` for a single one.
 
     Raises:
         SettingsError: The settings do not fit together, or name a file that cannot be read.
@@ -131,8 +134,10 @@ class Service:
         inherited: Sequence[tuple[str, int]] = (),
         notifier: Notifier | None = None,
         log: Log | None = None,
+        process: Process | None = None,
     ) -> None:
         check_places(settings)
+        self._process = process
         self._settings = settings
         self._log = log
         self._read = read
@@ -296,13 +301,22 @@ class Service:
         for place in self._settings.places:
             tls = self._current_tls if place.secure else None
             scheme = "wss" if place.secure else "ws"
-            listen = partial(self._server.listen, tls=tls)
+            listen: Any = partial(self._server.listen, tls=tls)
             if place.inherited is not None:
                 found = []
                 for descriptor in self._passed(place.inherited):
                     found += await _listening(str(place), listen(sock=descriptor))
             elif place.unix is not None:
-                found = await _listening(str(place), listen(unix=place.unix))
+                # Several processes share the socket of their parent, which removes its path.
+                where: dict[str, Any] = {"unix": place.unix}
+                if self._process is not None:
+                    where = {"sock": self._process.socket(place)}
+                found = await _listening(str(place), listen(**where))
+            elif self._process is not None:
+                found = []
+                for address in self._process.addresses(place):
+                    opening = listen(*address, reuse_port=True)
+                    found += await _listening(authority(*address), opening)
             else:
                 found = await _listening(str(place), listen(place.host, place.port))
             for host, port in found:
@@ -499,9 +513,23 @@ class Service:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(action, *arguments))
 
         obey("SIGINT", self.stop, _SOON)
-        obey("SIGTERM", self.stop)
+        obey("SIGTERM", self._terminate)
         obey("SIGHUP", self.reload)
         obey("SIGUSR1", self.reopen_log)
+        if isinstance(self._notifier, ParentNotifier):
+            loop.add_reader(self._notifier, self._parent_told, self._notifier)
+            # Signals for all processes of a service reach this one, too; this one is the parent's.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    def _terminate(self) -> None:
+        # systemd may send it to all processes, and then the parent sends it again.
+        if self._process is None or not self._stopping.is_set():
+            self.stop()
+
+    def _parent_told(self, parent: ParentNotifier) -> None:
+        if parent.gone():
+            self._server.loop.remove_reader(parent)
+            self.stop()
 
     def stop(self, seconds: float | None = None) -> None:
         """End :meth:`run` gracefully; immediately if called again.
@@ -544,6 +572,9 @@ class Service:
         self.reopen_log()
         try:
             self._reload()
+        except SettingsError:
+            self._notifier.not_reloaded()
+            raise
         finally:
             self._notifier.ready(self._status())
 
@@ -586,7 +617,8 @@ class Service:
             if self._upstreams is not None and changed:
                 self._upstreams.change(settings, self._sip.use_upstreams)
         self._settings = settings
-        print("Settings reloaded", flush=True)
+        if self._process is None:
+            print("Settings reloaded", flush=True)
         report("server", logging.INFO, "reloaded")
 
     def _with_commanded(self, config: EndpointConfig, settings: Settings) -> EndpointConfig:

@@ -263,6 +263,13 @@ class Settings:
         "wss+ prefix for TLS",
         restart=True,
     )
+    processes: int = _option(
+        1,
+        _whole(1, 256),
+        "processes that share the places to listen on; each has bounds of its own, and adds its "
+        "number, from 0, to --ctl-http and to the name of --ctl-socket",
+        restart=True,
+    )
     tls_cert: tuple[str, ...] = _option(
         (),
         _paths(),

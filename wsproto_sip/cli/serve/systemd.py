@@ -101,6 +101,9 @@ class Notifier:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell("RELOADING=1", f"MONOTONIC_USEC={now}")
 
+    def not_reloaded(self) -> None:
+        """Do nothing: systemd only learns that reloading is complete, see :meth:`ready`."""
+
     def stopping(self, seconds: float, status: str) -> None:
         """Notify that the service ends.
 
