@@ -1097,6 +1097,48 @@ class TestDrain:
         server.handle_timeout(0.0, 0)
         assert [output.cid for output in server.take_output()] == [1]
 
+    def test_connections_with_a_reason_stay_until_four_fifths_of_the_time(self) -> None:
+        keepalive = KeepaliveConfig(mechanism=Mechanism.NONE)
+        server = endpoint(session=SessionConfig(keepalive=keepalive))
+        calls = {1, 3}
+        server.stays_while(calls.__contains__)
+        for _ in range(3):
+            Client(server)
+        server.drain(10.0, 110.0)
+        gone: list[tuple[int, float]] = []
+        now = 10.0
+        while len(gone) < 3:
+            server.handle_timeout(now)
+            for output in server.take_output():
+                assert output.data == b"\x88\x0f\x03\xe9shutting down"
+                gone.append((output.cid, now))
+                server.receive(output.cid, None, now)
+                server.take_output()
+            if now > 60:
+                calls.discard(1)
+            now += 0.5
+        cids, times = zip(*gone, strict=True)
+        assert cids == (2, 1, 3)
+        assert times[0] == pytest.approx(10 + 80 / 3, abs=0.5)
+        # About a second after its call has ended.
+        assert 60 < times[1] <= 62
+        assert times[2] == 90.0
+
+    def test_check_that_fails_keeps_no_connection(self) -> None:
+        server = endpoint()
+
+        def fails(cid: int) -> bool:
+            raise LookupError(cid)
+
+        server.stays_while(fails)
+        server.stays_while(lambda cid: cid == 2)
+        Client(server)
+        Client(server)
+        server.drain(0.0, 10.0)
+        server.handle_timeout(4.0)
+        assert [output.cid for output in server.take_output()] == [1]
+        assert server.statistics.hook_errors == 2
+
     def test_second_drain_with_less_time(self) -> None:
         server = endpoint()
         Client(server)

@@ -123,6 +123,9 @@ _CLOSABLE: Final = frozenset(
 #: States in which a connection has not started to end.
 _STAYING: Final = frozenset([ConnectionState.CONNECTING, ConnectionState.OPEN])
 
+#: Seconds until a connection that stays while the endpoint drains is checked again.
+_STAY_SECONDS: Final = 1.0
+
 _CONTROLS: Final = frozenset([CloseConnection, Ping, Pong])
 
 
@@ -159,6 +162,7 @@ class Endpoint:
         # Events that occurred outside a call that returns events of their connection.
         self._unread: list[tuple[int, Event]] = []
         self._listeners: list[Callable[[Closed], object]] = []
+        self._staying: list[Callable[[int], bool]] = []
 
     def __len__(self) -> int:
         """Return the number of connections."""
@@ -191,6 +195,17 @@ class Endpoint:
                 (:attr:`~wsproto_sip.server.statistics.Statistics.hook_errors`) and dropped.
         """
         self._listeners.append(listener)
+
+    def stays_while(self, check: Callable[[int], bool]) -> None:
+        """Let connections stay while the endpoint drains, as long as a check says so.
+
+        They stay until four fifths of the time have passed; the others leave before.
+
+        Args:
+            check: Called with a connection's id, when it would have to leave and about once a
+                second from then on. If it raises, the connection leaves.
+        """
+        self._staying.append(check)
 
     # -- transports --------------------------------------------------------------------------------
 
@@ -578,6 +593,8 @@ class Endpoint:
     def drain(self, now: float, deadline: float) -> None:
         """Refuse new handshakes, and close all connections (1001), spread over time.
 
+        Connections with a reason to stay (:meth:`stays_while`) leave after all others.
+
         Args:
             now: The current time.
             deadline: The time when all connections have ended. The last fifth of the time is for
@@ -597,12 +614,25 @@ class Endpoint:
             entry = self.registry.get(cid)
             # Others are closing already.
             if entry is not None and entry.session.state in _STAYING:
+                if now < self._schedule.leave_by and self._stays(cid):
+                    when = min(now + _STAY_SECONDS, self._schedule.leave_by)
+                    self._schedule.set_leaving(cid, when)
+                    continue
                 self._close(entry, CloseReason.GOING_AWAY, "shutting down", now, Cause.SHUTDOWN)
             if entry is not None and cid in self.registry:
                 if now >= drained_by:
                     self._abort(entry, now, Cause.SHUTDOWN)
                 else:
                     self._schedule.set_leaving(cid, drained_by)
+
+    def _stays(self, cid: int) -> bool:
+        for check in self._staying:
+            try:
+                if check(cid):
+                    return True
+            except Exception:
+                self.statistics.hook_errors += 1
+        return False
 
     def set_keepalive(self, keepalive: KeepaliveConfig, now: float) -> None:
         """Change the keep-alive of all connections, including future ones and all profiles.

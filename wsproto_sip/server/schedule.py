@@ -44,9 +44,10 @@ class Schedule:
 
     Attributes:
         drained_by: The time when draining ends; ``None`` before it starts.
+        leave_by: The time when the last connections start to leave.
     """
 
-    __slots__ = ("_busy", "_leaving", "_passes", "_shards", "drained_by")
+    __slots__ = ("_busy", "_leaving", "_passes", "_shards", "drained_by", "leave_by")
 
     def __init__(self, shards: int, *, now: float) -> None:
         self._shards: list[TimerQueue[int]] = [TimerQueue() for _ in range(shards)]
@@ -55,6 +56,7 @@ class Schedule:
         self._busy: dict[int, None] = {}
         self._leaving: TimerQueue[int] = TimerQueue()
         self.drained_by: float | None = None
+        self.leave_by = inf
 
     def shard_of(self, cid: int) -> int:
         """Return the shard that keeps a connection's deadline."""
@@ -152,7 +154,8 @@ class Schedule:
         """
         self.drained_by = max(now, deadline)
         cids = list(cids)
-        step = 0.8 * (self.drained_by - now) / max(1, len(cids))
+        self.leave_by = now + 0.8 * (self.drained_by - now)
+        step = (self.leave_by - now) / max(1, len(cids))
         for number, cid in enumerate(cids):
             self._leaving.set(cid, now + number * step)
 

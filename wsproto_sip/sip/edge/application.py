@@ -48,6 +48,7 @@ class EdgeApplication:
         self.edge = edge
         endpoint.statistics.upstreams = edge.upstream_statistics
         endpoint.statistics.refusals.append(self._refused)
+        endpoint.stays_while(edge.is_in_call)
 
     def _refused(self) -> dict[tuple[str, Bound], int]:
         refused = self.edge.refused.items()

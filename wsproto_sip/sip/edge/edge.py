@@ -215,6 +215,17 @@ class SipEdge:
         """Return whether a connection with that id exists."""
         return self._connections.get(cid) is not None
 
+    def is_in_call(self, cid: int) -> bool:
+        """Return whether a connection has a call that is being set up or has not ended.
+
+        Calls count whose INVITE was answered while this edge forwarded it, until their BYE.
+
+        Args:
+            cid: The connection; an unknown one has no call.
+        """
+        connection = self._connections.get(cid)
+        return connection is not None and self._forwarder.is_in_call(connection.flow)
+
     # -- events ------------------------------------------------------------------------------------
 
     def connection_opened(self, cid: int, peer: Peer) -> None:

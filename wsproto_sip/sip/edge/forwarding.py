@@ -113,6 +113,14 @@ class Forwarder:
         """Return some of the transactions, the oldest first."""
         return self._table.page(offset, limit)
 
+    def is_in_call(self, flow: Flow) -> bool:
+        """Return whether a connection has an answered call, or one that is being set up."""
+        pending = (*self._table.came_from(flow), *self._table.went_to(flow))
+        return self.journal.answered.on(flow) > 0 or any(
+            transaction.is_invite and transaction.state is State.PROCEEDING
+            for transaction in pending
+        )
+
     # -- requests ----------------------------------------------------------------------------------
 
     def repeated(self, key: Key) -> bool:
@@ -577,7 +585,7 @@ class Forwarder:
             self._table.expect_ack(transaction)
         self._respond(transaction, response)
         if first:
-            self.journal.finished(transaction, response, now)
+            self.journal.finished(transaction, response, now, branch.flow)
             self._end_transaction(transaction, Step.SUCCESS, now)
             reason = 'SIP;cause=200;text="Call completed elsewhere"'
             self._cancel_pending(transaction, reason, now)

@@ -12,7 +12,7 @@ twice. The start of an answered call is kept until its end, for a bounded number
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,9 +21,11 @@ from ...server.histogram import Histogram
 from ..message.errors import SipParseError
 from ..message.uri import SipUri
 from ..registrar.registrar import BindingChange, Change
+from .calls import Calls, name_of
 
 if TYPE_CHECKING:
     from ..message.message import SipMessage, SipRequest, SipResponse
+    from ..rules.outbound import Flow
     from .transactions import Transaction
 
 __all__ = [
@@ -54,9 +56,6 @@ _OTHER: Final = "other"
 #: Buckets for the seconds of call set-up and of calls, and for bytes of messages.
 SETUP_BOUNDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0)
 CALL_BOUNDS: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
-
-#: Maximum number of answered calls that are remembered.
-_MAX_CALLS: Final = 100_000
 
 
 def party_of(message: SipMessage, field: str) -> str:
@@ -202,6 +201,7 @@ class EdgeJournal:
         calls: Calls by ``started``, ``answered``, ``failed`` and ``ended``.
         setup_seconds: Times from INVITE to answer.
         call_seconds: Times from answer to BYE.
+        answered: The answered calls that are not known to have ended.
     """
 
     def __init__(self) -> None:
@@ -216,13 +216,7 @@ class EdgeJournal:
         self.calls: Counter[str] = Counter()
         self.setup_seconds = Histogram(SETUP_BOUNDS)
         self.call_seconds = Histogram(CALL_BOUNDS)
-        # The times at which calls were answered, by Call-ID and both tags; the oldest first.
-        self._answered: OrderedDict[tuple[str, frozenset[str | None]], list[float]] = OrderedDict()
-
-    @property
-    def calls_known(self) -> int:
-        """The number of answered calls that are not known to have ended."""
-        return len(self._answered)
+        self.answered = Calls()
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -284,13 +278,20 @@ class EdgeJournal:
             if self.observer is not None:
                 self.observer(CallStarted(transaction.request, _cid(transaction)))
 
-    def finished(self, transaction: Transaction, response: SipResponse | None, now: float) -> None:
+    def finished(
+        self,
+        transaction: Transaction,
+        response: SipResponse | None,
+        now: float,
+        flow: Flow | None = None,
+    ) -> None:
         """Record the first final response to a request that was sent on.
 
         Args:
             transaction: Its transaction.
             response: The response; ``None`` without one.
             now: The time.
+            flow: The connection it came on; ``None`` for an upstream, or one of our own.
         """
         method = transaction.key[-1]
         targets = len(transaction.branches)
@@ -307,7 +308,9 @@ class EdgeJournal:
                 kind = CallAnswered
                 self.calls["answered"] += 1
                 self.setup_seconds.add(seconds)
-                self._begin(response, now)
+                name_of_call = name_of(response)
+                if name_of_call is not None:
+                    self.answered.begin(name_of_call, (transaction.origin, flow), now)
             else:
                 kind = CallFailed
                 self.calls["failed"] += 1
@@ -341,33 +344,15 @@ class EdgeJournal:
         else:
             self.observer(Registered(aor, contact, cid, expires, transaction.refreshes))
 
-    def _begin(self, response: SipResponse, now: float) -> None:
-        key = _dialog(response)
-        if key is not None:
-            self._answered.setdefault(key, []).append(now)
-            if len(self._answered) > _MAX_CALLS:
-                self._answered.popitem(last=False)
-
     def _end(self, request: SipRequest, now: float) -> float | None:
         """Return the duration of the call that a BYE has ended, if known."""
-        key = _dialog(request)
-        times = None if key is None else self._answered.get(key)
-        if key is None or times is None:
-            return None
-        length = max(now - times.pop(0), 0.0)
-        if not times:
-            del self._answered[key]
-        self.call_seconds.add(length)
+        name = name_of(request)
+        length = None if name is None else self.answered.end(name, now)
+        if length is not None:
+            self.call_seconds.add(length)
         return length
 
 
 def _cid(transaction: Transaction) -> int | None:
     origin = transaction.origin
     return None if origin is None else origin.cid
-
-
-def _dialog(message: SipMessage) -> tuple[str, frozenset[str | None]] | None:
-    try:
-        return message.call_id, frozenset((message.from_.tag, message.to.tag))
-    except SipParseError:
-        return None

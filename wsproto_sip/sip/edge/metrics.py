@@ -69,7 +69,7 @@ def edge_families(edge: SipEdge) -> list[Family]:
             "sip_answered_calls",
             "gauge",
             "Answered calls that are not known to have ended.",
-            journal.calls_known,
+            len(journal.answered),
         ),
         Family("sip_call_setup_seconds", "histogram", "Times from INVITE to answer.").add_histogram(
             journal.setup_seconds
