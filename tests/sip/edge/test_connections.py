@@ -34,6 +34,7 @@ def test_requests_are_taken_from_the_share_of_the_user_if_that_is_known() -> Non
     table = Connections()
     one = table.add(7, Peer(SOURCE))
     assert (one.user, one.party) == (None, Party.stranger("192.0.2.1", 7))
+    assert one.party is one.party
     one.registered = "sip:alice@core.test"
     assert one.party == Party.user("sip:alice@core.test", 7)
     one.proven.update(["bob", "alice"])

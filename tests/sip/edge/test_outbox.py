@@ -31,6 +31,17 @@ def test_messages_are_taken_in_their_order() -> None:
     assert outbox.take() == []
 
 
+def test_text_is_sent_on_flows_that_exist() -> None:
+    connections = Connections()
+    flow = connections.add(7, Peer(Source("192.0.2.1", 4000, "ws"))).flow
+    outbox = Outbox(EdgeConfig("edge.test"), connections)
+    outbox.send_text(flow, "text")
+    outbox.send_text(Flow(7, flow.generation + 1), "text")
+    connections.remove(7)
+    outbox.send_text(flow, "text")
+    assert outbox.take() == [SendToConnection(7, "text")]
+
+
 def test_message_without_a_length_is_written_with_it() -> None:
     outbox = Outbox(EdgeConfig("edge.test", upstreams=(UPSTREAM,)), Connections())
     response = SipResponse(200, body=b"body")

@@ -364,6 +364,28 @@ def test_edited_message_reads_like_a_new_one(
             assert outcome(read, one) == outcome(read, fresh)
 
 
+def test_only_via_is_replaced_beside_the_fields() -> None:
+    via = Via.parse("SIP/2.0/WS x.invalid;branch=z9hG4bK1;rport=1")
+    message = request(_COMMON)
+    for value in (Via("WS", "v"), via):
+        message.replace_first("Via", value)
+        assert message.get_all("v") == message.values("Via") == [str(value)]
+        assert message.make_response(200).get("Via") == str(value)
+        assert message.vias == [value]
+    assert "Route" not in message
+    assert "Route" not in message.copy()
+    assert message.to_bytes() == _COMMON.replace("bK1", "bK1;rport=1").encode()
+    message.replace_first("Via", "SIP/2.0/WS y")
+    assert message.header_items()[0] == ("via", "SIP/2.0/WS y")
+
+
+@pytest.mark.parametrize("more", ["\r\nVia: SIP/2.0/WS z", ", SIP/2.0/WS z"])
+def test_first_of_several_vias_is_replaced_in_its_field(more: str) -> None:
+    message = request(_COMMON.replace("bK1", f"bK1{more}"))
+    message.replace_first("Via", "SIP/2.0/WS y")
+    assert message.values("Via") == ["SIP/2.0/WS y", "SIP/2.0/WS z"]
+
+
 def test_removing_every_field_leaves_an_empty_head() -> None:
     message = request(_COMMON)
     for name, _ in message.header_items():

@@ -7,6 +7,7 @@ import pytest
 from wsproto_sip.sip.message.errors import SipParseError
 from wsproto_sip.sip.message.message import SipRequest
 from wsproto_sip.sip.message.params import Params
+from wsproto_sip.sip.message.parser import parse_message
 from wsproto_sip.sip.message.transport import Source
 from wsproto_sip.sip.message.uri import SipUri
 from wsproto_sip.sip.message.via import Via
@@ -61,10 +62,22 @@ def is_own_uri(uri: SipUri) -> bool:
 # -- validation ------------------------------------------------------------------------------------
 
 
+def test_request_without_demands_is_accepted_as_received() -> None:
+    message = parse_message(
+        "OPTIONS sip:bob@sip.test SIP/2.0\r\nVia: SIP/2.0/WS x.invalid;branch=z9hG4bK1\r\n"
+        "To: <sip:bob@sip.test>\r\nFrom: <sip:alice@sip.test>;tag=1\r\nCall-ID: c\r\n"
+        "CSeq: 1 OPTIONS\r\n\r\n"
+    )
+    assert isinstance(message, SipRequest)
+    assert not message.rare_names
+    assert validate_request(message) is None
+
+
 def test_valid_request_is_accepted() -> None:
     assert validate_request(request()) is None
     assert validate_request(request(max_forwards=None)) is None
     assert validate_request(request(require="100rel")) is None
+    assert validate_request(request(route="<sip:a;lr>")) is None
     assert validate_request(request(proxy_require="Path"), extensions=("path",)) is None
     assert validate_request(request("ACK", require="x"), as_server=True) is None
     assert validate_request(request("OPTIONS", max_forwards="0"), as_server=True) is None

@@ -47,6 +47,11 @@ class Outbox:
         elif self._connections.is_alive(flow):
             self._actions.append(SendToConnection(flow.cid, message.to_websocket()))
 
+    def send_text(self, flow: Flow, text: str) -> None:
+        """Send the text of a message on a flow, which may have ended."""
+        if self._connections.is_alive(flow):
+            self._actions.append(SendToConnection(flow.cid, text))
+
     def write(self, message: SipMessage | KeepAlive, upstream: str, link: int) -> SendToUpstream:
         """Return the action that sends a message to an upstream; :meth:`add` it to send it.
 

@@ -23,6 +23,7 @@ from ..registrar.registrar import Asked
 from ..registrar.store import Found, Lookup
 from ..rules.identity import unkept_privacy
 from ..rules.nat import force_rport
+from ..rules.options import quick_response
 from ..rules.path import require_path
 from ..rules.routing import (
     Rejection,
@@ -81,6 +82,7 @@ _ABILITIES = (
     ("Allow", "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, REFER, REGISTER, UPDATE"),
     ("Supported", "outbound, path, gruu"),
 )
+_ABILITY_LINES: Final = "".join([f"{name}: {value}\r\n" for name, value in _ABILITIES])
 
 
 class HookError(WsprotoSipError):
@@ -348,6 +350,26 @@ def refuse_stranger(rooms: Rooms, passage: Passage) -> Outcome:
 
 # -- requests that end here
 # -------------------------------------------------------------------------
+
+
+def answer_ping(rooms: Rooms, passage: Passage) -> Outcome:
+    """Answer an ordinary OPTIONS of a client to the edge itself, as all steps would.
+
+    Others, and those that may have to be refused, take the steps.
+    """
+    request, connection, identities = passage.request, passage.connection, rooms.identities
+    if passage.method != "OPTIONS" or connection is None or not rooms.router.names_edge(request):
+        return None
+    if identities.authenticator is not None and connection.peer.user is None:
+        return None
+    text = quick_response(request, connection.source, _ABILITY_LINES)
+    if text is None or identities.check(request, connection) is not None:
+        return None
+    if excess := _count(rooms, passage):
+        note_source(rooms, passage)
+        return excess
+    rooms.outbox.send_text(connection.flow, text)
+    return DONE
 
 
 def answer_options(rooms: Rooms, passage: Passage) -> Outcome:
@@ -696,6 +718,7 @@ def forward(rooms: Rooms, passage: Passage) -> Outcome:
 
 #: A request from a client.
 FROM_CLIENT: Final[tuple[Step, ...]] = (
+    answer_ping,
     check_syntax,
     note_source,
     keep_pace,

@@ -23,7 +23,7 @@ from .headers import CANONICAL, CSeq, parse_contacts, parse_expires, parse_token
 from .uri import Uri, parse_uri
 from .via import Via
 
-__all__ = ["SipMessage", "SipRequest", "SipResponse"]
+__all__ = ["SipMessage", "SipRequest", "SipResponse", "stateless_tag"]
 
 _M = TypeVar("_M", bound="SipMessage")
 
@@ -432,7 +432,7 @@ class SipRequest(SipMessage):
         call_id, cseq = self._required("call-id"), self._required("cseq")
         if status > 100 and not self._has_tag():
             if to_tag is None:
-                tag = _stateless_tag(self._required("via"), sender, to, call_id, cseq)
+                tag = stateless_tag(self._required("via"), sender, to, call_id, cseq)
             else:
                 tag = check_token(to_tag, "tag")
             to = f"{to};tag={tag}"
@@ -515,7 +515,7 @@ class SipResponse(SipMessage):
         return other
 
 
-def _stateless_tag(via: str, sender: str, to: str, call_id: str, cseq: str) -> str:
+def stateless_tag(via: str, sender: str, to: str, call_id: str, cseq: str) -> str:
     """Return a To tag that is the same for every retransmission of a request."""
     number = cseq.partition(" ")[0]
     text = f"{via}\r\n{sender}\r\n{to}\r\n{call_id}\r\n{number}"
