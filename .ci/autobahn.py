@@ -1,8 +1,8 @@
 """The Autobahn testsuite on every adapter, server and client: ``python .ci/autobahn.py``.
 
-Its 247 core cases are run, or with ``--all`` all 517: those of 9.* send large messages, those of
-12.* and 13.* compressed ones, and they take long. Each case must end as the suite calls OK, as its
-closing must; three cases are informational. NON-STRICT is not enough.
+By default its 247 core cases run. With ``--all`` all 517 do: cases 9.* send large messages, cases
+12.* and 13.* compressed ones, and they take long. Each case and its closing must be OK, except for
+three informational cases. NON-STRICT is not enough.
 
 The suite runs on CPython 2.7 alone. One is looked for in ``PYTHON27``, as ``python2.7`` and among
 pyenv's versions. The suite comes from PyPI, as ``REQUIREMENTS`` pins it and what it needs, into an
@@ -77,8 +77,8 @@ Werkzeug==1.0.1
 zope.interface==4.6.0
 """
 
-#: Run by Python 2.7, with the descriptor of a socket to listen on. By itself the suite listens on
-#: all addresses, at a port that has to be free.
+#: Run by Python 2.7, with the descriptor of a socket to listen on. On its own the suite listens on
+#: all addresses, at a fixed port.
 WSTEST = """
 import socket, sys
 from twisted.internet import reactor
@@ -92,7 +92,7 @@ run()
 
 LARGE_OR_COMPRESSED = ("9.*", "12.*", "13.*")
 
-#: The cases that judge nothing: what they see is only noted.
+#: The cases that are only reported, not judged.
 INFORMATIONAL = frozenset(["7.1.6", "7.13.1", "7.13.2"])
 
 EVERYTHING_OK = {
@@ -102,11 +102,11 @@ EVERYTHING_OK = {
 
 
 class Party(NamedTuple):
-    """What is judged.
+    """A program that is tested.
 
     Args:
         side: ``server`` or ``client``.
-        name: Of the program in ``_autobahn_parties``.
+        name: The program's name in ``_autobahn_parties``.
     """
 
     side: str
@@ -123,13 +123,13 @@ PARTIES = [
 
 
 class Outcome(NamedTuple):
-    """What the suite says of a party.
+    """The results of the suite for a party.
 
     Args:
         party: The party.
-        counts: How many cases have ended how.
-        faults: A line for each case that has not ended as it should.
-        seconds: How long it took.
+        counts: The number of cases by result.
+        faults: A line for each case with an unexpected result.
+        seconds: The duration.
     """
 
     party: Party
@@ -183,7 +183,7 @@ def install(python27: str, folder: Path) -> str:
 
 
 def write_specification(folder: Path, large: bool, **more: object) -> Path:
-    """Write what the suite is to do."""
+    """Write the specification for the suite."""
     specification = {
         "outdir": str(folder),
         "cases": ["*"],
@@ -201,7 +201,7 @@ def write_specification(folder: Path, large: bool, **more: object) -> Path:
 
 @contextmanager
 def running(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program while a block runs."""
+    """Run a program for the duration of a block."""
     with subprocess.Popen(list(map(str, command)), cwd=ROOT, text=True, **options) as process:
         try:
             yield process
@@ -217,7 +217,7 @@ def program(party: Party, large: bool, *arguments: object) -> list[object]:
 
 
 def read_port(server: subprocess.Popen[str]) -> int:
-    """Where a server says that it listens: the last number in its first line."""
+    """Read the port that a server reports: the last number in its first line."""
     assert server.stdout is not None
     return int(re.findall(r"\d+", server.stdout.readline())[-1])
 
@@ -247,7 +247,7 @@ def run_against_client(
         (folder / "wstest.log").open("w") as output,
         socket.create_server((HOST, 0)) as listener,
     ):
-        # As the suite's event loop wants it. It may be connected to before the suite is there.
+        # The suite's event loop needs it. Clients may connect before the suite runs.
         listener.setblocking(False)
         descriptor = listener.fileno()
         uri = f"ws://{HOST}:{listener.getsockname()[1]}"
@@ -292,7 +292,7 @@ def run(interpreter: str, folder: Path, large: bool, limit: float, party: Party)
 
 
 def main() -> int:
-    """Run the suite; 0 when every case on every party has ended as it should."""
+    """Run the suite; return 0 if every case on every party has the expected result."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = ", ".join(f"'{party}'" for party in PARTIES)
     parser.add_argument("parties", nargs="*", metavar="PARTY", help=f"which of {names} (all)")

@@ -1,8 +1,8 @@
-"""Whether each module's own test file covers all of its lines and branches.
+"""Check that each module's own test file covers all of its lines and branches.
 
-Runs the test file of each module, measuring that module alone, and fails when one is below 100 %.
-The tests run with few examples first, and once more with all where that does not reach it.
-Names on the command line (``events``, ``sip.message.via``) run just those.
+Each test file runs by itself and only its module is measured; a module below 100 % fails the check.
+The tests run with few examples first, and with all of them only if those are not enough. Names on
+the command line (``events``, ``sip.message.via``) select modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests._layers import PACKAGE, file_of_tests, measured_modules  # noqa: E402
 
 
 def measure(tests: Path, names: list[str], scratch: str) -> tuple[list[str], bool, str]:
-    """Run the tests of some modules: their names, whether all is covered, what was printed."""
+    """Run a test file; return the names of its modules, whether all is covered, and the output."""
     if not tests.is_file():
         return names, False, f"there is no {tests.relative_to(ROOT)}"
     sources = ",".join(f"{ROOT.joinpath(PACKAGE, *name.split('.'))}.py" for name in names)
@@ -52,7 +52,7 @@ def measure(tests: Path, names: list[str], scratch: str) -> tuple[list[str], boo
 
 
 def main(names: list[str]) -> int:
-    """Measures the named modules, or all; the exit code."""
+    """Measure the named modules, or all, and return the exit code."""
     wanted: dict[Path, list[str]] = {}
     for module in names or measured_modules():
         wanted.setdefault(file_of_tests(module), []).append(module)

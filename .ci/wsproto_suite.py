@@ -2,9 +2,8 @@
 
 Programs written for wsproto run with their imports changed, and its tests are such programs. They
 do not belong to this project: they come out of wsproto's source distribution, pinned by its hash,
-and stay in a temporary directory. ``DIFFERENCES`` has each of their statements that fails here,
-with the row of ``docs/howto/from-wsproto.md`` that says why. Those statements must fail, and no
-other.
+and stay in a temporary directory. ``DIFFERENCES`` lists each of their statements that fails
+here, with the row of ``docs/howto/from-wsproto.md`` that explains it. Exactly those must fail.
 """
 
 from __future__ import annotations
@@ -170,7 +169,7 @@ DIFFERENCES = (
 
 
 class Role:
-    """Stands for ``FrameProtocol``, of which the hooks of an extension ask its role alone."""
+    """A stand-in for ``FrameProtocol``: the hooks of an extension only ask for its role."""
 
     def __init__(self, client: bool, extensions: list[object]) -> None:
         self.client = client
@@ -178,14 +177,14 @@ class Role:
 
 
 class Failure(NamedTuple):
-    """A test that has failed: its file, its name, and the statement of its own it failed at."""
+    """A failed test: its file, its name, and the statement in it that failed."""
 
     file: str
     test: str
     statement: str
 
     def is_meant(self, difference: Difference) -> bool:
-        """Return whether it is what a difference leads to."""
+        """Return whether a documented difference explains this failure."""
         return (
             self.file == difference.file
             and fnmatchcase(self.test, difference.tests)
@@ -194,7 +193,7 @@ class Failure(NamedTuple):
 
 
 class Judge:
-    """A pytest plugin that notes what passes, and where the others fail."""
+    """A pytest plugin that records which tests pass and where the others fail."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -202,7 +201,7 @@ class Judge:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, Any]:
-        """Note how a phase of a test has ended."""
+        """Record the result of a phase of a test."""
         report = yield
         if call.excinfo is not None:
             entries = [at for at in call.excinfo.traceback if Path(at.path) == item.path]
@@ -246,7 +245,7 @@ def run(folder: Path) -> Judge:
 
 
 def main() -> int:
-    """Run the suite; 0 when what differs is what is meant to, and told on the page."""
+    """Run the suite; return 0 if exactly the documented differences fail."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sdist", type=Path, help="the source distribution, if it is here already")
     options = parser.parse_args()

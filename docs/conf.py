@@ -1,4 +1,4 @@
-"""How the documentation is built: ``sphinx-build -W -n docs docs/_build``."""
+"""Configuration of Sphinx: ``sphinx-build -W -n docs docs/_build``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "figures/*.md"]
 html_theme = "furo"
 html_title = project
-# Two hyphens begin an option; they are not a dash.
+# Two hyphens start an option; they are not a dash.
 smartquotes_action = "qe"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
@@ -48,15 +48,15 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "all"
 autodoc_default_options = {"members": True}
 
-# What the standard library and h11 document is not looked up: the build needs no network.
+# Names of the standard library and h11 are not resolved, so the build needs no network.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!wsproto_sip\.)[a-z_][a-z0-9_]*\..+"),
-    # Classes of one module alone have no place in the reference.
+    # Private classes are not in the reference.
     (r"py:class", r"(wsproto_sip\..*\.)?_[A-Z]\w*"),
 ]
-# Two modules may each have a name; where a link is meant, it says which.
+# Several modules may define a name; links that matter are fully qualified.
 suppress_warnings = ["ref.python"]
-# Type variables and what is not for users.
+# Type variables, and names that are not public.
 nitpick_ignore = [
     ("py:class", "KeySource"),
     ("py:class", "wsproto_sip.events.T"),
@@ -74,21 +74,21 @@ nitpick_ignore = [
     ("py:class", "Command"),
     ("py:class", "WholeMessage"),
     ("py:class", "Result"),
-    # uvicorn's.
+    # From uvicorn.
     ("py:class", "Config"),
     ("py:class", "ServerState"),
 ]
 
 
 def _plain_attributes(self: GoogleDocstring) -> list[str]:
-    """Keeps the first line of an attribute's text as it is: ours never begins with a type."""
+    """Keep the first line of an attribute's text as it is: ours never begins with a type."""
     return list(self._consume_to_end())
 
 
 def _plain_returns(
     self: GoogleDocstring, preprocess_types: bool = False
 ) -> list[tuple[str, str, list[str]]]:
-    """Keeps the text of a result as it is, whatever stands before a colon in it."""
+    """Keep the text of a result as it is, even if there is a colon in it."""
     lines = self._dedent(self._consume_to_next_section())
     return [("", "", lines)] if lines else []
 
@@ -100,7 +100,7 @@ GoogleDocstring._consume_returns_section = _plain_returns
 def _find_by_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element
 ) -> Element | None:
-    """Lets a name of the package be referred to without its module, if no other is called so."""
+    """Resolve a name without its module, if only one object of the package has it."""
     if node.get("refdomain") != "py":
         return None
     domain = env.get_domain("py")
@@ -111,7 +111,7 @@ def _find_by_name(
 
 
 def _tell_sessions_apart(app: Sphinx, document: document) -> None:
-    """Take a name that two classes have for the one of the package that is described."""
+    """Resolve a name that two classes share to the one in the package being described."""
     for node in document.findall(pending_xref):
         module = node.get("py:module") or ""
         if node.get("reftarget") == "Session" and not module.startswith("wsproto_sip.msrp"):
@@ -124,7 +124,7 @@ class States(SphinxDirective):
     """The states of a session, drawn and as a table."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Draw the diagram and its table."""
         drawing = raw("", drawings.state_diagram(), format="html")
         return [drawing, *self.parse_text_to_nodes(drawings.markdown(drawings.transition_rows()))]
 
@@ -133,7 +133,7 @@ class Layers(SphinxDirective):
     """The layers of the package and their rooms, as a table."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         return self.parse_text_to_nodes(drawings.markdown(drawings.layer_rows()))
 
 
@@ -143,7 +143,7 @@ class Way(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Draw the diagram."""
         title, way = {
             "echo": ("The way of a message that a server echoes", drawings.ECHO),
             "sip": ("The way of a SIP request from one client to another", drawings.SIP_REQUEST),
@@ -152,10 +152,10 @@ class Way(SphinxDirective):
 
 
 class Transactions(SphinxDirective):
-    """How far the transactions and branches of a SIP edge get, as two tables."""
+    """The states of the transactions and branches of a SIP edge, as two tables."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         nodes: list[Node] = []
         for title, table in (
             ("A transaction", transactions.TRANSACTION_STEPS),
@@ -170,7 +170,7 @@ class Pipelines(SphinxDirective):
     """The steps that a request to a SIP edge goes through, as two tables."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         nodes: list[Node] = []
         for title, steps in (
             ("From a client", pipelines.FROM_CLIENT),
@@ -187,7 +187,7 @@ class Fields(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         module, _, name = self.arguments[0].rpartition(".")
         rows = drawings.field_rows(getattr(import_module(module), name))
         return self.parse_text_to_nodes(drawings.markdown(rows))
@@ -199,7 +199,7 @@ class Enumeration(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         module, _, name = self.arguments[0].rpartition(".")
         rows = drawings.enum_rows(getattr(import_module(module), name))
         return self.parse_text_to_nodes(drawings.markdown(rows))
@@ -209,7 +209,7 @@ class Errors(SphinxDirective):
     """The exceptions as a table."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         return self.parse_text_to_nodes(drawings.markdown(drawings.error_rows()))
 
 
@@ -217,12 +217,12 @@ class Metrics(SphinxDirective):
     """The metrics as a table."""
 
     def run(self) -> list[Node]:
-        """Sphinx calls this."""
+        """Make the nodes."""
         return self.parse_text_to_nodes(drawings.markdown(drawings.metric_rows()))
 
 
 def setup(app: Sphinx) -> None:
-    """Sphinx calls this."""
+    """Register the directives; called by Sphinx."""
     app.add_directive("states", States)
     app.add_directive("layers", Layers)
     app.add_directive("way", Way)

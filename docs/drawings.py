@@ -1,8 +1,8 @@
-"""Tables and drawings for the pages, made of what the package itself goes by.
+"""Tables and drawings for the pages, generated from the objects that the package uses.
 
-Theory of operation: states stand in columns by how many steps they are away from the beginning, so
-that an added state or transition draws itself. The step that every state has (the end) would cross
-everything else: it is a dashed line below, which they all join.
+Theory of operation: each state is drawn in the column of its distance from the first one, so a new
+state or transition needs no change here. The step that every state has (the end) would cross all
+others, so it is one dashed line below, which all states join.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Rows = list[list[str]]
 
-#: The picture of README: it is a file, since README is read where nothing draws.
+#: The picture in README. It is a file, because README is also read without Sphinx.
 LAYERS_PICTURE = Path(__file__).with_name("figures") / "layers.svg"
 
 WIDTH, HEIGHT = 150, 34
@@ -46,7 +46,7 @@ COLUMN, ROW, EDGE = 330, 100, 20
 
 
 def transition_rows() -> Rows:
-    """A table: one row a state, one column a step, with the state that follows."""
+    """Return a table with a row for each state and a column for each step: the next state."""
     steps = list(Step)
     rows = [["", *(step.value for step in steps)]]
     for state in states():
@@ -56,7 +56,7 @@ def transition_rows() -> Rows:
 
 
 def sip_rows(table: Mapping[tuple[State, SipStep], State]) -> Rows:
-    """A table: one row a state of a transaction, one column a step, with the state that follows."""
+    """Return the same table for the states of a SIP transaction or branch."""
     rows = [["", *(step.value for step in SipStep)]]
     for state in State:
         if state in table.values() or any(state is begun for begun, _ in table):
@@ -66,7 +66,7 @@ def sip_rows(table: Mapping[tuple[State, SipStep], State]) -> Rows:
 
 
 def pipeline_rows(steps: Sequence[Callable[..., object]]) -> Rows:
-    """A table: one row a step of a pipeline, with what its docstring says."""
+    """Return a table with a row for each step of a pipeline and its docstring."""
     rows = [["", "step", "what it does"]]
     for number, step in enumerate(steps, 1):
         text = (getdoc(step) or "").partition("\n")[0]
@@ -75,12 +75,12 @@ def pipeline_rows(steps: Sequence[Callable[..., object]]) -> Rows:
 
 
 def states() -> list[ConnectionState]:
-    """The states in the order in which they are reached."""
+    """Return the states in the order in which they are reached."""
     return sorted(depths(), key=lambda state: (depths()[state], state.value))
 
 
 def depths() -> Mapping[ConnectionState, int]:
-    """The longest way to each state from the beginning that does not end it at once."""
+    """Return the length of the longest path to each state that does not use the end."""
     found = {ConnectionState.CONNECTING: 0}
     for _ in ConnectionState:
         for (state, step), following in TRANSITIONS.items():
@@ -90,7 +90,7 @@ def depths() -> Mapping[ConnectionState, int]:
 
 
 def places() -> Mapping[ConnectionState, tuple[int, int]]:
-    """Where the middle of each state is."""
+    """Return the centre of each state."""
     columns: dict[int, list[ConnectionState]] = {}
     for state in states():
         columns.setdefault(depths()[state], []).append(state)
@@ -106,7 +106,7 @@ def places() -> Mapping[ConnectionState, tuple[int, int]]:
 
 
 def state_diagram() -> str:
-    """The states and the ways between them as SVG, in the colours of the page."""
+    """Draw the states and their transitions as SVG, in the colours of the page."""
     at = places()
     right = max(x for x, _ in at.values()) + WIDTH // 2 + EDGE
     bus = max(y for _, y in at.values()) + HEIGHT // 2 + 40
@@ -159,8 +159,8 @@ def _text(x: int, y: int, lines: list[str]) -> list[str]:
     ]
 
 
-#: The way of a message that a server echoes, and of a SIP request that one client sends another:
-#: which room has it, and what is done there. ``None`` stands where the way turns.
+#: The path of a message that a server echoes, and of a SIP request from one client to another:
+#: the modules in order, and what each does. ``None`` is the point where it turns.
 ECHO: tuple[tuple[str, str] | None, ...] = (
     ("adapters.asyncio.connection", "a read of the transport, into one shared buffer"),
     ("session.session", "receive(data, now): notes the sign of life"),
@@ -191,7 +191,7 @@ SIP_REQUEST: tuple[tuple[str, str] | None, ...] = (
 
 
 def layer_rows() -> Rows:
-    """A table: one row a layer, with its modules and folders and what each is for."""
+    """Return a table of the layers, with their modules and folders and the purpose of each."""
     firsts: dict[str, str] = {}
     for module, path in module_files().items():
         name = module.removeprefix(PACKAGE).removeprefix(".")
@@ -207,7 +207,7 @@ def layer_rows() -> Rows:
     return rows
 
 
-#: What README's picture says of each layer, from the outside in.
+#: The text of README's picture for each layer, from the outside in.
 _PICTURE: tuple[tuple[str, str, str], ...] = (
     (
         "the outside world",
@@ -222,7 +222,7 @@ _PICTURE: tuple[tuple[str, str, str], ...] = (
 
 
 def layers_diagram() -> str:
-    """The layers as SVG with colours of its own, for README."""
+    """Draw the layers as SVG with fixed colours, for README."""
     width, step, box = 760, 62, 50
     inner = [layer for layer, _, _ in _PICTURE]
     if set(inner) != set(LAYERS):
@@ -256,11 +256,11 @@ def layers_diagram() -> str:
 
 
 def way_diagram(title: str, way: Sequence[tuple[str, str] | None]) -> str:
-    """The way of one message as SVG: a box for each room, from top to bottom, and what it does.
+    """Draw the path of one message as SVG: a box for each module, from top to bottom.
 
     Args:
-        title: What the drawing shows.
-        way: Rooms and what is done in each; None where the message turns.
+        title: The title of the drawing.
+        way: The modules and what each does; ``None`` where the message turns.
     """
     step, box = 44, 250
     height = step * len(way) + EDGE
@@ -296,7 +296,7 @@ def way_diagram(title: str, way: Sequence[tuple[str, str] | None]) -> str:
 
 
 def error_rows() -> Rows:
-    """A table of the exceptions: each with what else it is, and what it means."""
+    """Return a table of the exceptions, with other base classes and the meaning of each."""
     rows = [["exception", "is also", "raised for"]]
     for kind in _below(WsprotoSipError):
         bases = [base for base in kind.__bases__ if base not in (Exception, WsprotoSipError)]
@@ -309,9 +309,9 @@ def error_rows() -> Rows:
 
 
 def _below(kind: type[BaseException]) -> Iterator[type[BaseException]]:
-    """The classes below one, each before those below it."""
+    """Yield all subclasses of a class, each before its own."""
     for module in module_files():
-        # Those of the command line are its own; the others need what may not be installed.
+        # The command line is not documented here; the others need optional packages.
         others = ("cli", "adapters.", "__main__", "_kernel", "_compiled")
         if not module.startswith(tuple(f"{PACKAGE}.{name}" for name in others)):
             import_module(module)
@@ -323,7 +323,7 @@ def _below(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def metric_rows() -> Rows:
-    """A table of the metrics of a server, with the kind and the meaning of each."""
+    """Return a table of the metrics of a server, with the type and the meaning of each."""
     config = EdgeConfig("edge.invalid")
     registrar = Registrar(RegistrarConfig(Domains(("edge.invalid",))))
     relay = MsrpRelay(MsrpRelayConfig("relay.invalid", 443), DigestServer("relay.invalid", {}))
@@ -340,7 +340,7 @@ def metric_rows() -> Rows:
 
 
 def enum_rows(kind: type[Enum]) -> Rows:
-    """A table of an enumeration: each member with the comment above it."""
+    """Return a table of an enumeration: each member with the comment above it."""
     rows = [["name", "value", "meaning"]]
     comments = re.findall(r"((?:^ +#: .*\n)+) +(\w+) = ", getsource(kind), re.MULTILINE)
     texts = {name: " ".join(re.findall(r"#: (.*)", text)) for text, name in comments}
@@ -350,7 +350,7 @@ def enum_rows(kind: type[Enum]) -> Rows:
 
 
 def field_rows(kind: type[Any]) -> Rows:
-    """A table of a dataclass: each field, its default, and what its docstring says of it."""
+    """Return a table of the fields of a dataclass, with defaults and descriptions."""
     described = arguments(getdoc(kind) or "")
     rows = [["name", "default", "what it is, and what passing it does"]]
     for item in fields(kind):
@@ -365,7 +365,7 @@ def field_rows(kind: type[Any]) -> Rows:
 
 
 def arguments(docstring: str) -> dict[str, str]:
-    """What a docstring in Google's style, without its indentation, says of each argument."""
+    """Return the description of each argument from a dedented docstring in Google style."""
     section = re.search(r"^Args:\n((?: {4}.*(?:\n|$)|\n)+)", docstring, re.MULTILINE)
     texts: dict[str, str] = {}
     name = ""
@@ -379,12 +379,12 @@ def arguments(docstring: str) -> dict[str, str]:
 
 
 def _in_markdown(text: str) -> str:
-    """A docstring's text with the roles and literals of Markdown."""
+    """Convert the roles and literals of a docstring to Markdown."""
     return re.sub(r":(\w+):`", r"{\1}`", text.replace("``", "`"))
 
 
 def _written(value: object) -> str:
-    """A default as one would write it."""
+    """Return a default value as source code."""
     if isinstance(value, Enum):
         return f"{type(value).__name__}.{value.name}"
     if is_dataclass(value):
@@ -395,7 +395,7 @@ def _written(value: object) -> str:
 
 
 def markdown(rows: Rows) -> str:
-    """A table in Markdown, the first row being its head."""
+    """Render a table in Markdown; the first row is the header."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 

@@ -508,7 +508,7 @@ class Stream:
 
 @st.composite
 def frames(draw: DrawFn, *, client: bool, rsv1: bool = False) -> list[bytes]:
-    """Frames of a valid, or nearly valid, stream.
+    """Draw the frames of a valid, or nearly valid, stream.
 
     Args:
         draw: Hypothesis' function.

@@ -209,7 +209,7 @@ def test_calls_go_through_policy_passwords_and_hook(tmp_path: Path) -> None:
 
 
 async def get(port: int, target: str) -> tuple[int, str]:
-    """Status and body of a plain request."""
+    """Return the status and the body of a plain request."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n".encode())
     data = await reader.read()

@@ -1,7 +1,7 @@
 """The words of the project: docstrings, comments, errors, test names and pages avoid some of them.
 
-Ruff checks the mood of docstrings (D401). This test checks the words that ruff cannot: they read
-like translated English, or an RFC's term where Python has another.
+This test checks what ruff cannot: words that read like translated English, or an RFC's term where
+Python has another, and first words of docstrings that D401 lets pass (*Whether*, *Presses*).
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ WORDS: Final = {
     ),
 }
 
-#: Files and folders that are still to be rewritten. This list is to become empty.
-NOT_YET: Final = ("docs/test-figures.md",)
-
 #: What the test reads. This file has the words themselves.
 FOLDERS: Final = (".ci", "benchmarks", "docs", "examples", "fuzz", "tests", "wsproto_sip")
 
@@ -41,6 +38,10 @@ _WORD: Final = {
     re.compile(rf"(?<![\w.'\"`-])(?:{pattern})(?![\w'\"`])", re.IGNORECASE): instead
     for pattern, instead in WORDS.items()
 }
+#: First words of a function's docstring that are not in the imperative.
+_NOT_IMPERATIVE: Final = re.compile(
+    r"(?:A|An|All|How|No|One|The|What|When|Where|Whether|Which|Who|Why|[A-Z]\w*[^s\W]s)\b"
+)
 #: A test's name has underscores in place of spaces.
 _NAME: Final = re.compile(r"(?<![a-z])(?:whoever|nobody|octets?|behind|(?:is|are)_no)(?![a-z])")
 
@@ -65,9 +66,18 @@ def pages() -> Iterator[Path]:
     yield from sorted(ROOT.glob("*.md"))
 
 
-def is_done(path: Path) -> bool:
-    name = path.relative_to(ROOT).as_posix()
-    return not any(name == entry or name.startswith(f"{entry}/") for entry in NOT_YET)
+def first_lines_of_functions(source: str) -> Iterator[tuple[int, str]]:
+    """Yield where functions are and how their docstrings start.
+
+    Tests have no docstrings in the imperative, and properties and fixtures describe a value.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            decorators = {ast.unparse(item).partition("(")[0] for item in node.decorator_list}
+            named = decorators & {"property", "cached_property", "pytest.fixture"}
+            text = ast.get_docstring(node)
+            if text and not named and not node.name.startswith("test_"):
+                yield node.lineno, text.partition("\n")[0]
 
 
 def prose_of(source: str, path: Path) -> Iterator[Prose]:
@@ -109,10 +119,10 @@ def faults(prose: Prose) -> list[str]:
 
 def test_prose_avoids_the_words() -> None:
     found: list[str] = []
-    for path in filter(is_done, sources()):
+    for path in sources():
         for prose in prose_of(path.read_text(encoding="utf-8"), path):
             found += faults(prose)
-    for path in filter(is_done, pages()):
+    for path in pages():
         for prose in prose_of_page(path.read_text(encoding="utf-8"), path):
             found += faults(prose)
     assert not found, "\n".join(found)
@@ -121,7 +131,7 @@ def test_prose_avoids_the_words() -> None:
 def test_names_of_tests_avoid_the_words() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
-        for path in filter(is_done, sources())
+        for path in sources()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name.startswith("test_")
@@ -130,9 +140,32 @@ def test_names_of_tests_avoid_the_words() -> None:
     assert not found, "\n".join(found)
 
 
-def test_exceptions_from_the_rule_exist() -> None:
-    for name in NOT_YET:
-        assert (ROOT / name).exists(), name
+def test_docstrings_of_functions_are_in_the_imperative() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in sources()
+        for line, text in first_lines_of_functions(path.read_text(encoding="utf-8"))
+        if _NOT_IMPERATIVE.match(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("Return it.", False),
+        ("Pass it on.", False),
+        ("Presses keys.", True),
+        ("Whether it is there.", True),
+        ("The number of keys.", True),
+        ("Allow it.", False),
+    ],
+)
+def test_mood_of_a_docstring(text: str, wrong: bool) -> None:
+    source = f'def f():\n    """{text}"""\n\n@property\ndef g(self):\n    """The name."""\n'
+    found = [line for line, first in first_lines_of_functions(source) if first]
+    assert found == [1]
+    assert bool(_NOT_IMPERATIVE.match(text)) is wrong
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ class ServerExtendedConnect(_Stream):
         return [(b":status", b"200"), *_lower(fields)]
 
     def reject(self, event: RejectConnection) -> Headers:
-        """Rejects the request.
+        """Reject the request.
 
         Args:
             event: The answer. Fields that only HTTP/1.1 has are left out, so that one rejection

@@ -207,7 +207,7 @@ class Service:
         return reply["result"] if "result" in reply else reply["error"]
 
     def reload(self) -> str:
-        """Has it read its files again: the line that says so."""
+        """Make it read its files again, and return the line that confirms it."""
         self.process.send_signal(signal.SIGHUP)
         assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")

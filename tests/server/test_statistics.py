@@ -202,7 +202,7 @@ TestCounting = Counting.TestCase
 
 
 def busy() -> Statistics:
-    """Statistics of a server that had two connections and has one."""
+    """Return the statistics of a server that had two connections and has one."""
     statistics = Statistics()
     statistics.connection_opened("sip")
     statistics.connection_opened(None)

@@ -147,7 +147,7 @@ class World:
         return Phone(self, user, **options)  # type: ignore[arg-type]
 
     def quiet(self) -> bool:
-        """Whether everything that was sent was taken."""
+        """Return whether everything that was sent was taken."""
         return not self.upstream and not any(phone.heard for phone in self.phones.values())
 
 

@@ -108,7 +108,7 @@ class Terminal:
         self.wait_for(READY)
 
     def type(self, text: str) -> None:
-        """Presses keys."""
+        """Press keys."""
         os.write(self._master, text.encode())
 
     def ended(self) -> int:

@@ -35,7 +35,7 @@ def as_read(name: str) -> str:
 
 
 def parse(text: str) -> tuple[dict[str, str], Samples]:
-    """Types and samples as Prometheus' own client library reads them."""
+    """Return types and samples as Prometheus' own client library reads them."""
     parser = pytest.importorskip(
         "prometheus_client.parser", reason="prometheus_client reads the exposition"
     )

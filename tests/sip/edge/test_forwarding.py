@@ -767,7 +767,7 @@ def outward(world: World, method: str, *, body: bytes = SDP) -> tuple[Phone, Sip
 
 
 def times(world: World, seconds: int) -> list[float]:
-    """When something more was sent to the upstream."""
+    """Return the times when more was sent to the upstream."""
     start, sent = world.now, []
     for _ in range(seconds * 10):
         world.wait(0.1)

@@ -446,7 +446,7 @@ class Connection(Driver[_Waiter]):
             await trio.lowlevel.checkpoint()
 
     def _bound_listening(self) -> None:
-        """When writing has failed, only wait for what the stream has already received."""
+        """Limit reading to what has already arrived, after writing has failed."""
         if self._broken:
             self._listening.deadline = trio.current_time() + _LAST_READ
 

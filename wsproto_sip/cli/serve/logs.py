@@ -74,7 +74,7 @@ def tell_dropped(count: int) -> None:
 
 
 def in_journal() -> bool:
-    """Whether standard error is a stream of systemd's journal (systemd.exec(5))."""
+    """Return whether standard error leads to systemd's journal (systemd.exec(5))."""
     try:
         status = os.fstat(2)
     except OSError:

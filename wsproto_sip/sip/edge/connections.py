@@ -156,7 +156,7 @@ class Connections:
         return connection if connection is not None and connection.flow == flow else None
 
     def is_alive(self, flow: Flow) -> bool:
-        """Whether a flow's connection exists."""
+        """Return whether a flow's connection exists."""
         connection = self._by_id.get(flow.cid)
         return connection is not None and connection.flow == flow
 

@@ -193,7 +193,7 @@ class EdgeRouter:
         return self.is_own(uri) or self.upstream_named(uri) is not None
 
     def names_user(self, uri: Uri) -> bool:
-        """Whether a Request-URI is a user's address here, or a domain, and no client's own.
+        """Return whether a Request-URI names a local user or domain, not a client itself.
 
         A client's own is a GRUU, or a Contact as browsers have them, in a domain that is none.
         """
@@ -510,7 +510,7 @@ class EdgeRouter:
         return self._tokens.make(flow)
 
     def _is_reachable(self, binding: Binding) -> bool:
-        """Whether the connection of a binding is here, or the node that has it runs."""
+        """Return whether a binding's connection is here, or at a node that runs."""
         if binding.flow is not None:
             return self._connections.is_alive(binding.flow)
         return binding.node is not None and self._upstreams.get(binding.node.name) is not None
