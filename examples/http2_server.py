@@ -1,7 +1,6 @@
 """An echo over HTTP/2 (RFC 8441), on asyncio and the h2 library: ``pip install h2``.
 
-Each stream is a session of its own. HTTP/3 (RFC 9220) is the same with the streams of
-aioquic: the header lists and the payloads of DATA frames look alike.
+Each stream is a session of its own.
 """
 
 import asyncio

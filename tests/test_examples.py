@@ -378,6 +378,83 @@ def test_streams_of_http2_are_sessions(tmp_path: Path) -> None:
         run(scenario(server.port))
 
 
+def issue_certificate(folder: Path) -> tuple[Path, Path, Path]:
+    """Write a certificate, its key and its authority, and return their paths."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(HOST)
+    chain, key, ca = folder / "fullchain.pem", folder / "privkey.pem", folder / "ca.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    return chain, key, ca
+
+
+def test_client_and_server_over_http3(tmp_path: Path) -> None:
+    pytest.importorskip("aioquic", reason="aioquic is missing: pip install aioquic")
+    chain, key, ca = issue_certificate(tmp_path)
+    with running("http3_server.py", tmp_path, str(chain), str(key)) as server:
+        program = source("http3_client.py").replace("8443", str(server.port))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, str(ca)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+    assert (done.stdout, done.stderr) == ("hello\nclosed with 1000 bye\n", "")
+
+
+def test_streams_of_http3_are_sessions(tmp_path: Path) -> None:
+    pytest.importorskip("aioquic", reason="aioquic is missing: pip install aioquic")
+    from aioquic.asyncio.client import connect as connect_quic
+    from aioquic.h3.connection import H3_ALPN, ErrorCode
+    from aioquic.quic.configuration import QuicConfiguration
+
+    chain, key, ca = issue_certificate(tmp_path)
+    create_protocol = load("http3_client").Http3Client
+
+    async def scenario(port: int) -> None:
+        configuration = QuicConfiguration(alpn_protocols=H3_ALPN, cafile=str(ca))
+        async with (
+            connect_quic(
+                HOST, port, configuration=configuration, create_protocol=create_protocol
+            ) as first,
+            connect_quic(
+                HOST, port, configuration=configuration, create_protocol=create_protocol
+            ) as second,
+        ):
+            await first.open(HOST, "/a")
+            large = "x" * 100_000
+            # More than the window of a stream in one direction.
+            for number in range(20):
+                first.send(TextMessage(f"{number}{large}"))
+                assert await first.events.get() == TextMessage(f"{number}{large}")
+            # A request that is not an extended CONNECT.
+            await second.settings
+            second.handshake = ClientExtendedConnect()
+            second.handshake.request_headers(Request(HOST, "/"))
+            plain = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/")]
+            second.http.send_headers(
+                second._quic.get_next_available_stream_id(),
+                [*plain, (b":authority", HOST.encode())],
+                end_stream=True,
+            )
+            second.transmit()
+            assert (await second.answer).status_code == 405
+            # A stream that is reset ends no other.
+            second.answer = asyncio.get_running_loop().create_future()
+            await second.open(HOST, "/b")
+            second._quic.reset_stream(second.stream, ErrorCode.H3_REQUEST_CANCELLED)
+            second.transmit()
+            first.send(CloseConnection(1000, "bye"))
+            assert await first.events.get() == CloseConnection(1000, "bye")
+            closed = await first.events.get()
+            assert (closed.code, closed.reason) == (1000, "bye")
+
+    with running("http3_server.py", tmp_path, str(chain), str(key)) as server:
+        run(scenario(server.port))
+
+
 # -- how-to ----------------------------------------------------------------------------------------
 
 
