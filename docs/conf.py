@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -205,6 +206,23 @@ class Enumeration(SphinxDirective):
         return self.parse_text_to_nodes(drawings.markdown(rows))
 
 
+class Options(SphinxDirective):
+    """The options of a command of the command line, under one heading of its help."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[Node]:
+        """Make the nodes."""
+        command, _, title = self.arguments[0].partition(" ")
+        parts = [f":::{{program}} wsproto-sip {command}\n:::"]
+        for names, text in drawings.option_rows(command, title):
+            # Options and values in the text are code, and asterisks are literal.
+            text = re.sub(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", r"`\1`", text.replace("*", "\\*"))
+            parts.append(f":::{{option}} {names}\n{text[0].upper()}{text[1:]}\n:::")
+        return self.parse_text_to_nodes("\n\n".join(parts))
+
+
 class Errors(SphinxDirective):
     """The exceptions as a table."""
 
@@ -228,6 +246,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("way", Way)
     app.add_directive("fields", Fields)
     app.add_directive("enum", Enumeration)
+    app.add_directive("options", Options)
     app.add_directive("errors", Errors)
     app.add_directive("metrics", Metrics)
     app.add_directive("transactions", Transactions)

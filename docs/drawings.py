@@ -23,6 +23,8 @@ if __name__ == "__main__":
 
 from tests._layers import LAYERS, PACKAGE, module_files, place_of
 from wsproto_sip.adapters.process_metrics import process_families
+from wsproto_sip.cli._commands import parser_of
+from wsproto_sip.cli.serve.settings import Settings
 from wsproto_sip.errors import WsprotoSipError
 from wsproto_sip.msrp import DigestServer, MsrpRelay, MsrpRelayConfig
 from wsproto_sip.msrp.relay.metrics import relay_families
@@ -336,6 +338,44 @@ def metric_rows() -> Rows:
     rows = [["metric", "kind", "what it counts"]]
     for family in families:
         rows.append([f"`{family.name}`", family.kind, family.text])
+    return rows
+
+
+def option_groups(command: str) -> list[str]:
+    """Return the headings of a command's options, as in its help."""
+    return [
+        str(group.title)
+        for group in parser_of(command)._action_groups
+        if group.title != "positional arguments" and group._group_actions
+    ]
+
+
+def option_rows(command: str, title: str) -> Rows:
+    """Return the options under a heading of a command's help: how each is written, and its help.
+
+    Args:
+        command: The command of the command line.
+        title: The heading.
+    """
+    [group] = [found for found in parser_of(command)._action_groups if found.title == title]
+    described = {item.name: item for item in fields(Settings)} if command == "serve" else {}
+    rows = []
+    for action in group._group_actions:
+        if action.dest == "help":
+            continue
+        value = "" if action.nargs == 0 else f" {action.metavar}"
+        if action.nargs == "?":
+            value = f" [{action.metavar}]"
+        text = str(action.help).replace("%(default)s", str(action.default))
+        if "append" in type(action).__name__.lower() and "repeat" not in text:
+            text += "; may be repeated"
+        setting = described.get(action.dest)
+        if setting is not None and isinstance(setting.default, bool):
+            text += f" (default: {'on' if setting.default else 'off'})"
+        if setting is not None and setting.metadata["restart"]:
+            text += " †"
+        names = ", ".join(f"{name}{value}" for name in action.option_strings)
+        rows.append([names, text])
     return rows
 
 

@@ -587,6 +587,35 @@ def test_table_of_errors_is_the_tree() -> None:
     assert all(row[2].endswith(".") for row in rows)
 
 
+@pytest.mark.parametrize("command", ["serve", "connect", "ctl"])
+def test_page_of_the_command_line_has_every_option(command: str) -> None:
+    from wsproto_sip.cli._commands import options_of, parser_of
+
+    shown = [
+        fence.language.removeprefix(f"{{options}} {command} ")
+        for fence in fences()
+        if fence.language.startswith(f"{{options}} {command} ")
+    ]
+    assert shown == drawings.option_groups(command)
+    rows = [row for title in shown for row in drawings.option_rows(command, title)]
+    options = {name for action in options_of(parser_of(command)) for name in action.option_strings}
+    listed = [word for names, _ in rows for word in names.split() if word.startswith("-")]
+    assert len(listed) == len(set(listed))
+    assert {name.rstrip(",") for name in listed} == options - {"-h", "--help"}
+    assert all(text for _, text in rows)
+
+
+def test_options_on_the_page_say_what_a_reader_needs() -> None:
+    rows = dict(drawings.option_rows("serve", "listening"))
+    assert rows["--port N"] == "port to listen on, 0 for a free one (default: 8080) †"
+    assert rows["--tls-cert FILE"].endswith("by default the first; may be repeated")
+    rows = dict(drawings.option_rows("serve", "limits"))
+    assert rows["--deflate, --no-deflate"].endswith("never on sip and msrp (default: on)")
+    assert dict(drawings.option_rows("ctl", "options"))["--watch [SECONDS]"].endswith("Ctrl-C")
+    rows = dict(drawings.option_rows("connect", "options"))
+    assert rows["--max-redirects N"] == "maximum number of redirects to follow (default: 5)"
+
+
 def test_table_of_metrics_has_each_once() -> None:
     _, *rows = drawings.metric_rows()
     names = [row[0] for row in rows]

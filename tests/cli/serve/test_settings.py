@@ -253,15 +253,6 @@ def test_help_names_every_option_and_default() -> None:
     assert re.search(r"keep-alive:\n.*--keepalive-mechanism", text, re.DOTALL)
 
 
-def test_the_page_lists_every_option_and_no_other() -> None:
-    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    section = page.partition("## `wsproto-sip serve`")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| (?:`-A`, )?`--(?:\[no-\])?([a-z-]+)", section, re.MULTILINE)
-    assert sorted(listed) == sorted(
-        [*NAMES, "check-config", "config", "kamailio-cfg", "kamailio-define"]
-    )
-
-
 @pytest.mark.parametrize(
     ("option", "value", "other"),
     [
