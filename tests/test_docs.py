@@ -9,9 +9,11 @@ import doctest
 import importlib
 import importlib.util
 import re
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -502,7 +504,7 @@ def test_pages_include_examples_that_exist(page: Path) -> None:
 PROGRAMS = frozenset(
     (
         *("bash", "certbot", "cp", "curl", "export", "install", "mkdir", "npm", "printf"),
-        *("mypy", "ruff", "sphinx-build", "systemctl", "systemd-sysusers", "uvicorn"),
+        *("mypy", "ruff", "sphinx-build", "systemctl", "systemd-sysusers", "uvicorn", "watchfiles"),
     )
 )
 
@@ -621,6 +623,85 @@ def test_table_of_metrics_has_each_once() -> None:
     names = [row[0] for row in rows]
     assert len(set(names)) == len(names) > 50
     assert all(row[1] in ("counter", "gauge", "histogram") and row[2] for row in rows)
+
+
+def table_under(page: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table under a heading, without its head."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def parameters_of(module: Any, function: str) -> set[str]:
+    """Return the names that a function of an adapter takes, those of its options included."""
+    names = set(signature(getattr(module, function)).parameters)
+    options = {"connect": "ConnectOptions", "serve": "ServeOptions"}[function]
+    home = sys.modules[getattr(module, function).__module__]
+    return names | set(getattr(getattr(home, options, None), "__annotations__", {}))
+
+
+@pytest.mark.parametrize("heading", ["Clients", "Servers", "Connections"])
+def test_features_by_adapter_are_those_of_the_signatures(heading: str) -> None:
+    from wsproto_sip.adapters import asyncio as on_asyncio, blocking, trio
+    from wsproto_sip.adapters.uvicorn import websocket_protocol
+
+    columns = {"asyncio": on_asyncio, "threads": blocking, "trio": trio}
+    head, *rows = table_under("reference/features.md", heading)
+    assert set(columns) <= set(head)
+    for row in rows:
+        cells = dict(zip(head[2:], row[2:], strict=True))
+        for name in re.findall(r"`(\w+)[()=]*`", row[1]):
+            for column, module in columns.items():
+                connection = module.Connection
+                if name == "timeout":
+                    found = name in signature(connection.recv).parameters
+                elif name == "reconnect":
+                    found = hasattr(module, name)
+                elif heading == "Connections":
+                    found = hasattr(connection, name)
+                else:
+                    function = {"Clients": "connect", "Servers": "serve"}[heading]
+                    found = name in parameters_of(module, function)
+                assert cells[column] == ("yes" if found else "no"), (name, column)
+            if "uvicorn" in cells:
+                found = name in signature(websocket_protocol).parameters
+                assert (cells["uvicorn"] == "yes") is found, name
+
+
+def test_every_parameter_of_the_adapters_is_a_feature() -> None:
+    from wsproto_sip.adapters import asyncio as on_asyncio
+
+    # Fine tuning is left to the reference.
+    fine = {"backlog", "flags", "reuse_address", "happy_eyeballs_delay", "handler", "uri"}
+    for heading, function in (("Clients", "connect"), ("Servers", "serve")):
+        told = " ".join(row[1] for row in table_under("reference/features.md", heading))
+        for name in parameters_of(on_asyncio, function) - fine:
+            assert name.startswith("ssl_") or f"`{name}`" in told, name
+
+
+def test_environment_variables_are_listed() -> None:
+    page = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8")
+    found: set[str] = set()
+    for path in (ROOT / "wsproto_sip").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found |= set(
+            re.findall(r"""(?:environ|environment)\b(?:\.\w+)?[\[(](?:\w+, )?"([A-Z_]+)\"""", text)
+        )
+        found |= set(re.findall(r"""(?:LISTEN|NOTIFY|WATCHDOG|WSPROTO_SIP)_[A-Z]+""", text))
+    assert len(found) > 8
+    assert [name for name in sorted(found) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["howto/compression.md", "explanation/keepalive.md"])
+def test_examples_of_a_page_run(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    examples = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    test = doctest.DocTestParser().get_doctest("".join(examples), {}, page, page, 0)
+    assert test.examples
+    report: list[str] = []
+    results = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    assert results.failed == 0, "".join(report)
 
 
 def test_table_of_causes_has_every_member() -> None:

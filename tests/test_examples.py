@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -26,9 +27,10 @@ from tests.adapters._msrp import until
 from tests.adapters._sip import SocketPhone
 from tests.cli._service import launched
 from tests.peers._support import run
+from tests.peers._tabs import Tab, browser
 from tests.peers.test_chromium import CHROMIUM
 from tests.peers.test_page import telephones
-from wsproto_sip import ConnectionType, Session
+from wsproto_sip import ConnectionType, Session, SessionConfig
 from wsproto_sip.adapters.asyncio import (
     ConnectionClosedError,
     HandshakeRejected,
@@ -72,7 +74,8 @@ def running(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Examples may import each other.
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -169,6 +172,71 @@ def test_slow_member_of_the_chat_is_disconnected() -> None:
                 assert (closed.code, closed.reason) == (1008, "too slow")
 
     run(scenario())
+
+
+def test_page_of_the_chat_is_served(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "chat_page", tmp_path / "chat_page")
+
+    async def scenario(server: Running) -> None:
+        for target, word in (("/", "<h1>Chat</h1>"), ("/chat.mjs", "onclose"), ("/chat.css", "ol")):
+            status, body = await get(server.port, target)
+            assert status == 200
+            assert word in body
+        with pytest.raises(HandshakeRejected) as rejected:
+            await connect(f"{server.uri}/eve", headers=[("Origin", "https://evil.example")])
+        assert rejected.value.status_code == 403
+
+    with running("chat_page.py", tmp_path) as server:
+        run(scenario(server))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_browsers_chat_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = load("chat_page")
+
+    async def enter(tab: Tab, name: str) -> None:
+        await tab.run(f"document.getElementById('name').value = {name!r}")
+        await tab.run("document.querySelector('#enter button').click()")
+        await tab.until(f"document.getElementById('state').textContent === 'Connected as {name}'")
+
+    async def say(tab: Tab, text: str) -> None:
+        await tab.run(f"document.getElementById('text').value = {text!r}")
+        await tab.run("document.querySelector('#say button').click()")
+
+    async def hear(tab: Tab, line: str) -> None:
+        await tab.until(
+            f"[...document.querySelectorAll('li')].some((item) => item.textContent === {line!r})"
+        )
+
+    async def scenario() -> None:
+        config = SessionConfig(plain_requests=True)
+        async with (
+            serve(module.Room().join, HOST, 0, policies=module.POLICIES, config=config) as server,
+            browser(tmp_path / "profile") as found,
+        ):
+            url = f"http://{HOST}:{server.addresses[0][1]}/"
+            alice, bob = await found.open(url), await found.open(url)
+            await enter(alice, "alice")
+            await enter(bob, "bob")
+            await say(alice, "<b>hello</b>")
+            await hear(bob, "alice: <b>hello</b>")
+            for connection in list(server.connections):
+                connection.begin_close(1001)
+            # Both come back by themselves, after different times.
+            for tab, name in ((alice, "alice"), (bob, "bob")):
+                await tab.until(
+                    "document.getElementById('state').textContent.startsWith('Disconnected (1001)')"
+                    f" || document.getElementById('state').textContent === 'Connected as {name}'"
+                )
+                await tab.until(
+                    f"document.getElementById('state').textContent === 'Connected as {name}'"
+                )
+            await say(bob, "again")
+            await hear(alice, "bob: again")
+            assert found.complaints == []
+
+    run(scenario(), bound=240.0)
 
 
 # -- calls -----------------------------------------------------------------------------------------
@@ -585,6 +653,153 @@ def test_clients_of_a_relay_write_to_each_other(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert (done.stdout, done.stderr) == ("text/plain hello\n", "")
+
+
+def test_patterns_of_a_handler(tmp_path: Path) -> None:
+    async def scenario(uri: str) -> None:
+        async with connect(f"{uri}/echo?x=1") as connection:
+            await connection.send("a")
+            assert await connection.recv() == "a"
+        async with connect(f"{uri}/clock") as connection:
+            assert await connection.recv() == "tick 0"
+            # After the first tick, it sends much more often.
+            await connection.send("0.001")
+            assert [await connection.recv() for _ in range(3)] == ["tick 1", "tick 2", "tick 3"]
+        async with connect(f"{uri}/work") as connection:
+            for seconds in ("0.5", "0.001", "0.002", "0.003", "0.004", "0.005"):
+                await connection.send(seconds)
+            done = [await connection.recv() for _ in range(6)]
+            # The slow one occupies one worker and delays no other.
+            assert done[-1] == "done: 0.5"
+            assert len(set(done)) == 6
+        with pytest.raises(HandshakeRejected) as rejected:
+            await connect(f"{uri}/other")
+        assert rejected.value.status_code == 404
+
+    with running("patterns.py", tmp_path) as server:
+        run(scenario(server.uri))
+
+
+def test_sigterm_ends_the_patterns_in_order(tmp_path: Path) -> None:
+    async def scenario(server: Running) -> int:
+        async with connect(f"{server.uri}/clock") as connection:
+            server.process.send_signal(signal.SIGTERM)
+            return (await connection.wait_closed()).code
+
+    program = tmp_path / "patterns.py"
+    program.write_text(PORTS.sub("0", source("patterns.py")), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r"(\d+)\)$", process.stdout.readline())
+        assert found is not None
+        assert run(scenario(Running(process, int(found[1])))) == 1001
+        assert process.wait(60) == 0
+
+
+def test_answers_find_their_requests(tmp_path: Path) -> None:
+    program = EXAMPLES / "requests_with_answers.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.stdout, done.stderr) == ("ping done\nsleep done\n", "")
+
+    async def leave(connection: Any) -> None:
+        await connection.recv()
+
+    async def scenario() -> None:
+        module = load("requests_with_answers")
+        async with serve(leave, HOST, 0) as server:
+            host, port = server.addresses[0]
+            async with connect(f"ws://{host}:{port}/") as connection:
+                caller = module.Caller(connection)
+                receiving = asyncio.ensure_future(caller.run())
+                # The server closes instead of answering.
+                with pytest.raises(asyncio.CancelledError):
+                    await caller.call("ping")
+                await receiving
+                assert caller.waiting == {}
+
+    run(scenario())
+
+
+def test_log_has_the_start_and_the_end_of_each_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = load("logged_server")
+
+    async def fail(connection: Any, log: Any) -> None:
+        if connection.request.target != "/echo":
+            raise RuntimeError("broken")
+        await module.echo(connection, log)
+
+    async def scenario() -> None:
+        async with serve(module.logged(fail), HOST, 0) as server:
+            host, port = server.addresses[0]
+            async with connect(f"ws://{host}:{port}/echo") as connection:
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
+            async with connect(f"ws://{host}:{port}/?token=secret") as connection:
+                assert (await connection.wait_closed()).code == 1011
+
+    with caplog.at_level("DEBUG", "example"):
+        run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.name == "example"]
+    assert [re.sub(r":\d+", ":PORT", line) for line in lines] == [
+        f"[1] opened by {HOST}:PORT for /echo",
+        "[1] received 5 characters or bytes",
+        "[1] closed with 1000 (remote)",
+        f"[2] opened by {HOST}:PORT for /",
+        "[2] closed with 1011 (local)",
+    ]
+    [failure] = [record for record in caplog.records if record.name == "wsproto_sip.asyncio"]
+    assert failure.exc_info is not None
+
+
+def test_client_shows_what_is_on_the_wire(tmp_path: Path) -> None:
+    with running("echo_server.py", tmp_path) as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", EXAMPLES / "wire_client.py", f"{server.uri}/", "hello"],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.stdout == "hello\n"
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("-> b'GET / HTTP/1.1")
+    assert lines[1].startswith("<- b'HTTP/1.1 101 Switching Protocols")
+    assert "<- b'\\x81\\x05hello'" in lines
+
+
+def test_signed_tokens_of_a_web_application() -> None:
+    pytest.importorskip("jwt", reason="PyJWT is missing: pip install pyjwt")
+    module = load("signed_tokens")
+
+    async def scenario() -> None:
+        async with serve(module.greet, HOST, 0, policies=module.POLICIES) as server:
+            host, port = server.addresses[0]
+            uri = f"ws://{host}:{port}/?token="
+            async with connect(uri + module.token_for("alice")) as connection:
+                assert await connection.recv() == "hello, alice"
+                await connection.send("a")
+                assert await connection.recv() == "a"
+            forged = module.token_for("alice", secret=bytes(32))
+            for token in ("unknown", forged, module.token_for("alice", seconds=-60)):
+                with pytest.raises(HandshakeRejected) as rejected:
+                    await connect(uri + token)
+                assert rejected.value.status_code == 403
+
+    run(scenario())
 
 
 def test_limits_end_what_is_too_large(tmp_path: Path) -> None:
