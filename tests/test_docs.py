@@ -503,7 +503,18 @@ def test_pages_include_examples_that_exist(page: Path) -> None:
 #: Programs that commands of the pages begin with, besides Python's and our own.
 PROGRAMS = frozenset(
     (
-        *("bash", "certbot", "cp", "curl", "export", "install", "mkdir", "npm", "printf"),
+        *(
+            "bash",
+            "certbot",
+            "cp",
+            "curl",
+            "export",
+            "install",
+            "mkdir",
+            "npm",
+            "openssl",
+            "printf",
+        ),
         *("mypy", "ruff", "sphinx-build", "systemctl", "systemd-sysusers", "uvicorn", "watchfiles"),
     )
 )

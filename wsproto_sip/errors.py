@@ -15,6 +15,7 @@ exception also derives from a standard class if callers expect that one::
     ├── CommandError
     ├── ConnectionClosedError
     ├── DigestError (ValueError)
+    ├── EngineError
     ├── EventHookError
     ├── HandshakeRejected
     ├── HookError
@@ -24,6 +25,7 @@ exception also derives from a standard class if callers expect that one::
     ├── MsrpUriError (ValueError)
     ├── ParseFailed
     ├── ProxyError (ConnectionError)
+    ├── RecordError (ValueError)
     ├── Refused
     ├── SettingsError (ValueError)
     ├── SipParseError (ValueError)
