@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -473,16 +474,15 @@ def test_client_and_server_over_http3(tmp_path: Path) -> None:
 
 
 def test_streams_of_http3_are_sessions(tmp_path: Path) -> None:
-    pytest.importorskip("aioquic", reason="aioquic is missing: pip install aioquic")
-    from aioquic.asyncio.client import connect as connect_quic
-    from aioquic.h3.connection import H3_ALPN, ErrorCode
-    from aioquic.quic.configuration import QuicConfiguration
-
+    reason = "aioquic is missing: pip install aioquic"
+    connect_quic = pytest.importorskip("aioquic.asyncio.client", reason=reason).connect
+    h3 = importlib.import_module("aioquic.h3.connection")
+    settings = importlib.import_module("aioquic.quic.configuration")
     chain, key, ca = issue_certificate(tmp_path)
     create_protocol = load("http3_client").Http3Client
 
     async def scenario(port: int) -> None:
-        configuration = QuicConfiguration(alpn_protocols=H3_ALPN, cafile=str(ca))
+        configuration = settings.QuicConfiguration(alpn_protocols=h3.H3_ALPN, cafile=str(ca))
         async with (
             connect_quic(
                 HOST, port, configuration=configuration, create_protocol=create_protocol
@@ -512,7 +512,7 @@ def test_streams_of_http3_are_sessions(tmp_path: Path) -> None:
             # A stream that is reset ends no other.
             second.answer = asyncio.get_running_loop().create_future()
             await second.open(HOST, "/b")
-            second._quic.reset_stream(second.stream, ErrorCode.H3_REQUEST_CANCELLED)
+            second._quic.reset_stream(second.stream, h3.ErrorCode.H3_REQUEST_CANCELLED)
             second.transmit()
             first.send(CloseConnection(1000, "bye"))
             assert await first.events.get() == CloseConnection(1000, "bye")
