@@ -9,14 +9,12 @@ import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
 from tests.peers._support import run
-from wsproto_sip.adapters.asyncio import msrp
 from wsproto_sip.auth import LATER, Account, Identity
 from wsproto_sip.events import Ping
 from wsproto_sip.msrp import (
@@ -28,6 +26,7 @@ from wsproto_sip.msrp import (
     MsrpUri,
     RelayNode,
 )
+from wsproto_sip.policy import TrustedNetworks
 
 from .._msrp import CONFIG, HOST, USERS, Client, PeerNode, RelayServer, client, serving, until
 
@@ -455,7 +454,7 @@ def test_users_come_from_resolve() -> None:
 
 # -- nodes -----------------------------------------------------------------------------------------
 
-LOOPBACK = [ip_network("127.0.0.0/8")]
+LOOPBACK = TrustedNetworks(["127.0.0.0/8"])
 AUTHORITY = trustme.CA()
 
 
@@ -463,6 +462,8 @@ def node_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the contexts for connections that a node opens and accepts."""
     certificate = AUTHORITY.issue_cert("nodes.test")
     connecting = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    # The service has its own rules for names.
+    connecting.check_hostname = False
     accepting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     accepting.verify_mode = ssl.CERT_REQUIRED
     for context in (connecting, accepting):
@@ -561,9 +562,13 @@ def test_nodes_show_certificates() -> None:
     run(scenario())
 
 
-def test_nodes_are_verified() -> None:
+@pytest.mark.parametrize("checks", [True, False])
+def test_nodes_are_verified(caplog: pytest.LogCaptureFixture, checks: bool) -> None:
+    caplog.set_level(logging.INFO, "wsproto_sip.msrp")
+
     async def scenario() -> None:
         connecting, accepting = node_contexts()
+        connecting.check_hostname = checks
         service = {"node_tls": connecting, "node_tls_name": "other.test"}
         async with (
             two_nodes(accepts={"tls": accepting}, service=service) as nodes,
@@ -575,11 +580,29 @@ def test_nodes_are_verified() -> None:
             assert (await alice.until(MessageFailed)).status == 408
 
     run(scenario())
+    assert ("certificate verify failed" if checks else "has no certificate of other") in caplog.text
+
+
+def test_certificate_of_a_node_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        connecting, accepting = node_contexts()
+        service = {"node_tls": connecting, "node_tls_name": "other.test"}
+        async with two_nodes(accepts={"tls": accepting}, service=service) as nodes:
+            reader, writer = await asyncio.open_connection(
+                *nodes.addresses["n1"], ssl=connecting, server_hostname="other.test"
+            )
+            with pytest.raises(ConnectionError):
+                await _end_of(reader)
+            writer.close()
+            assert nodes.relays["n1"].relay.connections == 0
+
+    run(scenario())
+    assert "refused: 127.0.0.1 has no certificate of a node" in caplog.text
 
 
 def test_node_has_to_be_in_a_network(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        accepts = {"networks": [ip_network("192.0.2.0/24")]}
+        accepts = {"networks": TrustedNetworks(["192.0.2.0/24"])}
         async with two_nodes(accepts=accepts) as nodes:
             reader, writer = await asyncio.open_connection(*nodes.addresses["n1"])
             with pytest.raises(ConnectionError):
@@ -589,11 +612,6 @@ def test_node_has_to_be_in_a_network(caplog: pytest.LogCaptureFixture) -> None:
 
     run(scenario())
     assert "refused: 127.0.0.1 is not in a network of the nodes" in caplog.text
-
-
-def test_connection_without_an_address_is_not_in_a_network() -> None:
-    assert not msrp._is_in("", LOOPBACK)
-    assert msrp._is_in("::ffff:127.0.0.1", LOOPBACK)
 
 
 def test_connections_of_nodes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,6 @@ certificate, or its address is in a private network.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from math import inf
@@ -21,6 +20,7 @@ from ssl import CERT_REQUIRED
 from typing import TYPE_CHECKING, Any, Final
 
 from ...msrp.relay.config import node_hop
+from ...sip.rules.certificate import names_domain
 from .._addresses import canonical
 from .answers import answer_to
 from .listening import listen, open_sockets
@@ -28,7 +28,7 @@ from .transport import StreamProtocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection, Mapping
+    from collections.abc import Container, Mapping
 
     from ...events import Event
     from ...msrp.relay.application import MsrpApplication
@@ -58,11 +58,14 @@ class MsrpService:
         connect_timeout: Seconds for opening a connection.
         node_tls: For connections to nodes: verifies their certificates and contains this node's
             own. ``None`` for plain TCP.
-        node_tls_name: The name in the certificates of nodes; by default the host connected to.
+        node_tls_name: The domain in the certificates of all nodes; by default the host connected
+            to. The rules are those for SIP (RFC 5922 §7).
 
     Attributes:
         application: The application.
         loop: The event loop.
+        node_tls: As given; may be replaced.
+        node_tls_name: As given.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class MsrpService:
         self._resolve = resolve
         self._connect_timeout = connect_timeout
         self.node_tls = node_tls
-        self._node_tls_name = node_tls_name
+        self.node_tls_name = node_tls_name
         self._nodes: dict[str, tuple[str, int]] = {}
         self._server = server
         self.loop = server.loop
@@ -131,7 +134,7 @@ class MsrpService:
         host: str | None,
         port: int,
         *,
-        networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
+        networks: Container[str] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> list[tuple[str, int]]:
         """Accept connections from other nodes, which are trusted.
@@ -139,9 +142,12 @@ class MsrpService:
         Args:
             host: The address to listen on; ``None`` for all.
             port: The port; 0 for a free one.
-            networks: The networks of the nodes; others are refused. Empty for all, which needs
-                ``tls``.
-            tls: A context that requires certificates of clients; ``None`` for plain TCP.
+            networks: The addresses that nodes have, for example
+                :class:`~wsproto_sip.policy.forwarded.TrustedNetworks`; others are refused.
+                ``None`` for all, which needs ``tls``.
+            tls: A context that requires certificates of clients. They have to name
+                ``node_tls_name``, if that is given; otherwise the authority must issue certificates
+                to nodes only. ``None`` for plain TCP.
 
         Returns:
             The addresses and ports.
@@ -150,7 +156,7 @@ class MsrpService:
             OSError: The server cannot listen there.
             ValueError: Neither ``networks`` nor certificates tell who is a node.
         """
-        if not networks and (tls is None or tls.verify_mode is not CERT_REQUIRED):
+        if networks is None and (tls is None or tls.verify_mode is not CERT_REQUIRED):
             raise ValueError("nodes need networks, or tls with certificates of clients")
         sockets = await open_sockets(host, port)
         options = {} if tls is None else {"ssl": tls}
@@ -251,18 +257,22 @@ class MsrpService:
 
     async def _connect(self, name: str) -> None:
         tls: dict[str, Any] = {}
+        certified = None
         if name in self._peers:
             host, port = self._peers[name]
         elif name in self._nodes:
             host, port = self._nodes[name]
             if self.node_tls is not None:
-                tls = {"ssl": self.node_tls, "server_hostname": self._node_tls_name or host}
+                certified = self.node_tls_name or host
+                tls = {"ssl": self.node_tls, "server_hostname": certified}
         else:
             # It has left meanwhile.
             return
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self.loop.create_connection(lambda: _Link(self, name), host, port, **tls)
+                await self.loop.create_connection(
+                    lambda: _Link(self, name, certified), host, port, **tls
+                )
         except (OSError, ValueError) as exc:
             _logger.info("peer %s: %s", name, str(exc) or "no answer")
             self.application.link_failed(name, self.now())
@@ -297,12 +307,18 @@ class MsrpService:
 
 
 class _Link(StreamProtocol):
-    """One connection with a peer, opened by the peer unless its name is given."""
+    """One connection with a peer, opened by the peer unless its name is given.
 
-    def __init__(self, service: MsrpService, name: str | None = None) -> None:
+    A certificate has to name the third argument, unless that is ``None``.
+    """
+
+    def __init__(
+        self, service: MsrpService, name: str | None = None, certified: str | None = None
+    ) -> None:
         super().__init__()
         self._service = service
         self._name = name
+        self._certified = certified
         # Not a link of the application, which ignores it.
         self.number = 0
 
@@ -323,11 +339,19 @@ class _Link(StreamProtocol):
             self._drop_transport()
             return
         application, now = service.application, service.now()
-        if not self._enter(application.link_opened(name, now)):
+        if self._certified is not None and not self._is_certified(self._certified):
+            _logger.warning("%s has no certificate of %s", name, self._certified)
+            self._drop_transport()
+            application.link_failed(name, now)
+        elif not self._enter(application.link_opened(name, now)):
             _logger.info("peer %s: too many connections", name)
             if self._name is not None:
                 application.link_failed(name, now)
         service.settle()
+
+    def _is_certified(self, name: str) -> bool:
+        """Return whether the other side has shown a certificate of a name."""
+        return names_domain(self.transport.get_extra_info("peercert") or {}, name)
 
     def _enter(self, number: int | None) -> bool:
         """Take the number that the application has given; without one, drop the transport."""
@@ -403,7 +427,7 @@ class _NodeLink(_Link):
     def __init__(
         self,
         service: MsrpService,
-        networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network],
+        networks: Container[str] | None,
     ) -> None:
         super().__init__(service)
         self._networks = networks
@@ -416,20 +440,12 @@ class _NodeLink(_Link):
         service.joined(self)
         # A transport that has ended already has no address.
         address = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._networks and not _is_in(address, self._networks):
+        if self._networks is not None and address not in self._networks:
             _logger.warning("refused: %s is not in a network of the nodes", address)
+            self._drop_transport()
+        elif service.node_tls_name is not None and not self._is_certified(service.node_tls_name):
+            _logger.warning("refused: %s has no certificate of a node", address)
             self._drop_transport()
         elif not self._enter(service.application.node_link_opened(service.now(), address)):
             _logger.warning("node at %s: too many connections", address)
         service.settle()
-
-
-def _is_in(
-    address: str, networks: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
-) -> bool:
-    """Return whether an address as text is in one of the networks."""
-    try:
-        parsed = ipaddress.ip_address(canonical(address))
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
