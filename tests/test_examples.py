@@ -25,8 +25,9 @@ from websockets.asyncio.client import connect as dial
 from websockets.typing import Origin, Subprotocol
 
 from tests.adapters._msrp import until
-from tests.adapters._sip import SocketPhone
+from tests.adapters._sip import SocketPhone, free_port
 from tests.cli._service import launched
+from tests.peers._redis import RedisServer, needs_redis, redis_server
 from tests.peers._support import run
 from tests.peers._tabs import Tab, browser
 from tests.peers.test_chromium import CHROMIUM
@@ -817,3 +818,88 @@ def test_limits_end_what_is_too_large(tmp_path: Path) -> None:
 
     with running("limits.py", tmp_path) as server:
         run(scenario(server.uri))
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+@needs_redis
+def test_room_in_two_processes(tmp_path: Path) -> None:
+    async def scenario(one: Running, two: Running, redis: RedisServer) -> None:
+        async with connect(one.uri) as alice, connect(two.uri) as bob, connect(two.uri) as carol:
+            members = (alice, bob, carol)
+            for number, speaker in enumerate(members):
+                await speaker.send(f"hello {number}")
+                assert [await member.recv() for member in members] == [f"hello {number}"] * 3
+            redis.kill()
+            await bob.send("is anybody there?")
+            with pytest.raises(ConnectionClosedError) as closed:
+                await bob.recv()
+            assert closed.value.code == 1013
+            redis.start()
+            # Both processes subscribe again by themselves.
+            subscribed = "*2\r\n$4\r\nroom\r\n:2\r\n"
+            await until(lambda: redis.run("PUBSUB", "NUMSUB", "room") == subscribed)
+            await alice.send("back again")
+            assert [await member.recv() for member in (alice, carol)] == ["back again"] * 2
+
+    with (
+        redis_server() as redis,
+        running("broadcast_nodes.py", tmp_path, redis.url, "0") as one,
+        running("broadcast_nodes.py", tmp_path, redis.url, "0") as two,
+    ):
+        run(scenario(one, two, redis))
+
+
+def test_slow_member_of_the_room_is_sent_away() -> None:
+    module = load("broadcast_nodes")
+
+    async def scenario() -> None:
+        room = module.Room(None)
+        async with serve(room.join, HOST, 0) as server:
+            host, port = server.addresses[0]
+            async with connect(f"ws://{host}:{port}/") as slow:
+                await until(lambda: room.queues)
+                # In one turn of the loop.
+                for number in range(module.BACKLOG + 1):
+                    room.say(b"%d" % number)
+                with pytest.raises(ConnectionClosedError) as closed:
+                    await slow.recv()
+                assert (closed.value.code, closed.value.reason) == (1008, "too slow")
+
+    run(scenario())
+
+
+@needs_redis
+def test_telephones_at_two_nodes_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("calls_nodes")
+    keys = tmp_path / "keys"
+    keys.write_bytes(os.urandom(32))
+
+    async def scenario(*servers: Running) -> None:
+        async with AsyncExitStack() as stack:
+            phones = []
+            for server, name in zip(servers, ("alice", "bob"), strict=True):
+                websocket = await stack.enter_async_context(
+                    dial(server.uri, subprotocols=[Subprotocol("sip")], proxy=None)
+                )
+                phone = SocketPhone(
+                    websocket, name, domain=module.DOMAIN, password=module.USERS[name]
+                )
+                stack.push_async_callback(phone.stop)
+                assert (await phone.register()).status == 200
+                phones.append(phone)
+            for one, two in (phones, phones[::-1]):
+                asked = asyncio.ensure_future(one.ask("MESSAGE", two.aor))
+                two.answer(await two.request("MESSAGE"), 200)
+                assert (await asked).status == 200
+
+    with redis_server() as redis:
+        monkeypatch.setenv("REDIS", redis.url)
+        with (
+            running("calls_nodes.py", tmp_path, "one", "0", str(free_port()), str(keys)) as one,
+            running("calls_nodes.py", tmp_path, "two", "0", str(free_port()), str(keys)) as two,
+        ):
+            run(scenario(one, two))
