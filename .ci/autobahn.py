@@ -1,8 +1,9 @@
 """The Autobahn testsuite on every adapter, server and client: ``python .ci/autobahn.py``.
 
 By default its 247 core cases run. With ``--all`` all 517 do: cases 9.* send large messages, cases
-12.* and 13.* compressed ones, and they take long. Each case and its closing must be OK, except for
-three informational cases. NON-STRICT is not enough.
+12.* and 13.* compressed ones, and they take long. All run in parts, and ``--folder`` keeps the
+report of each, so that a part that has ended well is not run again. Each case and its closing must
+be OK, except for three informational cases. NON-STRICT is not enough.
 
 The suite runs on CPython 2.7 alone. One is looked for in ``PYTHON27``, as ``python2.7`` and among
 pyenv's versions. The suite comes from PyPI, as ``REQUIREMENTS`` pins it and what it needs, into an
@@ -34,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from tests.peers._autobahn_parties import CLIENTS, SERVERS  # noqa: E402 - the path comes first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 HOST = "127.0.0.1"
 
@@ -90,7 +91,33 @@ from autobahntestsuite.wstest import run
 run()
 """
 
-LARGE_OR_COMPRESSED = ("9.*", "12.*", "13.*")
+
+class Part(NamedTuple):
+    """A part of the suite, which is run at once.
+
+    Args:
+        name: Of the folder of its reports.
+        cases: The cases.
+        excluded: Those of them that are left out.
+        count: How many there are.
+        large: Whether they need more than the default limits.
+    """
+
+    name: str
+    cases: tuple[str, ...]
+    excluded: tuple[str, ...]
+    count: int
+    large: bool = True
+
+
+CORE = Part("core", ("*",), ("9.*", "12.*", "13.*"), 247, large=False)
+
+PARTS = [
+    CORE,
+    Part("9", ("9.*",), (), 54),
+    *(Part(f"12.{number}", (f"12.{number}.*",), (), 18) for number in range(1, 6)),
+    *(Part(f"13.{number}", (f"13.{number}.*",), (), 18) for number in range(1, 8)),
+]
 
 #: The cases that are only reported, not judged.
 INFORMATIONAL = frozenset(["7.1.6", "7.13.1", "7.13.2"])
@@ -182,12 +209,12 @@ def install(python27: str, folder: Path) -> str:
     return str(interpreter)
 
 
-def write_specification(folder: Path, large: bool, **more: object) -> Path:
+def write_specification(folder: Path, part: Part, **more: object) -> Path:
     """Write the specification for the suite."""
     specification = {
         "outdir": str(folder),
-        "cases": ["*"],
-        "exclude-cases": [] if large else LARGE_OR_COMPRESSED,
+        "cases": part.cases,
+        "exclude-cases": part.excluded,
         "exclude-agent-cases": {},
         **more,
     }
@@ -223,23 +250,23 @@ def read_port(server: subprocess.Popen[str]) -> int:
 
 
 def run_against_server(
-    interpreter: str, party: Party, folder: Path, large: bool, limit: float
+    interpreter: str, party: Party, part: Part, folder: Path, limit: float
 ) -> None:
     """Have the suite connect to a server."""
     with (
         (folder / "party.log").open("w") as log,
-        running(program(party, large), stdout=subprocess.PIPE, stderr=log) as server,
+        running(program(party, part.large), stdout=subprocess.PIPE, stderr=log) as server,
         (folder / "wstest.log").open("w") as output,
     ):
         servers = [{"url": f"ws://{HOST}:{read_port(server)}", "agent": party.name}]
-        file = write_specification(folder, large, servers=servers)
+        file = write_specification(folder, part, servers=servers)
         command = [interpreter, "-c", WSTEST, "-1", "-m", "fuzzingclient", "-s", file]
         with running(command, stdout=output, stderr=output) as suite:
             suite.wait(limit)
 
 
 def run_against_client(
-    interpreter: str, party: Party, folder: Path, large: bool, limit: float
+    interpreter: str, party: Party, part: Part, folder: Path, limit: float
 ) -> None:
     """Have a client connect to the suite."""
     with (
@@ -251,13 +278,14 @@ def run_against_client(
         listener.setblocking(False)
         descriptor = listener.fileno()
         uri = f"ws://{HOST}:{listener.getsockname()[1]}"
-        file = write_specification(folder, large, url=uri)
+        file = write_specification(folder, part, url=uri)
         command = [interpreter, "-c", WSTEST, descriptor, "-m", "fuzzingserver", "-s", file]
         inherited: dict[str, Any] = {"stdout": output, "stderr": output, "pass_fds": [descriptor]}
-        cases = EVERYTHING_OK[large].total()
         with (
             running([*command, "--webport", "0"], **inherited),
-            running(program(party, large, uri, cases, "agent"), stdout=log, stderr=log) as client,
+            running(
+                program(party, part.large, uri, part.count, "agent"), stdout=log, stderr=log
+            ) as client,
         ):
             client.wait(limit)
 
@@ -275,20 +303,39 @@ def judge(party: Party, folder: Path, seconds: float = 0.0) -> Outcome:
     return Outcome(party, Counter(case["behavior"] for case in cases.values()), faults, seconds)
 
 
-def run(interpreter: str, folder: Path, large: bool, limit: float, party: Party) -> Outcome:
-    """Run all cases on a party."""
-    place = folder / f"{party.side}-{party.name.replace(' ', '-')}"
+def run(
+    interpreter: str, folder: Path, limit: float, party_and_part: tuple[Party, Part]
+) -> Outcome:
+    """Run a part on a party, unless the folder has a good report of it."""
+    party, part = party_and_part
+    place = folder / f"{party.side}-{party.name.replace(' ', '-')}" / part.name
+    if (place / "index.json").exists():
+        outcome = judge(party, place)
+        if not outcome.faults and outcome.counts.total() == part.count:
+            return outcome
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     begun = time.monotonic()
     step = run_against_server if party.side == "server" else run_against_client
     try:
-        step(interpreter, party, place, large, limit)
+        step(interpreter, party, part, place, limit)
         return judge(party, place, time.monotonic() - begun)
     except Exception as exc:
         logs = (place / name for name in ("party.log", "wstest.log"))
         ends = [log.read_text(errors="replace")[-2000:] for log in logs if log.exists()]
         return Outcome(party, Counter(), [repr(exc), *ends], time.monotonic() - begun)
+
+
+def combine(party: Party, outcomes: Iterable[Outcome]) -> Outcome:
+    """Return the outcome of a party from those of its parts."""
+    counts: Counter[str] = Counter()
+    faults: list[str] = []
+    seconds = 0.0
+    for outcome in outcomes:
+        counts += outcome.counts
+        faults += outcome.faults
+        seconds += outcome.seconds
+    return Outcome(party, counts, faults, seconds)
 
 
 def main() -> int:
@@ -300,7 +347,9 @@ def main() -> int:
     parser.add_argument("--or-skip", action="store_true", help="0 where there is no CPython 2.7")
     parser.add_argument("--folder", type=Path, help="where the suite and its reports are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once (%(default)s)")
-    parser.add_argument("--limit", type=float, default=7200, help="seconds for each (%(default)s)")
+    parser.add_argument(
+        "--limit", type=float, default=7200, help="seconds for each part (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="a file to write the counts to")
     options = parser.parse_args()
     known = {str(party): party for party in PARTIES}
@@ -315,9 +364,13 @@ def main() -> int:
         folder = options.folder.absolute() if options.folder else Path(scratch)
         interpreter = install(python27, folder)
         with ThreadPoolExecutor(options.jobs) as pool:
-            todo = partial(run, interpreter, folder / "reports", options.all, options.limit)
+            parties = [known[name] for name in options.parties or known]
+            parts = PARTS if options.all else [CORE]
+            todo = partial(run, interpreter, folder / "reports", options.limit)
+            ended = pool.map(todo, [(party, part) for party in parties for part in parts])
             outcomes = []
-            for outcome in pool.map(todo, [known[name] for name in options.parties or known]):
+            for party in parties:
+                outcome = combine(party, (next(ended) for _ in parts))
                 outcomes.append(outcome)
                 counts = ", ".join(f"{count} {kind}" for kind, count in outcome.counts.items())
                 print(f"{outcome.party}: {counts} in {outcome.seconds:.0f} s", flush=True)

@@ -187,7 +187,8 @@ def measure_autobahn(options: argparse.Namespace) -> Data:
 
 def measure_autobahn_all(options: argparse.Namespace) -> Data:
     """Run the whole Autobahn testsuite, on asyncio's server and client."""
-    return autobahn("--all", "asyncio, server", "asyncio, client")
+    kept = ["--folder", str(options.autobahn)] if options.autobahn else []
+    return autobahn("--all", *kept, "asyncio, server", "asyncio, client")
 
 
 def autobahn(*arguments: str) -> Data:
@@ -473,6 +474,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="FILE",
         help="a report of pytest's (--junitxml) to count instead of running the tests",
+    )
+    parser.add_argument(
+        "--autobahn", type=Path, metavar="FOLDER", help="where autobahn-all keeps its reports"
     )
     parser.add_argument("--seconds", type=int, default=60, help="of fuzzing each target (60)")
     parser.add_argument("--connections", type=int, default=5000, help="held at once (5000)")

@@ -144,10 +144,43 @@ def test_unexpected_end_of_a_case_is_a_fault(
 
 def test_run_without_a_report_fails_and_quotes_the_logs(tmp_path: Path) -> None:
     # An interpreter without the suite.
-    outcome = autobahn.run(sys.executable, tmp_path, False, BOUND, PARTY)
+    outcome = autobahn.run(sys.executable, tmp_path, BOUND, (PARTY, autobahn.CORE))
     assert not outcome.counts
     assert outcome.faults[0].startswith("FileNotFoundError")
     assert "No module named 'twisted'" in outcome.faults[-1]
+
+
+def test_part_with_a_good_report_is_not_run_again(tmp_path: Path) -> None:
+    # An interpreter without the suite: a run would end without a report.
+    small = autobahn.CORE._replace(count=3)
+    folder = tmp_path / "server-asyncio" / small.name
+    folder.mkdir(parents=True)
+    report(folder)
+    kept = autobahn.run(sys.executable, tmp_path, BOUND, (PARTY, small))
+    assert kept.counts == Counter(OK=1, INFORMATIONAL=2)
+    report(folder, **{"7_1_5": ("FAILED", "OK")})
+    assert not autobahn.run(sys.executable, tmp_path, BOUND, (PARTY, small)).counts
+
+
+def test_part_with_cases_missing_is_run_again(tmp_path: Path) -> None:
+    folder = tmp_path / "server-asyncio" / autobahn.CORE.name
+    folder.mkdir(parents=True)
+    report(folder)
+    assert not autobahn.run(sys.executable, tmp_path, BOUND, (PARTY, autobahn.CORE)).counts
+
+
+def test_outcome_of_a_party_is_the_sum_of_its_parts() -> None:
+    parts = [
+        autobahn.Outcome(PARTY, Counter(OK=2, FAILED=1), ["9.1.1 FAILED"], 1.0),
+        autobahn.Outcome(PARTY, Counter(OK=3), [], 2.0),
+    ]
+    expected = autobahn.Outcome(PARTY, Counter(OK=5, FAILED=1), ["9.1.1 FAILED"], 3.0)
+    assert autobahn.combine(PARTY, parts) == expected
+
+
+def test_parts_are_all_the_cases() -> None:
+    assert sum(part.count for part in autobahn.PARTS) == autobahn.EVERYTHING_OK[True].total()
+    assert autobahn.CORE.count == autobahn.EVERYTHING_OK[False].total()
 
 
 # -- the interpreter ------------------------------------------------------------------------------
