@@ -872,6 +872,24 @@ def test_port_is_shared_with_another_listener() -> None:
     run(scenario())
 
 
+def test_connections_wait_until_they_are_accepted() -> None:
+    async def scenario() -> None:
+        async with serving() as running:
+            [(_, port)] = await running.server.listen(HOST, 0, accept=False)
+            async with connected(port, opening=request(port)) as client:
+                # Accepted, and with this one the other would have been.
+                async with connected(running.port, opening=request(running.port)) as other:
+                    await other.expect(AcceptConnection)
+                assert len(await running.opened()) == 1
+                await running.server.accept()
+                await client.expect(AcceptConnection)
+            # There is nothing more to accept.
+            await running.server.accept()
+            await running.server.listen(HOST, 0, accept=False)
+
+    run(scenario())
+
+
 def test_two_places_at_once_are_refused() -> None:
     async def scenario() -> None:
         async with serving() as running:

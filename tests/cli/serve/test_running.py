@@ -133,6 +133,42 @@ def test_health_checks_need_no_host_page_or_password(tmp_path: Path) -> None:
     run(scenario())
 
 
+OPTIONS = (
+    "OPTIONS sip:sip.test SIP/2.0\r\nVia: SIP/2.0/WS a.invalid;branch=z9hG4bK1\r\n"
+    "From: <sip:alice@sip.test>;tag=1\r\nTo: <sip:sip.test>\r\nCall-ID: 1\r\n"
+    "CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\n\r\n"
+)
+
+
+def test_client_that_comes_while_the_server_starts_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialing: list[asyncio.Task[Any]] = []
+    open_listeners = Service._open_listeners
+
+    async def then_a_client_comes(service: Service) -> Any:
+        places = await open_listeners(service)
+        dialing.append(asyncio.ensure_future(call(service.urls[0])))
+        # It gets as far as it can before anything else is started.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return places
+
+    async def call(url: str) -> str | bytes:
+        async with dial(url, subprotocols=SIP) as client:
+            await client.send(OPTIONS)
+            return await client.recv()
+
+    async def scenario() -> None:
+        monkeypatch.setattr(Service, "_open_listeners", then_a_client_comes)
+        async with serving("--sip-domain", "sip.test", "--sip-anyone"):
+            answer = await dialing[0]
+            assert isinstance(answer, str)
+            assert answer.startswith("SIP/2.0 200 ")
+
+    run(scenario())
+
+
 def test_plain_request_without_health_checks_and_page_is_refused() -> None:
     async def scenario() -> None:
         async with serving("--no-page") as service:

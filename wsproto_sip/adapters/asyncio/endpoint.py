@@ -30,7 +30,7 @@ from ...utilities import LocalProtocolError, RemoteProtocolError
 from .._listening import as_address, open_listener, peer_of, place_of, unlink
 from .answers import answer_to
 from .dial import ATTEMPT_DELAY, dial
-from .listening import listen, open_sockets
+from .listening import Listener, open_sockets
 from .proxy import on_socket
 from .transport import StreamProtocol
 
@@ -107,6 +107,8 @@ class EndpointServer:
         # Transports whose PROXY header is pending: nothing else bounds them.
         self._announced: set[_Peer] = set()
         self._listeners: list[Listener] = []
+        # Those of them that do not accept connections yet.
+        self._waiting: list[Listener] = []
         # The Unix sockets whose paths are removed at the end.
         self._paths: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -131,6 +133,7 @@ class EndpointServer:
         tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         backlog: int = 100,
         reuse_port: bool = False,
+        accept: bool = True,
     ) -> list[tuple[str, int]]:
         """Start to accept connections, at one more place if it already does.
 
@@ -145,6 +148,8 @@ class EndpointServer:
             backlog: Connections that may wait to be accepted.
             reuse_port: Whether other processes may listen on the same address and port
                 (``SO_REUSEPORT``); the system shares connections out.
+            accept: Whether to accept connections at once. Otherwise they wait in the backlog until
+                :meth:`accept`, for services that have to know the port before they can start.
 
         Returns:
             The addresses and ports; for a Unix socket its path, with port 0.
@@ -158,13 +163,23 @@ class EndpointServer:
             sockets = await open_sockets(host, port or 0, backlog=backlog, reuse_port=reuse_port)
         else:
             sockets = [given]
-        listener = await listen(
-            lambda: _Peer(self, tls() if callable(tls) else tls), sockets, _logger
+        listener = Listener(
+            lambda: _Peer(self, tls() if callable(tls) else tls), sockets, _logger, {}
         )
         self._listeners.append(listener)
+        if accept:
+            await listener.accept()
+        else:
+            self._waiting.append(listener)
         # An inherited socket's path belongs to the program that made it.
         self._paths += sockets if unix is not None else []
         return [place_of(sock) for sock in sockets]
+
+    async def accept(self) -> None:
+        """Accept connections at the places where :meth:`listen` was told to wait with it."""
+        waiting, self._waiting = self._waiting, []
+        for listener in waiting:
+            await listener.accept()
 
     def use_client_tls(self, context: ssl.SSLContext) -> None:
         """Set the TLS context of connections that this side opens.
@@ -180,7 +195,7 @@ class EndpointServer:
             unlink(sock)
         for listener in self._listeners:
             listener.close()
-        self._listeners, self._paths = [], []
+        self._listeners, self._waiting, self._paths = [], [], []
 
     async def drain(self, seconds: float) -> None:
         """Close all connections over a time, and wait until they are gone.

@@ -106,19 +106,18 @@ async def listen(
             function that returns the context for each connection, so that it can be replaced.
     """
     listener = Listener(factory, sockets, logger, options)
-    loop = asyncio.get_running_loop()
-    try:
-        listener.start()
-    except NotImplementedError:
-        # Windows' default loop, where descriptors are not scarce.
-        for sock in sockets:
-            now = listener.options()
-            listener.servers.append(await loop.create_server(factory, sock=sock, **now))
+    await listener.accept()
     return listener
 
 
 class Listener:
-    """Listening sockets that accept connections; made by :func:`listen`.
+    """Listening sockets that accept connections, once told to; :func:`listen` makes one that does.
+
+    Args:
+        factory: Makes the protocol of a connection, as for :func:`listen`.
+        sockets: Listening sockets in non-blocking mode, to be closed by it.
+        logger: Logs a lack of descriptors.
+        options: The TLS options, as for :func:`listen`.
 
     Attributes:
         sockets: The listening sockets.
@@ -141,6 +140,17 @@ class Listener:
         self._backoff = AcceptBackoff(logger)
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._opening: dict[asyncio.Task[Any], list[asyncio.BaseProtocol]] = {}
+
+    async def accept(self) -> None:
+        """Accept connections from now on, those that wait already included."""
+        try:
+            self.start()
+        except NotImplementedError:
+            # Windows' default loop, where descriptors are not scarce.
+            for sock in self.sockets:
+                self.servers.append(
+                    await self._loop.create_server(self._factory, sock=sock, **self.options())
+                )
 
     def options(self) -> dict[str, Any]:
         """Return the options for a connection that is accepted now."""

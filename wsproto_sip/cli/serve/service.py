@@ -230,6 +230,7 @@ class Service:
             await self._open_sip([(host, port) for _, host, port in addresses], upstreams)
             await self._open_relay(self._relay_addresses(addresses))
             await self._open_channels()
+            await self._server.accept()
             self._obey_signals()
             announce()
             self._notifier.ready(self._status())
@@ -296,12 +297,16 @@ class Service:
         return self._tls
 
     async def _open_listeners(self) -> list[tuple[Place, str, int]]:
-        """Listen at all places; return the addresses among them."""
+        """Listen at all places, and return the addresses among them.
+
+        Connections wait until everything that serves them has started. Otherwise a client that
+        comes back at the moment of a restart would be connected, and its REGISTER never answered.
+        """
         addresses: list[tuple[Place, str, int]] = []
         for place in self._settings.places:
             tls = self._current_tls if place.secure else None
             scheme = "wss" if place.secure else "ws"
-            listen: Any = partial(self._server.listen, tls=tls)
+            listen: Any = partial(self._server.listen, tls=tls, accept=False)
             if place.inherited is not None:
                 found = []
                 for descriptor in self._passed(place.inherited):
@@ -398,7 +403,6 @@ class Service:
         settings, files = self._settings, self._sip_files
         if files is None:
             return
-        # Set before the first await: clients can connect from now on.
         self._sip = sip = sip_service(
             settings,
             self._server,
