@@ -86,7 +86,11 @@ class FailureReport(Enum):
         Raises:
             ValueError: The value is malformed, which cannot happen in a parsed chunk.
         """
-        return cls.YES if value is None else cls(value.lower())
+        return cls.YES if value is None else _WANTED.get(value) or cls(value.lower())
+
+
+#: By the usual spelling of the value.
+_WANTED = {wanted.value: wanted for wanted in FailureReport}
 
 
 @dataclass(frozen=True, slots=True)

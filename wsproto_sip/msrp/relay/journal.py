@@ -27,6 +27,7 @@ __all__ = [
 #: Methods that are counted separately; a sender may invent others.
 METHODS: Final = frozenset(["AUTH", "NICKNAME", "REPORT", "SEND"])
 _OTHER: Final = "other"
+_NAMES: Final = {name.encode(): name for name in METHODS}
 
 _SIZES: Final = (256, 1024, 2048, 4096, 16384, 65536, 262144, 1048576)
 
@@ -151,11 +152,10 @@ class RelayJournal:
 
     def relay(self, method: bytes, size: int, cid: int) -> None:
         """Record a forwarded request; see :class:`Relayed`."""
-        name = method.decode("ascii", "replace")
-        self.relayed[name if name in METHODS else _OTHER] += 1
+        self.relayed[_NAMES.get(method, _OTHER)] += 1
         self.sizes.add(size)
         if self.observer is not None:
-            self.observer(Relayed(name, size, cid))
+            self.observer(Relayed(method.decode("ascii", "replace"), size, cid))
 
     def fail(self, status: int, cid: int) -> None:
         """Record a failure further on; see :class:`Failed`."""

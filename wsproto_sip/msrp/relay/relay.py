@@ -426,7 +426,8 @@ class MsrpRelay:
             forwarded: list[RelayAction] = []
             status = self._forward(connection, chunk, fields, rest, now, forwarded)
             if status is not None and not isinstance(data, ChunkPart):
-                self._answer(connection, chunk, status, out)
+                wanted = FailureReport.of(fields.get(b"failure-report"))
+                self._answer(connection, chunk, status, out, wanted=wanted)
             out += forwarded
         return out
 
@@ -447,15 +448,16 @@ class MsrpRelay:
         out: list[RelayAction],
         headers: Headers | None = None,
         comment: bytes | None = None,
+        *,
+        wanted: FailureReport = FailureReport.YES,
     ) -> None:
-        """Answer a request, if it may be answered (RFC 4975 §7.2)."""
+        """Answer a request, if it may be answered and its sender wants that (RFC 4975 §7.2)."""
         if status != 200:
             detail = "" if comment is None else comment.decode("utf-8", "replace")
             self.journal.refuse(request.method, status, detail, connection.id)
         if request.method == b"REPORT":
             return
         if request.method == b"SEND":
-            wanted = request.failure_report
             if wanted is FailureReport.NO or (status == 200 and wanted is FailureReport.PARTIAL):
                 return
             if status == 200:
