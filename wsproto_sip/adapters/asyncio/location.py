@@ -275,7 +275,8 @@ class LocationService:
         entropy: Source of random bytes.
 
     Attributes:
-        entry: This node.
+        engine: The database.
+        entry: This node; changes are told to the others with its next renewal.
         others: The other nodes that run, by name.
         ahead: Seconds by which the store's clock is ahead of the registrar's.
         skew: Seconds by which the store's clock is ahead of this machine's.
@@ -306,7 +307,7 @@ class LocationService:
         self.seconds = Histogram(_BOUNDS)
         self.outages = 0
         self.on_others: Callable[[], object] | None = None
-        self._engine = engine
+        self.engine = engine
         self._timeout = timeout
         self._max_waiting = max_waiting
         self._admits = admits
@@ -406,19 +407,19 @@ class LocationService:
 
     async def close(self) -> None:
         """Take this node's entry away, so that its bindings no longer count, and stop."""
+        up, self._down = self.up, "the node stops"
+        self._refuse_waiting(self._down)
         tasks = [*self._batches, *([] if self._keeper is None else [self._keeper])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.up:
+        if up:
             try:
                 async with asyncio.timeout(self._timeout):
-                    await self._engine.announce(self.entry, Writing.LEAVE, LIFETIME)
+                    await self.engine.announce(self.entry, Writing.LEAVE, LIFETIME)
             except (EngineError, TimeoutError) as exc:
                 report("sip", logging.INFO, "store-down", reason=str(exc))
-        self._refuse_waiting("the node stops")
-        self._down = "the node stops"
-        await self._engine.close()
+        await self.engine.close()
 
     # -- questions ---------------------------------------------------------------------------------
 
@@ -486,7 +487,7 @@ class LocationService:
         try:
             async with asyncio.timeout(self._timeout):
                 questions = [question for question, _, _ in batch]
-                answers = await self._engine.perform(questions, self.entry.node, self.ahead)
+                answers = await self.engine.perform(questions, self.entry.node, self.ahead)
                 if any(self._names_stranger(_found(answer)) for answer in answers):
                     # Its entry is older than its bindings: it is there now, or the node is dead.
                     await self._look(Writing.LOOK, since=self._loop.time())
@@ -559,7 +560,7 @@ class LocationService:
             writing = Writing.LOOK
             if self._down:
                 await asyncio.sleep(self._backoff.failed(self._loop.time(), at_least=0.05))
-                await self._engine.reset()
+                await self.engine.reset()
                 # Until this run has entered itself, an earlier one may be there.
                 writing = Writing.TAKE if self._announced == -inf else Writing.RENEW
             else:
@@ -607,7 +608,7 @@ class LocationService:
         began = self._loop.time()
         try:
             async with asyncio.timeout(self._timeout):
-                found = await self._engine.announce(self.entry, writing, LIFETIME)
+                found = await self.engine.announce(self.entry, writing, LIFETIME)
         except TimeoutError:
             raise EngineError("no answer in time") from None
         now = self._loop.time()
@@ -634,8 +635,9 @@ class LocationService:
         came = [each for name, each in others.items() if not self._runs(each.node)]
         went = [name for name in self.others if name not in others]
         changed = others != self.others
-        self.others = others
+        # A binding counts from when its node can be reached.
         await self._use(others)
+        self.others = others
         for each in came:
             place = f"{each.host}:{each.port}"
             report("sip", logging.INFO, "node-up", node=each.name, address=place)
