@@ -54,15 +54,20 @@ class RedisServer:
         """Where it is."""
         return f"redis://{HOST}:{self.port}"
 
-    def start(self) -> None:
-        """Start it, and wait until it serves."""
+    def start(self, *words: str) -> None:
+        """Start it, and wait until it serves.
+
+        Args:
+            words: How it is started, unless as a server on its port.
+        """
         assert PROGRAM is not None
         given = () if "--port" in self.arguments else ("--port", str(self.port))
+        server = (
+            *(*given, "--bind", HOST, "--dir", self.directory),
+            *("--save", "", "--appendonly", "no", *self.arguments),
+        )
         self.process = process = subprocess.Popen(
-            [
-                *(PROGRAM, *given, "--bind", HOST, "--dir", self.directory),
-                *("--save", "", "--appendonly", "no", *self.arguments),
-            ],
+            [PROGRAM, *(words or server)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,7 +76,7 @@ class RedisServer:
         said = []
         for line in process.stdout:
             said.append(line)
-            if "eady to accept connections" in line:
+            if "eady to accept connections" in line or "+monitor" in line:
                 return
         raise AssertionError("".join(said))
 

@@ -57,3 +57,17 @@ def test_disabled_path_is_not_answered() -> None:
 def test_invalid_paths_are_refused(alive: str | None, ready: str | None, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         HealthPolicy(alive, ready)
+
+
+def test_readiness_may_depend_on_more() -> None:
+    answers = iter([True, False])
+    policy = HealthPolicy(ready="/readyz", is_ready=lambda: next(answers))
+    context = RequestContext(Request("a", "/readyz"), upgrade=False)
+    found = [policy(context) for _ in range(2)]
+    assert [each.status for each in found if isinstance(each, Respond)] == [200, 503]
+    # A server that accepts nothing is not ready, whatever else is there.
+    policy = HealthPolicy(ready="/readyz", is_ready=lambda: True)
+    disabled = RequestContext(Request("a", "/readyz"), upgrade=False, enabled=False)
+    answer = policy(disabled)
+    assert isinstance(answer, Respond)
+    assert answer.status == 503

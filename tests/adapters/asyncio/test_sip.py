@@ -394,6 +394,30 @@ def test_the_place_for_nodes_may_be_taken() -> None:
                 with pytest.raises(OSError, match="in use"):
                     await running.service.use_nodes([Upstream("two", *place, "tcp", is_node=True)])
                 assert running.edge.upstreams == []
+                with pytest.raises(OSError, match="in use"):
+                    await running.service.listen_for_nodes(HOST, place[3])
+
+    run(scenario())
+
+
+def test_a_node_listens_before_it_knows_others() -> None:
+    async def scenario() -> None:
+        registrar = Registrar(RegistrarConfig(Domains(("sip.test",))), node=Node("one", "1"))
+        place = (HOST, free_port(), HOST, free_port())
+        async with serving(CONFIG, registrar=registrar) as running:
+            for _ in range(2):
+                await running.service.listen_for_nodes(HOST, place[3])
+                reader, writer = await asyncio.open_connection(HOST, place[3])
+                # It is from a machine that has no node yet.
+                assert await reader.read() == b""
+                writer.close()
+            await running.service.use_nodes([Upstream("two", *place, "tcp", is_node=True)])
+            _, writer = await asyncio.open_connection(HOST, place[3])
+            links = running.service._links
+            assert links is not None
+            await until(lambda: links._servers["two"]._streams)
+            writer.close()
+            await running.service.use_nodes([])
 
     run(scenario())
 

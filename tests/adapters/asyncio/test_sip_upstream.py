@@ -802,6 +802,42 @@ def test_upstreams_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario())
 
 
+def test_an_upstream_may_move() -> None:
+    """It has the same name, and is somewhere else: its old links end at once."""
+
+    async def scenario() -> None:
+        before, after = Core(), Core()
+        one = named("one", before.port, free_port(), "tcp")
+        async with before.listening(), after.listening(), several(one) as (links, owner):
+            await until(lambda: owner.opened == ["one"])
+            reader, _ = await before.stream()
+            await links.use([replace(one, port=after.port)])
+            assert owner.lost == [STREAM]
+            assert await ended(reader)
+            await until(lambda: owner.opened == ["one", "one"])
+            links.send("one", b"here", STREAM)
+            there, _ = await after.stream()
+            assert await there.readexactly(4) == b"here"
+            assert len(next(iter(links._sides.values()))._servers) == 1
+
+    run(scenario())
+
+
+def test_a_side_listens_before_it_has_upstreams() -> None:
+    async def scenario() -> None:
+        port, secure = free_port(), free_port()
+        async with several() as (links, _):
+            await links.listen((HOST, port), secure=False)
+            # Without a certificate there is nothing to listen with.
+            await links.listen((HOST, secure), secure=True)
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.close()
+            with pytest.raises(OSError):
+                await asyncio.open_connection(HOST, secure)
+
+    run(scenario())
+
+
 def test_retired_upstream_leaves_no_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sip_upstream, "_RETIREMENT", 0.0)
 

@@ -151,7 +151,7 @@ def test_which_other_nodes_are_ours(fields: dict[str, Any], admitted: list[str])
 
 def test_passwords(files: dict[str, str]) -> None:
     def look(service: LocationService) -> object:
-        pool = service._engine.client.connection_pool  # type: ignore[attr-defined]
+        pool = service.engine.client.connection_pool  # type: ignore[attr-defined]
         return pool.connection_kwargs.get("password")
 
     assert made(replace(NODE, store="redis://:p%40q@store.example"), look) == "p@q"

@@ -163,3 +163,21 @@ def test_of_too_many_errands_those_without_bindings_here_are_given_up(
         now = max(now + 20.0, made.next_deadline() or 0.0)
         made.handle_timeout(now)
     assert ("a" in made, "b" in made) == (False, True)
+
+
+def test_an_errand_may_begin_later() -> None:
+    memory, made = errands()
+    memory.left |= {"a": 1, "b": 1, "c": 1}
+    for aor, when in (("a", 5.0), ("b", 10.0)):
+        made.note(aor, uncertain=True, when=when)
+    assert (numbers(made), made.next_deadline()) == ([], 5.0)
+    # One that is there already keeps its time, unless there is a reason to try at once.
+    made.note("a", when=20.0)
+    made.note("b")
+    assert numbers(made) == [-1]
+    assert memory.written == [("b", True)]
+    made.note("b", uncertain=True, when=30.0)
+    assert made.next_deadline() == 5.0
+    made.handle_timeout(5.0)
+    assert numbers(made, 5.0) == [-2]
+    assert memory.written == [("b", True), ("a", True)]
