@@ -548,6 +548,11 @@ def test_nodes_show_certificates() -> None:
         service = {"node_tls": connecting, "node_tls_name": "nodes.test"}
         async with two_nodes(accepts={"tls": accepting}, service=service) as nodes:
             await exchange_between(nodes, 100_000)
+            for relay in nodes.relays.values():
+                relay.service.use_node_tls(*node_contexts())
+            nodes.introduce("n1")
+            nodes.introduce("n1", "n2")
+            await exchange_between(nodes, 100_000)
             # Without a certificate, a connection is not one of a node.
             stranger = ssl.create_default_context()
             AUTHORITY.configure_trust(stranger)

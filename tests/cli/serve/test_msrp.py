@@ -5,23 +5,35 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.adapters._endpoint import CLIENT_TLS, HOST, SERVER_TLS
-from tests.adapters._msrp import USERS, PeerNode, client
+from tests.adapters._msrp import USERS, Client, PeerNode, client, serving
+from tests.peers._redis import RedisServer, needs_redis, redis_server
 from tests.peers._support import ROOT, run
 from wsproto_sip.adapters.asyncio.endpoint import EndpointServer
+from wsproto_sip.adapters.asyncio.location import NodeEntry
 from wsproto_sip.auth import Account, Algorithm, Identity, digest_ha1
-from wsproto_sip.cli.serve.msrp import msrp_application, msrp_peers, msrp_users, relay_uri
+from wsproto_sip.cli.serve.msrp import (
+    join_relay,
+    msrp_application,
+    msrp_peers,
+    msrp_users,
+    node_host,
+    relay_uri,
+)
 from wsproto_sip.cli.serve.settings import Settings, SettingsError
 from wsproto_sip.cli.serve.setup import endpoint_config
 from wsproto_sip.msrp import (
     Authenticated,
     AuthenticationFailed,
     MessageDelivered,
+    MessageFailed,
     MessageReceived,
+    MsrpEvent,
     MsrpUri,
 )
 from wsproto_sip.server.endpoint import Endpoint
@@ -319,5 +331,120 @@ def test_a_port_for_peers_that_is_taken(tmp_path: Path) -> None:
             _, errors = await process.communicate()
             assert process.returncode == 2
             assert f"cannot listen on 127.0.0.1:{port}" in errors.decode()
+
+    run(scenario())
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "host"),
+    [
+        ("one", "chat.example.com", "one.chat.example.com"),
+        ("one/2", "chat.example.com", "one-2-926ef797.chat.example.com"),
+        ("one-2", "chat.example.com", "one-2.chat.example.com"),
+        ("10.0.0.1:5070", "chat.example.com", "10-0-0-1-5070-5c2023fc.chat.example.com"),
+        ("one", "192.0.2.1", "one.invalid"),
+        ("one", "[2001:db8::1]", "one.invalid"),
+        ("::", "chat.example.com", "node-a27c1534.chat.example.com"),
+    ],
+)
+def test_hosts_of_nodes_differ(node: str, name: str, host: str) -> None:
+    assert node_host(node, name) == host
+    MsrpUri.build(host)
+
+
+async def outcome(talker: Client, body: bytes) -> MessageDelivered | MessageFailed:
+    """Send a message and wait for what becomes of it."""
+    message = talker.send(body, success_report=True)
+
+    def is_its(event: MsrpEvent) -> bool:
+        return isinstance(event, MessageDelivered | MessageFailed) and event.message_id == message
+
+    event = await talker.until(object, is_its)  # type: ignore[arg-type]
+    assert isinstance(event, MessageDelivered | MessageFailed)
+    return event
+
+
+@needs_redis
+def test_clients_of_two_nodes(tmp_path: Path) -> None:
+    users, keys = tmp_path / "users", tmp_path / "keys"
+    users.write_text("alice:a-secret\ncarol:c-secret\n")
+    keys.write_text("ab" * 32 + "\n")
+    keys.chmod(0o600)
+
+    async def scenario(redis: RedisServer) -> None:
+        nodes = []
+        for name in ("one", "two"):
+            process, lines = await started(
+                *("--msrp-users", str(users), "--allow-insecure-msrp", "--msrp-node-port", "0"),
+                *("--msrp-name", "chat.example", "--store", redis.url, "--node-name", name),
+                *("--node-listen", f"{HOST}:0", "--sip-flow-keys", str(keys)),
+            )
+            offer, where = [line for line in lines if line.startswith("MSRP ")]
+            assert where.startswith("MSRP nodes on 127.0.0.1:")
+            relay = MsrpUri.parse(offer.removeprefix("MSRP relay ").encode())
+            nodes.append((process, lines[0].removeprefix("Listening on "), relay))
+        (one, url, relay), (two, other_url, other_relay) = nodes
+        async with client(url, "alice", relay=relay) as alice:
+            await alice.until(Authenticated)
+            async with client(other_url, "carol", relay=other_relay) as carol:
+                await carol.until(Authenticated)
+                hosts = [talker.session.path[0].host for talker in (alice, carol)]
+                assert hosts == ["one.chat.example", "two.chat.example"]
+                alice.session.connect(carol.session.path)
+                carol.session.connect(alice.session.path)
+                # The first node learns of the second within a second or so.
+                while not isinstance(ended := await outcome(alice, b"to carol"), MessageDelivered):
+                    assert ended.status == 403
+                assert (await carol.until(MessageReceived)).body == b"to carol"
+                carol.send(b"to alice")
+                assert (await alice.until(MessageReceived)).body == b"to alice"
+            # It is gone at once, and the other node is told so.
+            two.kill()
+            await two.wait()
+            failed = await outcome(alice, b"too late")
+            assert isinstance(failed, MessageFailed)
+            assert failed.status in (408, 481)
+        for process in (one, two):
+            if process.returncode is None:
+                process.terminate()
+            await process.communicate()
+
+    with redis_server() as redis:
+        run(scenario(redis))
+
+
+def test_a_port_for_nodes_that_is_taken() -> None:
+    async def scenario() -> None:
+        async with await asyncio.start_server(lambda reader, writer: None, HOST, 0) as taken:
+            port = taken.sockets[0].getsockname()[1]
+            settings = Settings(msrp_node_port=port, node_listen=f"{HOST}:0")
+            location: Any = SimpleNamespace(entry=NodeEntry("one", "1", HOST, 5070))
+            async with serving() as relay:
+                with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port} for n"):
+                    await join_relay(relay.service, settings, location, None)
+
+    run(scenario())
+
+
+def test_nodes_without_msrp_are_passed_over() -> None:
+    async def scenario() -> None:
+        other = NodeEntry("two", "1", HOST, 5071)
+        extra = {"msrp-host": "two.chat.example", "msrp-port": "5081"}
+        location: Any = SimpleNamespace(entry=NodeEntry("one", "1", HOST, 5070), others={})
+        async with serving() as relay:
+            settings = Settings(msrp_node_port=0, node_listen=f"{HOST}:0")
+            (address,) = await join_relay(relay.service, settings, location, None)
+            assert location.entry.extra == {
+                "msrp-host": "relay.example",
+                "msrp-port": str(address[1]),
+            }
+            strange = [{}, {"msrp-host": "a b", "msrp-port": "1"}, extra | {"msrp-port": "x"}]
+            for values in [*strange, extra]:
+                location.others = {"two": replace(other, extra=values)}
+                location.on_others()
+                assert relay.relay.nodes == (values is extra)
 
     run(scenario())

@@ -919,6 +919,7 @@ def from_dan(world: World, client: Client, **options: object) -> MsrpRequest:
 
 def test_request_for_a_client_of_another_node_goes_there(nodes: World, alice: Client) -> None:
     assert nodes.relay.nodes == 1
+    assert nodes.relay.host == CONFIG.host
     got = forwarded(nodes.give(1, alice.request(alice.to(*DAN))), node_hop("n2"))
     assert (got.to_path, got.from_path) == (DAN, (alice.session, alice.uri))
     assert nodes.relay.transactions == 1

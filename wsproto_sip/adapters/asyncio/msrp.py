@@ -17,7 +17,7 @@ import logging
 import socket
 from math import inf
 from ssl import CERT_REQUIRED
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ...msrp.relay.config import node_hop
 from ...sip.rules.certificate import names_domain
@@ -28,7 +28,7 @@ from .transport import StreamProtocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Container, Mapping
+    from collections.abc import Mapping
 
     from ...events import Event
     from ...msrp.relay.application import MsrpApplication
@@ -43,6 +43,12 @@ _logger = logging.getLogger("wsproto_sip.msrp")
 
 #: Bytes in a transport's buffer above which it counts as full.
 _FULL: Final = 32 * 1024
+
+
+class _Addresses(Protocol):
+    """Addresses as text."""
+
+    def __contains__(self, address: str, /) -> bool: ...
 
 
 class MsrpService:
@@ -64,7 +70,7 @@ class MsrpService:
     Attributes:
         application: The application.
         loop: The event loop.
-        node_tls: As given; may be replaced.
+        node_tls: The context for connections to nodes.
         node_tls_name: As given.
     """
 
@@ -84,6 +90,7 @@ class MsrpService:
         self._resolve = resolve
         self._connect_timeout = connect_timeout
         self.node_tls = node_tls
+        self._accepting: ssl.SSLContext | None = None
         self.node_tls_name = node_tls_name
         self._nodes: dict[str, tuple[str, int]] = {}
         self._server = server
@@ -134,7 +141,7 @@ class MsrpService:
         host: str | None,
         port: int,
         *,
-        networks: Container[str] | None = None,
+        networks: _Addresses | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> list[tuple[str, int]]:
         """Accept connections from other nodes, which are trusted.
@@ -159,11 +166,21 @@ class MsrpService:
         if networks is None and (tls is None or tls.verify_mode is not CERT_REQUIRED):
             raise ValueError("nodes need networks, or tls with certificates of clients")
         sockets = await open_sockets(host, port)
-        options = {} if tls is None else {"ssl": tls}
+        self._accepting = tls
+        options = {} if tls is None else {"ssl": lambda: self._accepting}
         self._listeners.append(
             await listen(lambda: _NodeLink(self, networks), sockets, _logger, **options)
         )
         return [sock.getsockname()[:2] for sock in sockets]
+
+    def use_node_tls(self, connecting: ssl.SSLContext, accepting: ssl.SSLContext) -> None:
+        """Use other certificates for new connections between nodes.
+
+        Args:
+            connecting: As for ``node_tls``.
+            accepting: As for :meth:`listen_for_nodes`.
+        """
+        self.node_tls, self._accepting = connecting, accepting
 
     def use_nodes(
         self, nodes: Mapping[str, RelayNode], addresses: Mapping[str, tuple[str, int]]
@@ -427,7 +444,7 @@ class _NodeLink(_Link):
     def __init__(
         self,
         service: MsrpService,
-        networks: Container[str] | None,
+        networks: _Addresses | None,
     ) -> None:
         super().__init__(service)
         self._networks = networks

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...adapters._addresses import is_address
 from ...adapters.asyncio.msrp import MsrpService
 from ...msrp import (
     DigestServer,
@@ -14,24 +16,36 @@ from ...msrp import (
     MsrpRelayConfig,
     MsrpUri,
     MsrpUriError,
+    RelayNode,
 )
 from ...msrp.message.limits import DEFAULT_MSRP_LIMITS
 from ...subprotocols import MSRP
-from .._text import in_uri
+from .._text import authority, in_uri, reason_of
+from .nodes import node_networks
 from .settings import SettingsError, about
 from .setup import digest_algorithms, read_accounts, timed_accounts
 from .users import places_of
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
     from ...adapters.asyncio.endpoint import EndpointServer
+    from ...adapters.asyncio.location import LocationService
     from ...auth.accounts import Account, Users
     from ...auth.throttle import Throttle
     from .settings import Settings
     from .users import UserSources
 
-__all__ = ["msrp_application", "msrp_peers", "msrp_reload", "msrp_users", "relay_uri"]
+__all__ = [
+    "join_relay",
+    "msrp_application",
+    "msrp_peers",
+    "msrp_reload",
+    "msrp_users",
+    "node_host",
+    "relay_uri",
+]
 
 _PEER = re.compile(r"([0-9A-Za-z_\-]{1,64})=(\[[0-9A-Fa-f:.]+\]|[^\[\]:=]+):([0-9]{1,5})")
 
@@ -100,6 +114,8 @@ def msrp_application(
     addresses: Sequence[tuple[str, int]],
     throttle: Throttle | None = None,
     users: UserSources | None = None,
+    node: str | None = None,
+    node_tls: ssl.SSLContext | None = None,
 ) -> MsrpService:
     """Return the relay on a listening server.
 
@@ -110,6 +126,9 @@ def msrp_application(
         addresses: The addresses on which the server listens.
         throttle: Slows down guessing of passwords.
         users: External users.
+        node: The name of this node, whose clients can send to those of other nodes.
+        node_tls: The context for connections to them; see
+            :func:`~wsproto_sip.cli.serve.nodes.node_tls`.
 
     Returns:
         The service.
@@ -123,11 +142,11 @@ def msrp_application(
     shortest, longest = settings.msrp_min_expires, settings.msrp_max_expires
     try:
         config = MsrpRelayConfig(
-            name,
+            name if node is None else node_host(node, name),
             own[0][1],
             secure=not settings.allow_insecure_msrp,
             # Behind a proxy the port differs, or is not given at all.
-            aliases=frozenset([*own, (name, 443), (name, None)]),
+            aliases=frozenset([*own, (name, own[0][1]), (name, 443), (name, None)]),
             peers=peers,
             min_expires=shortest,
             default_expires=min(max(900, shortest), longest),
@@ -162,19 +181,97 @@ def msrp_application(
         allow_insecure=settings.allow_insecure_msrp,
     )
     resolve = None if users is None else users.answers
-    return MsrpService(server, application, peers, resolve=resolve)
+    return MsrpService(
+        server,
+        application,
+        peers,
+        resolve=resolve,
+        node_tls=node_tls,
+        node_tls_name=settings.node_tls_name,
+    )
+
+
+def node_host(node: str, name: str) -> str:
+    """Return the host in the URIs of a node's sessions, which differs from node to node.
+
+    Args:
+        node: The name of the node.
+        name: The host in the URI of the relay, which all nodes may share.
+    """
+    label = re.sub("[^0-9A-Za-z-]", "-", node)[:48].strip("-") or "node"
+    if label != node:
+        # Two names may have the same letters and digits.
+        label += f"-{zlib.crc32(node.encode()):08x}"
+    return f"{label}.{'invalid' if is_address(name.strip('[]')) else name}"
+
+
+async def join_relay(
+    service: MsrpService,
+    settings: Settings,
+    location: LocationService,
+    accepting: ssl.SSLContext | None,
+) -> list[tuple[str, int]]:
+    """Listen for the relays of other nodes, and follow which nodes run.
+
+    It has to be called before the node enters the location store.
+
+    Args:
+        service: The relay.
+        settings: The settings.
+        location: The location store.
+        accepting: The context for connections of other nodes; ``None`` for plain TCP.
+
+    Returns:
+        The addresses and ports it listens on.
+
+    Raises:
+        SettingsError: It cannot listen there.
+    """
+    entry, port = location.entry, settings.msrp_node_port or 0
+    host = entry.host.strip("[]")
+    try:
+        addresses = await service.listen_for_nodes(
+            host, port, networks=node_networks(settings), tls=accepting
+        )
+    except OSError as exc:
+        where = authority(host, port)
+        raise SettingsError(f"cannot listen on {where} for nodes: {reason_of(exc)}") from None
+    own = service.application.relay.host
+    extra = {**entry.extra, "msrp-host": own, "msrp-port": str(addresses[0][1])}
+    location.entry = replace(entry, extra=extra)
+
+    def follow() -> None:
+        nodes, places = {}, {}
+        for name, other in location.others.items():
+            try:
+                nodes[name] = RelayNode(other.extra["msrp-host"], other.boot)
+                places[name] = (other.host.strip("[]"), int(other.extra["msrp-port"]))
+            except (LookupError, ValueError):
+                # One without MSRP.
+                nodes.pop(name, None)
+        service.use_nodes(nodes, places)
+
+    location.on_others = follow
+    return addresses
 
 
 def msrp_reload(
-    service: MsrpService, settings: Settings, accounts: Mapping[str, str | Account]
+    service: MsrpService,
+    settings: Settings,
+    accounts: Mapping[str, str | Account],
+    tls: tuple[ssl.SSLContext | None, ssl.SSLContext | None] = (None, None),
 ) -> None:
-    """Give a running relay the current users.
+    """Give a running relay the current users and certificates.
 
     Args:
         service: The relay.
         settings: The settings.
         accounts: The current result of :func:`msrp_users`; ignored for external users.
+        tls: The current result of :func:`~wsproto_sip.cli.serve.nodes.node_tls`.
     """
+    connecting, accepting = tls
+    if connecting is not None and accepting is not None and service.node_tls is not None:
+        service.use_node_tls(connecting, accepting)
     authenticator = service.application.relay.authenticator
     if authenticator is not None:
         users: Users = accounts if settings.msrp_users is not None else authenticator.users

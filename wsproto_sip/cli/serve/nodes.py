@@ -31,6 +31,7 @@ __all__ = [
     "join",
     "location_service",
     "node_line",
+    "node_networks",
     "node_tls",
     "store_families",
 ]
@@ -42,8 +43,9 @@ _NEED_STORE: Final = (
     *("store_password", "store_sentinel_password", "store_prefix"),
     *("store_tls_ca", "store_tls_cert", "store_tls_key"),
     *("node_listen", "node_name", "node_network"),
-    *("node_tls_cert", "node_tls_key", "node_tls_ca", "node_tls_name"),
+    *("node_tls_cert", "node_tls_key", "node_tls_ca", "node_tls_name", "msrp_node_port"),
 )
+_LOOPBACK: Final = ("127.0.0.0/8", "::1")
 #: Bytes of a file with a password.
 _MAX_PASSWORD: Final = 4096
 
@@ -139,6 +141,18 @@ def _networks(settings: Settings) -> TrustedNetworks | None:
         return TrustedNetworks(settings.node_network)
     except ValueError as exc:
         raise SettingsError(f"--node-network: {exc}") from None
+
+
+def node_networks(settings: Settings) -> TrustedNetworks | None:
+    """Return the addresses that other nodes connect from; ``None`` if certificates tell.
+
+    Args:
+        settings: The settings, validated by :func:`check_nodes`.
+    """
+    networks = _networks(settings)
+    if networks is None and settings.node_tls_cert is None:
+        return TrustedNetworks(_LOOPBACK)
+    return networks
 
 
 def _admits(settings: Settings) -> Callable[[NodeEntry], bool] | None:

@@ -31,7 +31,7 @@ __all__ = ["VARIABLE", "ParentNotifier", "Process", "check_processes", "take_pro
 VARIABLE: Final = "WSPROTO_SIP_PROCESS"
 
 #: Options with a port, or a host and a port, to which each process adds its number.
-_PORTS: Final = ("ctl_http", "msrp_peer_port")
+_PORTS: Final = ("ctl_http", "msrp_peer_port", "msrp_node_port")
 _ADDRESSES: Final = ("upstream_local", "upstream_local_tls")
 #: Options with the path of a socket or FIFO, to which each process appends its number.
 _PATHS: Final = ("fifo", "ctl_socket")

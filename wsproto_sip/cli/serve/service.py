@@ -43,7 +43,7 @@ from .._text import authority, reason_of
 from .commands import add_service_commands
 from .hooks import EventHookError
 from .logs import Log
-from .msrp import msrp_application, msrp_reload, msrp_users, relay_uri
+from .msrp import join_relay, msrp_application, msrp_reload, msrp_users, relay_uri
 from .nodes import join, location_service, node_line, store_families
 from .operation import MESSAGE_BOUNDS, event_hook, own_families
 from .process import ParentNotifier
@@ -229,6 +229,7 @@ class Service:
             addresses = await self._open_listeners()
             await self._open_sip([(host, port) for _, host, port in addresses], upstreams)
             await self._open_relay(self._relay_addresses(addresses))
+            await self._join()
             await self._open_channels()
             await self._server.accept()
             self._obey_signals()
@@ -388,7 +389,13 @@ class Service:
         if self._msrp_users is not None:
             relayed = self._relay_addresses(addresses)
             msrp_application(
-                settings, self._server, self._msrp_users, relayed, self._throttle, self._users
+                settings,
+                self._server,
+                self._msrp_users,
+                relayed,
+                self._throttle,
+                self._users,
+                *self._node(),
             )
             self.offers.append(f"MSRP relay {relay_uri(settings, relayed)}")
         for option in ("fifo", "ctl_socket"):
@@ -418,23 +425,42 @@ class Service:
         await _listening(f"{settings.upstream_local or 'an address'} for the upstream", sip.open())
         if self._upstreams is not None:
             self._upstreams.keep(sip.use_upstreams)
-        if self._location is not None:
-            await join(self._location, sip)
         add_sip_commands(self._endpoint.commands, sip.application.edge)
         self.offers.append(sip_line(settings, sip))
-        if self._location is not None:
-            self.offers.append(node_line(settings, self._location))
+
+    async def _join(self) -> None:
+        """Enter the node, when other nodes can reach all of it."""
+        location, sip = self._location, self._sip
+        if location is None or sip is None:
+            return
+        await join(location, sip)
+        self.offers.append(node_line(self._settings, location))
+
+    def _node_tls(self) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+        """Return the contexts for links between nodes."""
+        files = self._sip_files
+        return (None, None) if files is None or self._location is None else files.tls
+
+    def _node(self) -> tuple[str | None, ssl.SSLContext | None]:
+        """Return the name of this node for the relay, and the context for links to others."""
+        if self._location is None or self._settings.msrp_node_port is None:
+            return None, None
+        return self._location.entry.name, self._node_tls()[0]
 
     async def _open_relay(self, addresses: list[tuple[str, int]]) -> None:
         settings, users = self._settings, self._msrp_users
         if users is None:
             return
+        location, tls = self._location, self._node_tls()
         self._msrp = relay = msrp_application(
-            settings, self._server, users, addresses, self._throttle, self._users
+            settings, self._server, users, addresses, self._throttle, self._users, *self._node()
         )
         add_msrp_commands(self._endpoint.commands, relay.application.relay)
         relay.application.relay.journal.observer = self._tell_msrp
         self.offers.append(f"MSRP relay {relay_uri(settings, addresses)}")
+        if location is not None and settings.msrp_node_port is not None:
+            for address in await join_relay(relay, settings, location, tls[1]):
+                self.offers.append(f"MSRP nodes on {authority(*address)}")
         port = settings.msrp_peer_port
         if port is not None:
             host = next((place.host for place in settings.places if place.host), settings.host)
@@ -614,7 +640,7 @@ class Service:
         if tls is not None and self._tls is not None:
             self._tls = tls
         if self._msrp is not None and users is not None:
-            msrp_reload(self._msrp, settings, users)
+            msrp_reload(self._msrp, settings, users, (None, None) if files is None else files.tls)
         if self._sip is not None and files is not None:
             sip_reload(self._sip, files)
             changed = settings.upstream and settings.upstream != self._settings.upstream

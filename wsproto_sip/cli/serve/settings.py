@@ -789,6 +789,13 @@ class Settings:
     msrp_peer_port: int | None = _option(
         None, _whole(0, 65535, "PORT"), "port on which peers may connect to --host", restart=True
     )
+    msrp_node_port: int | None = _option(
+        None,
+        _whole(0, 65535, "PORT"),
+        "port on which the other nodes of --store connect to the host of --node-listen; clients of "
+        "all nodes can then send to each other",
+        restart=True,
+    )
     msrp_max_chunk_size: int = _option(
         65536,
         _whole(1024, 1 << 26, "BYTES"),

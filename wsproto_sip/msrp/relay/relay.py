@@ -170,6 +170,11 @@ class MsrpRelay:
         return self._peers.keys()
 
     @property
+    def host(self) -> str:
+        """The host in the URIs it issues."""
+        return self._config.host
+
+    @property
     def nodes(self) -> int:
         """The number of running nodes, except this one."""
         return sum(not node.gone for node in self._nodes.values())
