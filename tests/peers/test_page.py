@@ -237,7 +237,7 @@ def test_unsuccessful_calls(tmp_path: Path) -> None:
         await alice.call("bob", "Ringing …")
         await alice.press("Hang up")
         await bob.logged("Missed call from alice")
-        await alice.logged("You hung up before an answer")
+        await alice.logged("You cancelled the call")
 
         await alice.fill(peer="nobody")
         await alice.press("Call")
@@ -253,7 +253,7 @@ def test_unsuccessful_calls(tmp_path: Path) -> None:
         await alice.press("Call")
         await bob.call("alice", "Incoming call")
         await bob.tab.close()
-        await alice.noticed("bob cannot be reached now")
+        await alice.noticed("bob cannot be reached right now")
 
     on_tabs(tmp_path, scenario)
 
@@ -264,9 +264,9 @@ def test_wrong_password_and_missing_microphone(tmp_path: Path) -> None:
     async def scenario(alice: Telephone, bob: Telephone) -> None:
         refusal = "document.getElementById('refusal').innerText === "
         await alice.enter("alice", "bob")
-        await alice.tab.until(f"{refusal}'“alice” needs a password: try again'")
+        await alice.tab.until(f"{refusal}'“alice” needs a password.'")
         await alice.enter("alice", "bob", "wrong")
-        await alice.tab.until(f"{refusal}'Wrong name or password: try again'")
+        await alice.tab.until(f"{refusal}'Wrong name or password. Try again.'")
         # The form is shown again, with the wrong field selected.
         assert await alice.tab.run("document.activeElement.id") == "password"
         await alice.registered("alice", "bob", "wonder land")
@@ -278,7 +278,7 @@ def test_wrong_password_and_missing_microphone(tmp_path: Path) -> None:
                 "navigator.mediaDevices.getUserMedia = async () => { throw new Error('none'); }"
             )
         await alice.press("Call")
-        await alice.noticed("No microphone (none): bob hears a soft tone instead of you")
+        await alice.noticed("No microphone (none). bob hears a soft tone instead of you.")
         await bob.press("Answer")
         await alice.counts(20)
         await bob.counts(20)
@@ -353,8 +353,8 @@ def test_call_survives_a_restart_of_the_server(tmp_path: Path) -> None:
                 await alice.counts(20)
                 service.process.kill()
                 for one, other in ((alice, "bob"), (bob, "alice")):
-                    await one.state("No connection to the server; next attempt in")
-                    await one.call(other, "Connected; the server is away")
+                    await one.state("Disconnected, next attempt in")
+                    await one.call(other, "Connected, without the server")
                 await alice.counts(50)
                 await bob.counts(50)
             # The other server does not know the call: a new dialog replaces the old one.
@@ -476,7 +476,7 @@ def test_pictures_of_each_state(tmp_path: Path) -> None:
         await show(alice, "03-registered")
         await alice.write("Lunch at one?")
         await bob.logged("Lunch")
-        await bob.write("Yes. I bring the long list of what is still to be discussed today.")
+        await bob.write("Yes. I will bring the long list of things that we still have to discuss.")
         await alice.logged("Yes")
         await alice.press("Call")
         await alice.call("bob", "Ringing …")

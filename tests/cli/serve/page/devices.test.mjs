@@ -18,9 +18,9 @@ const mediaDevices = {
 test("the devices of a kind, with the browser's own choice first", async () => {
   const devices = new Devices({ mediaDevices, storage: new Stored(() => null) });
   assert.deepEqual(await devices.list("audioinput"), [
-    { id: "", label: "As the browser chooses" },
+    { id: "", label: "Browser default" },
     { id: "m1", label: "Headset" },
-    { id: "m2", label: "Number 3" },
+    { id: "m2", label: "Device 3" },
   ]);
   assert.equal((await devices.list("videoinput")).length, 1);
 });

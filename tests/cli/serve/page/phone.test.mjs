@@ -160,9 +160,9 @@ test("muting, keys and camera", async () => {
   };
   await alice.camera(call);
   assert.deepEqual(errors(alice), [
-    "No picture: bob cannot take this kind of call",
-    "Not put on hold: bob cannot take this kind of call",
-    "The key was not sent: bob cannot be reached now",
+    "No video: bob does not support this kind of call",
+    "Not put on hold: bob does not support this kind of call",
+    "The key was not sent: bob cannot be reached right now",
     "No camera (none)",
   ]);
   call.media.dispatchEvent(new CustomEvent("told", { detail: { what: "no microphone", reason: "x" } }));
@@ -184,7 +184,7 @@ test("a transfer is asked of the user, who goes or stays", async () => {
   await Promise.all([bob.answer(bob.calls[0]), settle()]);
   await alice.transfer(call, "carol");
   await settle();
-  assert.deepEqual(bob.said.at(-1), { text: "alice asks you to speak with carol", how: "alarm" });
+  assert.deepEqual(bob.said.at(-1), { text: "alice wants to transfer you to carol", how: "alarm" });
   bob.stays(bob.referrals[0]);
   await settle();
   assert.deepEqual(errors(alice), ["The transfer failed. carol declined"]);
@@ -219,5 +219,5 @@ test("in an attended transfer, the last one changes over without doing anything"
   assert.deepEqual([alice.calls.length, bob.calls.length, carol.calls.length], [0, 1, 1]);
   assert.deepEqual([bob.current.user, carol.current.user], ["carol", "bob"]);
   assert.deepEqual(carol.log.map(({ why }) => why), ["replaced"]);
-  assert.ok(carol.said.some(({ text }) => text === "You now speak with bob"));
+  assert.ok(carol.said.some(({ text }) => text === "You are now talking to bob"));
 });

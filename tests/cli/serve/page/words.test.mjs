@@ -11,8 +11,8 @@ test("durations, for the eye and for the ear", () => {
 test("failures are sentences about a person, whatever the status", () => {
   assert.equal(words.failure(404, "Not Found", "bob"), "bob is not registered");
   assert.equal(words.failure(486, "Busy Here", "bob"), "bob is busy");
-  assert.equal(words.failure(480, "", "bob"), "bob cannot be reached now");
-  assert.equal(words.failure(502, "Bad Gateway", "bob"), "The server has a problem (502 Bad Gateway)");
+  assert.equal(words.failure(480, "", "bob"), "bob cannot be reached right now");
+  assert.equal(words.failure(502, "Bad Gateway", "bob"), "The server failed (502 Bad Gateway)");
   assert.equal(words.failure(499, "Odd", "bob"), "bob: 499 Odd");
   assert.equal(words.failure(undefined, undefined, "bob"), "bob: no answer");
   for (let status = 300; status < 700; status++) {
@@ -23,9 +23,9 @@ test("failures are sentences about a person, whatever the status", () => {
 
 test("refused registrations say what to do", () => {
   const who = { user: "alice", password: "x" };
-  assert.equal(words.refusal({ status: 401 }, who), "Wrong name or password: try again");
-  assert.equal(words.refusal({ status: 401 }, { user: "alice", password: "" }), "“alice” needs a password: try again");
-  assert.equal(words.refusal({ name: "offline" }, who), "The server cannot be reached: try again");
+  assert.equal(words.refusal({ status: 401 }, who), "Wrong name or password. Try again.");
+  assert.equal(words.refusal({ status: 401 }, { user: "alice", password: "" }), "“alice” needs a password.");
+  assert.equal(words.refusal({ name: "offline" }, who), "The server cannot be reached. Try again.");
   assert.equal(words.refusal({ status: 418, reason: "Teapot" }, who), "The server refused: 418 Teapot");
   for (const status of [403, 404, 408, 423, 429, 503]) assert.ok(!/undefined/.test(words.refusal({ status }, who)));
 });

@@ -194,7 +194,7 @@ export class UserAgent extends EventTarget {
     return toUri(who, this.domain);
   }
 
-  /* What stands in the Contact of calls. */
+  /* The Contact of calls. */
   get contact() {
     return this.gruu ? `<${this.gruu}>` : `<${this.ownContact};ob>`;
   }
@@ -214,7 +214,7 @@ export class UserAgent extends EventTarget {
     if (response.status >= 300) throw new Failure(response.status, response.reason);
   }
 
-  /* Calls somebody. `headers` may hold Referred-By and Replaces, of a transfer. */
+  /* Starts a call. `headers` may hold Referred-By and Replaces, of a transfer. */
   call(who, media, { headers = [] } = {}) {
     const call = new Call(this, { uri: this.toUri(who), media });
     this.add(call);

@@ -1,4 +1,4 @@
-// Getting the attention of a user who looks elsewhere: the title of the tab, and a notification.
+// Attracts the attention of a user in another tab or window: by the title, and by a notification.
 
 import { clock as realClock } from "./clock.mjs";
 

@@ -23,7 +23,7 @@ import { Failure, T1, T2, TIMEOUT } from "./transactions.mjs";
 const STILL_RINGING = 60000;
 // How long media may be dead until the call is.
 const GRACE = 20000;
-// How long the other side may take to tell what became of a transfer.
+// How long the other side may take to report the result of a transfer.
 const TRANSFER_TIMEOUT = 180000;
 const [FIRST_RECOVERY, LAST_RECOVERY, CALLEE_WAITS] = [1000, 30000, 4000];
 // Refusals that mean the way is gone, and not the other side.
@@ -661,7 +661,7 @@ export class Call extends EventTarget {
   }
 }
 
-/* What the other side of a call asks for with REFER: that we call somebody else. */
+/* A request of the other side (REFER) that we call another user. */
 export class Referral {
   constructor(call, uri, request) {
     this.call = call;
@@ -679,7 +679,7 @@ export class Referral {
     this.over = false;
   }
 
-  /* Calls whom it asks for, and tells the other side what becomes of it. */
+  /* Makes the requested call, and reports its progress to the other side. */
   accept(media) {
     const call = this.call.agent.call(this.target, media, { headers: this.headers });
     call.addEventListener("change", () => {

@@ -18,8 +18,8 @@ export class Devices {
     // Without a secure context there are none.
     const found = this.mediaDevices ? await this.mediaDevices.enumerateDevices() : [];
     const known = found.filter((device) => device.kind === kind && device.deviceId);
-    const names = known.map(({ deviceId, label }, i) => ({ id: deviceId, label: label || `Number ${i + 1}` }));
-    return [{ id: "", label: "As the browser chooses" }, ...names.filter(({ id }) => id !== "default")];
+    const names = known.map(({ deviceId, label }, i) => ({ id: deviceId, label: label || `Device ${i + 1}` }));
+    return [{ id: "", label: "Browser default" }, ...names.filter(({ id }) => id !== "default")];
   }
 
   choose(kind, id) {

@@ -48,12 +48,12 @@ export class Dialog {
     return this.callId === callId && this.localTag === toTag && remote.includes(fromTag);
   }
 
-  /* What a Replaces header field of ours says that names this dialog. */
+  /* The value of a Replaces header field that names this dialog. */
   get replacement() {
     return `${this.callId};to-tag=${this.remoteTag ?? "0"};from-tag=${this.localTag}`;
   }
 
-  /* What a request within it has, besides its own. */
+  /* The header fields that every request within it needs. */
   fields(values = {}) {
     return {
       to: this.remote,

@@ -125,7 +125,7 @@ export class Media extends EventTarget {
     this.changed();
   }
 
-  /* Uses what is chosen now, in the middle of a call. `kind` is "audioinput" or "videoinput". */
+  /* Switches to the chosen device during a call. `kind` is "audioinput" or "videoinput". */
   async change(kind) {
     const what = kind === "audioinput" ? "audio" : "video";
     const sender = this.connection.getSenders().find(({ track }) => track?.kind === what);
@@ -165,7 +165,7 @@ export class Media extends EventTarget {
 
   // -- hold and keys ---------------------------------------------------------------------------
 
-  /* What is offered from now on: to send only, and that is silence (RFC 3264 §8.4). */
+  /* Offers to send only, and sends silence (RFC 3264 §8.4). */
   hold(yes) {
     this.held = yes;
     for (const transceiver of this.connection.getTransceivers()) {

@@ -62,7 +62,7 @@ export function shown(uri, domain) {
   return host && host.toLowerCase() !== domain.toLowerCase() ? `${user}@${host}` : user;
 }
 
-/* What a person has typed, as a URI: a name in the domain, name@domain or a whole URI. */
+/* Converts user input to a URI: a name in the domain, name@domain or a whole URI. */
 export function toUri(text, domain) {
   if (/^sips?:/i.test(text)) return text;
   const at = text.lastIndexOf("@");

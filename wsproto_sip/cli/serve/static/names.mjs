@@ -1,6 +1,6 @@
-// What this telephone can do, in the words of SIP.
+// The capabilities of this telephone, in SIP.
 
 export const ALLOW = "ACK, BYE, CANCEL, INFO, INVITE, MESSAGE, NOTIFY, OPTIONS, REFER";
 export const SUPPORTED = "gruu, outbound, replaces";
-// What may stand in Require.
+// The options that may be required.
 export const EXTENSIONS = ["gruu", "outbound", "path", "replaces"];

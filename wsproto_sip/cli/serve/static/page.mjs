@@ -1,4 +1,4 @@
-// What is seen: forms, calls, history and settings, wired to the telephone.
+// The visible page: forms, calls, history and settings, connected to the telephone.
 
 import { UserAgent } from "./agent.mjs";
 import { Attention } from "./attention.mjs";
@@ -52,7 +52,7 @@ function show() {
   const state = agent ? agent.state : { name: "ended" };
   text(at("state"), presence(state, agent?.user));
   at("state").dataset.name = state.name;
-  // Once somebody is registered, a lost connection takes nothing away.
+  // After the first registration, a lost connection hides nothing.
   const inside = Boolean(phone) && phone.entered;
   const entering = inside && at("desk").hidden;
   at("register").hidden = inside;
@@ -145,13 +145,13 @@ function showRow(call, element) {
 
 function askRow(referral) {
   const element = row("ask", { follow: () => phone.follows(referral), stay: () => phone.stays(referral) });
-  element.setAttribute("aria-label", `Question of ${referral.call.user}`);
-  text(element.querySelector(".what"), `${referral.call.user} asks you to speak with ${referral.user}`);
+  element.setAttribute("aria-label", `Question from ${referral.call.user}`);
+  text(element.querySelector(".what"), `${referral.call.user} wants to transfer you to ${referral.user}`);
   text(element.querySelector("[data-do=follow] span"), `Call ${referral.user}`);
   return element;
 }
 
-// -- the call that is spoken in --------------------------------------------------------------------
+// -- the current call -----------------------------------------------------------------------------
 
 let staged = null;
 
@@ -197,7 +197,7 @@ function showConsulted(call) {
     ...others.map((other) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = `Connect ${call.user} with ${other.user}, who is on the line`;
+      button.textContent = `Connect ${call.user} with ${other.user}`;
       button.onclick = () => {
         open("transfer", false);
         phone.transfer(call, null, other);
@@ -207,7 +207,7 @@ function showConsulted(call) {
   );
 }
 
-// What a button opens and closes again.
+// Opens or closes what a button controls.
 function open(name, yes) {
   const button = at(`${name}-open`);
   if (!yes && at(name).contains(document.activeElement)) button.focus();
@@ -336,7 +336,7 @@ at("write").onsubmit = async (event) => {
   if (!words || !at("peer").reportValidity()) return;
   quieten();
   at("text").value = "";
-  // What was not delivered is there to be sent again.
+  // Put back what was not delivered, so that it can be sent again.
   if (!(await phone.write(peer, words)) && !at("text").value) at("text").value = words;
 };
 
@@ -365,15 +365,15 @@ async function showSettings() {
     at(kind).replaceChildren(...options);
     if (found.some(({ id }) => id === devices.chosen[kind])) at(kind).value = devices.chosen[kind];
   }
-  const said = { granted: "This page may notify you of calls.", denied: "The browser does not let this page notify you of calls." };
-  text(at("notifications"), said[globalThis.Notification?.permission] || "Calls are notified once you allow it, when you sign in.");
+  const said = { granted: "This page may notify you of calls.", denied: "The browser does not allow this page to notify you of calls." };
+  text(at("notifications"), said[globalThis.Notification?.permission] || "Sign in to allow notifications of calls.");
 }
 
 for (const kind of ["audioinput", "videoinput"]) {
   at(kind).onchange = () => {
     devices.choose(kind, at(kind).value);
     for (const call of phone?.calls || []) {
-      call.media?.change(kind).catch(({ message }) => say({ text: `Not changed: ${message}`, how: "error" }));
+      call.media?.change(kind).catch(({ message }) => say({ text: `The device was not changed: ${message}`, how: "error" }));
     }
   };
 }

@@ -1,5 +1,5 @@
-// The telephone, without its looks: several calls of which one is spoken in, what sounds, what is
-// remembered, and what is said to the user.
+// The telephone without its appearance: several calls of which one is current, sounds, history, and
+// messages to the user.
 
 import { clock as realClock } from "./clock.mjs";
 import { shown } from "./message.mjs";
@@ -79,7 +79,7 @@ export class Phone extends EventTarget {
     });
     call.addEventListener("referred", ({ detail: referral }) => {
       this.referrals.push(referral);
-      this.say(`${call.user} asks you to speak with ${referral.user}`, "alarm");
+      this.say(`${call.user} wants to transfer you to ${referral.user}`, "alarm");
       this.changed();
     });
     call.addEventListener("change", () => {
@@ -113,7 +113,7 @@ export class Phone extends EventTarget {
       // It replaces an answered call (RFC 3891), so it is answered automatically.
       const { replaced } = call;
       this.answer(call).then(() => replaced.hangUp({ why: "replaced" }));
-      this.say(`You now speak with ${call.user}`, "notice");
+      this.say(`You are now talking to ${call.user}`, "notice");
       return;
     }
     this.say(`${call.user} is calling`, "alarm");
@@ -165,7 +165,7 @@ export class Phone extends EventTarget {
 
   mute(call, yes) {
     call.media.mute(yes);
-    this.say(yes ? `Muted: ${call.user} does not hear you` : `${call.user} hears you`);
+    this.say(yes ? `Muted: ${call.user} cannot hear you` : `${call.user} can hear you`);
   }
 
   /* Shows the camera or hides it; a call without one gets one. */
@@ -184,7 +184,7 @@ export class Phone extends EventTarget {
     }
     await call.renegotiate().then(
       () => this.say("Camera on"),
-      ({ status, message }) => this.say(`No picture: ${failure(status, message, call.user)}`, "error"),
+      ({ status, message }) => this.say(`No video: ${failure(status, message, call.user)}`, "error"),
     );
   }
 
@@ -196,7 +196,7 @@ export class Phone extends EventTarget {
     });
   }
 
-  /* Asks the other side to speak with somebody else: by name, or of another call of ours. */
+  /* Asks the other side to call another user: by name, or the other side of another call. */
   async transfer(call, who, other = null) {
     try {
       await call.refer(other ? other.uri : this.agent.toUri(who), other);
@@ -233,7 +233,7 @@ export class Phone extends EventTarget {
     this.attention.notify(`message of ${peer}`, peer, text.slice(0, 200));
   }
 
-  /* Writes to somebody; whether it was delivered. */
+  /* Sends a text message; resolves to whether it was delivered. */
   async write(peer, text) {
     const entry = { kind: "message", direction: "out", peer, at: this.clock.now(), text };
     try {

@@ -1,4 +1,4 @@
-// What a telephone has to know of a session description (RFC 8866, RFC 3264) besides handing it over.
+// The few things that a telephone reads in a session description (RFC 8866, RFC 3264).
 
 const lines = (sdp) => sdp.split(/\r\n|\n/);
 

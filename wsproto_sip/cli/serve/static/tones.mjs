@@ -22,7 +22,7 @@ const ROWS = [697, 770, 852, 941];
 const COLUMNS = [1209, 1336, 1477, 1633];
 const KEYS = ["123A", "456B", "789C", "*0#D"];
 
-/* The two frequencies of a key; null if there is no such key. */
+/* The two frequencies of a key; null for another key. */
 export function keyFrequencies(key) {
   const row = KEYS.findIndex((line) => key.length === 1 && line.includes(key));
   return row < 0 ? null : [ROWS[row], COLUMNS[KEYS[row].indexOf(key)]];
@@ -79,7 +79,7 @@ export class Tones {
     if (!this.playing) this.play(name);
   }
 
-  /* Plays a pattern's sounds one time, besides what plays. */
+  /* Plays a pattern once, in addition to the current sound. */
   sample(name) {
     for (const sound of PATTERNS[name].sounds) this.sound(...sound);
   }

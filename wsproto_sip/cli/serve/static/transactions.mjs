@@ -14,7 +14,7 @@ export const T1 = 500;
 export const T2 = 4000;
 export const TIMEOUT = 64 * T1;
 
-/* A request that has failed. `status` is what RFC 3261 §8.1.3.1 takes such a failure for. */
+/* A failed request. `status` is the equivalent of the failure (RFC 3261 §8.1.3.1). */
 export class Failure extends Error {
   constructor(status, reason) {
     super(reason);

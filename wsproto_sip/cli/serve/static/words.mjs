@@ -1,4 +1,4 @@
-// What the page says, in words.
+// The texts of the page.
 
 /* Seconds as people read them: 0:07, 12:30, 1:02:03. */
 export function duration(seconds) {
@@ -16,59 +16,59 @@ export function spokenDuration(seconds) {
   return [...some(minutes, "minute"), ...some(rest, "second")].join(" ") || "0 seconds";
 }
 
-/* Why a request about somebody came to nothing. */
+/* Why a request to a user failed. */
 export function failure(status, reason, who) {
   switch (status) {
-    case 400: case 416: case 484: return `“${who}” is not an address that can be called`;
-    case 401: case 403: case 407: return `The server does not let you reach ${who}`;
+    case 400: case 416: case 484: return `“${who}” is not a valid address`;
+    case 401: case 403: case 407: return `The server does not allow you to reach ${who}`;
     case 404: case 410: case 604: return `${who} is not registered`;
     case 408: return `No answer from ${who}`;
-    case 415: case 488: case 606: return `${who} cannot take this kind of call`;
-    case 420: case 421: return `The telephone of ${who} cannot do this`;
-    case 430: case 480: return `${who} cannot be reached now`;
-    case 481: return `${who} is not in this call any more`;
-    case 482: case 483: case 513: return `The call to ${who} goes round in circles or is too big`;
+    case 415: case 488: case 606: return `${who} does not support this kind of call`;
+    case 420: case 421: return `${who} does not support this`;
+    case 430: case 480: return `${who} cannot be reached right now`;
+    case 481: return `${who} is no longer in this call`;
+    case 482: case 483: case 513: return `The call to ${who} cannot be routed`;
     case 486: case 600: return `${who} is busy`;
     case 487: return `${who} did not answer`;
-    case 503: return "There is no connection to the server";
+    case 503: return "Not connected to the server";
     case 603: return `${who} declined`;
-    default: return status >= 500 ? `The server has a problem (${status} ${reason})` : `${who}: ${status || ""} ${reason || "no answer"}`.replace("  ", " ");
+    default: return status >= 500 ? `The server failed (${status} ${reason})` : `${who}: ${status || ""} ${reason || "no answer"}`.replace("  ", " ");
   }
 }
 
-/* Why nobody is registered. */
+/* Why the registration failed. */
 export function refusal({ name, status, reason }, { password, user }) {
-  if (name === "offline") return "The server cannot be reached: try again";
+  if (name === "offline") return "The server cannot be reached. Try again.";
   switch (status) {
     case 401: case 407:
-      return password ? "Wrong name or password: try again" : `“${user}” needs a password: try again`;
-    case 403: return `“${user}” may not register here: try another name`;
-    case 404: return "This server does not serve that domain";
-    case 408: return "The server does not answer";
-    case 423: return "The server wants longer registrations than this page asks for";
-    case 429: case 503: return "The server has too much to do now";
+      return password ? "Wrong name or password. Try again." : `“${user}” needs a password.`;
+    case 403: return `“${user}” may not register here. Try another name.`;
+    case 404: return "This server does not serve this domain.";
+    case 408: return "The server did not answer. Try again.";
+    case 423: return "The server requires longer registrations than this page requests.";
+    case 429: case 503: return "The server is busy. Try again later.";
     default: return `The server refused: ${status} ${reason}`;
   }
 }
 
-/* How a call ended, for its two directions. */
+/* How a call ended, in either direction. */
 export function ending({ why, status, reason }, who) {
   switch (why) {
     case "hung up": return "You hung up";
     case "remote": return `${who} hung up`;
-    case "cancelled": return "You hung up before an answer";
+    case "cancelled": return "You cancelled the call";
     case "declined": return "You declined";
     case "missed": return `Missed call from ${who}`;
     case "elsewhere": return "Answered on another telephone";
     case "refused": return failure(status, reason, who);
     case "lost": return "The connection was lost";
     case "transferred": return "Transferred";
-    case "replaced": return `${who} has passed you on`;
+    case "replaced": return `${who} transferred you`;
     default: return status ? failure(status, reason, who) : `The call failed${reason ? `: ${reason}` : ""}`;
   }
 }
 
-/* How a call is, while it lasts. */
+/* The progress of a call. */
 export function progress(call) {
   const { state, held, remoteHeld, adrift, transfer } = call;
   if (state === "calling") return "Calling …";
@@ -77,22 +77,22 @@ export function progress(call) {
   if (state === "answering") return "Connecting …";
   if (state === "ended") return ending(call.ending, call.user);
   if (transfer) return `Transferring to ${transfer.who} …`;
-  if (call.failing) return "Trying to hear each other again …";
+  if (call.failing) return "Reconnecting the call …";
   if (held) return "On hold";
   if (remoteHeld) return `${call.user} has put you on hold`;
-  return adrift ? "Connected; the server is away" : "Connected";
+  return adrift ? "Connected, without the server" : "Connected";
 }
 
-/* What a call or its media tell. */
+/* News of a call or its media. */
 export function told({ what, key, who, status, reason }, user) {
   switch (what) {
     case "key": return `${user} pressed ${key}`;
-    case "transferred": return `${user} now speaks with ${who}`;
+    case "transferred": return `${user} is now talking to ${who}`;
     case "transfer rings": return `${who} is ringing`;
     case "transfer failed":
-      return `The transfer failed. ${status ? failure(status, reason, who) : `${user} does not say why`}`;
-    case "no camera": return `No camera (${reason}): you are heard and not seen`;
-    default: return `No microphone (${reason}): ${user} hears a soft tone instead of you`;
+      return `The transfer failed. ${status ? failure(status, reason, who) : `${user} did not say why`}`;
+    case "no camera": return `No camera (${reason}). ${user} can hear but not see you.`;
+    default: return `No microphone (${reason}). ${user} hears a soft tone instead of you.`;
   }
 }
 
@@ -103,12 +103,12 @@ export function presence({ name, seconds }, user) {
     case "registering": return "Registering …";
     case "registered": return `Registered as ${user}`;
     case "refused": return "Not registered";
-    case "offline": return `No connection to the server; next attempt in ${seconds} s`;
+    case "offline": return `Disconnected, next attempt in ${seconds} s`;
     default: return "Not registered";
   }
 }
 
-/* A point in time, as short as it can be. */
+/* A point in time, in short. */
 export function moment(at, now) {
   const [then, today] = [new Date(at), new Date(now)];
   const time = then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
