@@ -1,4 +1,4 @@
-"""The time, once a second, to everybody who is connected: one frame, made once.
+"""The time, once a second, to every connection: one frame, made once.
 
 A connection whose queue is full misses a message instead of delaying the others.
 """

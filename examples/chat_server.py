@@ -1,4 +1,4 @@
-"""A chat room: everybody hears what one member says. The path is the member's name.
+"""A chat room: what one member says goes to all. The path is the member's name.
 
 Run it, then connect from two other terminals:
 

@@ -153,7 +153,7 @@ class World:
         #: Sessions, and whose they are; ids that were given out.
         self.sessions: dict[bytes, Client] = {}
         self.said: dict[bytes, list[tuple[Client, Read]]] = {}
-        #: Transactions of the relay's, by whom they were sent to.
+        #: The relay's transactions by receiver.
         self.waits: dict[bytes, Client] = {}
         self.replies: list[Read] = []
         self.speaker: Client | None = None

@@ -132,7 +132,7 @@ def test_failing_accept_backs_off_and_logs_once_a_minute(
     assert f"can't start new thread (failures: {len(pauses) + 1})" in caplog.messages[1]
 
 
-# -- whom a connection comes from ------------------------------------------------------------------
+# -- the peer of a connection ----------------------------------------------------------------------
 
 
 def test_peer_at_an_address_is_called_by_it() -> None:

@@ -31,7 +31,7 @@ __all__ = [
 
 SIPP = shutil.which("sipp")
 SCENARIOS = Path(__file__).resolve().parents[1] / "data" / "sipp"
-#: Whom the telephones call.
+#: The user that the telephones call.
 CALLED = "sip:called@sip.test"
 #: Calls that sipp makes in a second, and has at a time.
 RATE, AT_A_TIME = 50, 10

@@ -155,9 +155,9 @@ class Speaker:
     """The messages of a browser: SIP over one connection, from a host that does not resolve.
 
     Args:
-        user: Who it is.
+        user: Its user.
         number: Tells it from others.
-        domain: Of whom.
+        domain: The user's domain.
         transport: ``ws`` or ``wss``.
         password: For challenges.
         q: The parameter of its Contact, with the semicolon.

@@ -1,7 +1,7 @@
 """Events of a server as records of ``logging`` and as calls of a hook.
 
 Theory of operation: the layers without I/O report events, which are data. :class:`Reports` turns
-each event that somebody listens to into one record: of a logger named after the area
+each event that has a listener into one record: of a logger named after the area
 (:data:`LOGGERS`), with the event's level. The message of a record is a :class:`Line`: its text is
 one line that is safe to print, and formatters for programs use its fields. The same facts go to a
 hook, if one is set for that kind of event.

@@ -565,7 +565,7 @@ auth-file = "{users}"
 def strict(tmp_path: Path) -> Iterator[tuple[Service, Path]]:
     """Start a server with a TOML file; yield both."""
     users, config = tmp_path / "users", tmp_path / "serve.toml"
-    users.write_text(f"# who may\nalice:secret\n\nbob:the realm:{HA1}\n", encoding="utf-8")
+    users.write_text(f"# users\nalice:secret\n\nbob:the realm:{HA1}\n", encoding="utf-8")
     config.write_text(CONFIG.format(users=users), encoding="utf-8")
     with launched(
         *("--config", str(config), "--ctl-socket", str(tmp_path / "socket")),

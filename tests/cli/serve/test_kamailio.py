@@ -99,7 +99,7 @@ def test_each_unsupported_part_is_reported_once_with_a_replacement(cfg: Path) ->
         "23": "outbound: flow_token_key is not taken over: --sip-flow-keys FILE",
         "26": "add_contact_alias() is not taken over: ",
         "28": "save() is not taken over: REGISTER is answered here",
-        "31": "ws_handle_handshake() is not taken over: who is let in stands in --path",
+        "31": "ws_handle_handshake() is not taken over: --path, --allowed-host",
         "32": "xhttp_reply() is not taken over: ",
         "34": "event_route[websocket:closed] is not taken over: ",
         "30": "event_route[xhttp:request] is not taken over: ",

@@ -144,7 +144,7 @@ def test_lines_after_the_reader_is_gone_are_dropped() -> None:
     os.close(reader)
     outlet = Outlet(writer, unexpected)
     for _ in range(3):
-        outlet.write("is there anybody\n")
+        outlet.write("is anyone there\n")
         assert outlet.drain(HANGS)
     assert outlet.dropped >= 2
     outlet.close()

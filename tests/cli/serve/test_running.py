@@ -357,7 +357,7 @@ def test_reloading(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_realm_takes_a_restart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Hashes are for one realm: those of another one would lock everybody out."""
+    """Hashes are for one realm: those of another one would lock out every user."""
     users = tmp_path / "users"
 
     def realm(name: str) -> Settings:

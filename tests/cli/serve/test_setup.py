@@ -137,7 +137,7 @@ def test_world_readable_files_with_secrets_are_reported(tmp_path: Path) -> None:
         "tls_cert": (str(certificate),),
         "tls_key": (str(key),),
     }
-    told = "everybody on this machine may read it (mode 0644); chmod o-r"
+    told = "every user of this machine may read it (mode 0644); chmod o-r"
     assert open_to_others(settings(**given)) == [
         f"--sip-users: {users}: {told}",
         f"--tls-key: {key}: {told}",

@@ -42,7 +42,7 @@ def test_no_sockets_are_inherited(variables: dict[str, str]) -> None:
 
 
 def test_descriptors_are_taken_with_their_names_and_not_handed_on() -> None:
-    """In a process of its own: descriptor 3 of this one may be anybody's."""
+    """In a process of its own: descriptor 3 of this one may be in use."""
     code = """
 import os, socket
 from wsproto_sip.cli.serve.systemd import take_inherited

@@ -450,7 +450,7 @@ def test_a_service_is_asked_in_the_handshake_in_sip_and_in_msrp(tmp_path: Path) 
 
 
 def test_clients_get_an_error_in_time_if_the_service_fails_or_hangs() -> None:
-    """503, and 408 in MSRP, and those whom it is not about go on meanwhile."""
+    """503, and 408 in MSRP; all others go on meanwhile."""
     with directory() as there:
         flags = ["--users-http", there.url, *EVERYWHERE, "--users-timeout", "0.5"]
         flags += ["--users-cache-seconds", "0", "--ctl-http", "0", "--log-format", "text"]

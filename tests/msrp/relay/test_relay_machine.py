@@ -89,7 +89,7 @@ class RelayMachine(RuleBasedStateMachine):
     def name(self, to_whom: int | str) -> int | str:
         return "bob" if to_whom == "bob" or to_whom in self.links else to_whom
 
-    # -- who is there
+    # -- users
 
     @rule(
         target=clients,

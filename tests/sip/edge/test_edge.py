@@ -324,7 +324,7 @@ def test_a_contact_leads_only_to_live_local_connections(mode: EdgeMode) -> None:
         bob.request("MESSAGE")
     else:
         alice.response(404)
-    # Somebody who registers bob's Contact does not get his calls.
+    # A client that registers bob's Contact does not get his calls.
     mallory = world.phone("mallory", registers=False)
     mallory.contact = bob.contact
     assert mallory.register().status == 200
@@ -512,7 +512,7 @@ def test_writing_errors_are_answered_where_that_is_possible(
     assert world.edge.dropped == before + 2
 
 
-# -- who it is -------------------------------------------------------------------------------------
+# -- identities ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -610,7 +610,7 @@ def test_digest_for_everything() -> None:
     # An invented tag does not avoid the challenge.
     alice.password = None
     assert alice.ask("MESSAGE", BOB, to=f"<{BOB}>;tag=1").status == 407
-    # Whom the handshake knew is not asked again.
+    # A user known from the handshake is not challenged again.
     carol = world.phone("bob", login="bob", registers=False)
     carol.send("MESSAGE", "sip:alice@sip.test")
     alice.request("MESSAGE")
@@ -714,7 +714,7 @@ def test_stranger_chooses_neither_number_nor_route(uri: str, route: str | None) 
     assert mallory.ask("INVITE", uri, *fields).status == 403
     assert mallory.ask("INVITE", uri, *fields, to=f"<{uri}>;tag=invented").status == 403
     assert not world.upstream
-    # Whom the upstream has registered may do both; what else is wrong is for the upstream to say.
+    # A client that the upstream has registered may do both; the upstream judges the rest.
     mallory.send("REGISTER", "sip:sip.test", ("Supported", "path"), contact=False)
     world.from_upstream(world.upstream_request().make_response(200))
     mallory.response(200)
@@ -938,7 +938,7 @@ def test_an_anonymous_call_needs_no_more_than_a_password(
         alice.response(100)
         invite = bob.request("INVITE")
         assert str(invite.from_) == ANONYMOUS
-        # Nothing tells the callee who that is.
+        # Nothing tells the callee the caller's name.
         assert "p-preferred-identity" not in invite
         assert "p-asserted-identity" not in invite
         assert b"alice@" not in invite.to_bytes().replace(b"Contact: <sip:alice", b"")

@@ -953,7 +953,7 @@ def test_without_a_connection_nothing_goes_over_tcp() -> None:
     assert isinstance(refusal := alice.heard[-1], SipResponse)
     assert refusal.get("retry-after") == "10"
     failed(alice, 503)
-    # Who rings already does not need it.
+    # A telephone that rings already does not need it.
     world.from_upstream(invite.make_response(486))
     world.upstream_request()
     failed(bob, 486)

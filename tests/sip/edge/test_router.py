@@ -396,7 +396,7 @@ def test_two_clients_of_a_proxy_without_ports() -> None:
     alice.request("BYE")
 
 
-# -- who cannot be reached -------------------------------------------------------------------------
+# -- unreachable users -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ INSTANCE = '+sip.instance="<urn:uuid:a>"'
 
 
 def registered_with_gruus(world: World, *more: str) -> tuple[Phone, SipRequest]:
-    """Alice, whom the upstream has given GRUUs."""
+    """Alice, with GRUUs from the upstream."""
     alice = world.phone("alice", registers=False)
     contact = f"<{alice.contact}>;{INSTANCE}"
     fields = [("Supported", "path, gruu"), ("Contact", contact)]

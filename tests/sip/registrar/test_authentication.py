@@ -216,7 +216,7 @@ def test_credentials_that_come_too_early_after_failed_ones() -> None:
     refused = server.check(right, 0.0, address="192.0.2.1", connection=1)
     assert isinstance(refused, Rejection)
     assert (refused.status, refused.headers) == (503, (("Retry-After", "1"),))
-    # Who asks for a challenge only is not kept waiting.
+    # A client that only asks for a challenge does not wait.
     challenge(server.check(request(), 0.0, address="192.0.2.1", connection=1))
     assert server.check(right, 0.0, address="192.0.2.1", proven={"alice"}) == "alice"
 

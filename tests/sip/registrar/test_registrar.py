@@ -194,7 +194,7 @@ def test_bindings_expire() -> None:
         "sip:a1@x.invalid;transport=ws",
         "sip:b@x.invalid",
     ]
-    # Whether or not anybody has called handle_timeout.
+    # Whether or not handle_timeout was called.
     assert found(server, "sip:alice@sip.test", 60.0) == ["sip:b@x.invalid"]
     server.handle_timeout(59.0)
     assert len(server.store.get("sip:alice@sip.test")) == 2
@@ -266,7 +266,7 @@ def test_writing_errors_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registrar().register(register(CONTACT, Supported="path"), 0.0).status == 400
 
 
-# -- who may ---------------------------------------------------------------------------------------
+# -- permission ------------------------------------------------------------------------------------
 
 
 def test_only_known_users() -> None:
@@ -967,7 +967,7 @@ def test_a_store_that_has_lost_its_memory_is_given_it_again() -> None:
         finished(server, location, register(CONTACT, user=user))
     (before,) = location.bindings(ALICE)
     location.records.clear()
-    # It shows when somebody looks.
+    # It shows at the next look-up.
     question = server.plan_lookup(SipUri.parse(ALICE))
     assert question == Lookup(ALICE)
     found = server.choose(SipUri.parse(ALICE), question, Found(ALICE), 0.0)

@@ -1,4 +1,4 @@
-"""A node of several: the location store that they share, and who the others are, on asyncio.
+"""A node of several on asyncio: the location store that they share, and the other nodes.
 
 Theory of operation: a registrar that is a node asks for the bindings of users in data
 (:mod:`~wsproto_sip.sip.registrar.store`). :class:`LocationService` has these questions answered by

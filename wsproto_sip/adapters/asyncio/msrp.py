@@ -161,7 +161,7 @@ class MsrpService:
 
         Raises:
             OSError: The server cannot listen there.
-            ValueError: Neither ``networks`` nor certificates tell who is a node.
+            ValueError: Neither ``networks`` nor certificates identify nodes.
         """
         if networks is None and (tls is None or tls.verify_mode is not CERT_REQUIRED):
             raise ValueError("nodes need networks, or tls with certificates of clients")

@@ -28,7 +28,7 @@ _NAT: Final = (
 _REGISTRAR: Final = "REGISTER is answered here, or goes to --upstream"
 _MSRP: Final = "the relay is there where --msrp-users is given"
 _ADMISSION: Final = (
-    "who is let in stands in --path, --allowed-host, --origin, --auth-file and --max-connections"
+    "--path, --allowed-host, --origin, --auth-file and --max-connections decide about admission"
 )
 
 #: Parameters with an option of the same meaning and value.

@@ -1,7 +1,7 @@
 """An output stream that never blocks the server.
 
 Theory of operation: lines go into a bounded queue, and a thread writes them to the descriptor. If
-the reader of a pipe stops reading, or somebody stops a terminal with Ctrl-S, only the thread waits.
+the reader of a pipe stops reading, or a user stops a terminal with Ctrl-S, only the thread waits.
 Lines that find the queue full are dropped and counted, and the count is reported once there is room
 again. The thread writes to the descriptor itself: a thread that waits inside of ``sys.stderr``
 would hold its lock, and with that the end of the process.

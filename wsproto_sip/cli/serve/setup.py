@@ -142,7 +142,7 @@ def open_to_others(settings: Settings) -> list[str]:
             mode = stat.S_IMODE(os.stat(path).st_mode)
             if mode & stat.S_IROTH:
                 notes.append(
-                    f"--{option_name(name)}: {path}: everybody on this machine may read it "
+                    f"--{option_name(name)}: {path}: every user of this machine may read it "
                     f"(mode {mode:04o}); chmod o-r"
                 )
     return notes

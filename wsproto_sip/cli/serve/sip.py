@@ -139,7 +139,7 @@ def _check_users(settings: Settings) -> None:
     if not settings.upstream:
         raise SettingsError(
             f"--sip-users: state who may register at {settings.exposed}: a file of users, users "
-            "from elsewhere (--users-for), or anybody by --sip-anyone"
+            "from elsewhere (--users-for), or anyone by --sip-anyone"
         )
     raise SettingsError(
         f"--upstream: state who may send to it from {settings.exposed}: --sip-users with "

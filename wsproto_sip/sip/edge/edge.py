@@ -424,7 +424,7 @@ class SipEdge:
 
         Requests for clients of theirs go there, and what comes from them goes to clients here,
         along a flow token of ours, and nowhere else. They are trusted to have checked who sends a
-        request: the owner of the links sees to it that they are who they seem to be.
+        request: the owner of the links authenticates them.
 
         Args:
             nodes: The other nodes of the location store, by their names, with ``is_node``.
