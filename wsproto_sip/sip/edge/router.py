@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from ..message.address import NameAddr
 from ..message.errors import SipParseError
 from ..message.message import SipMessage, SipRequest, SipResponse
 from ..message.transport import TRANSPORT_NUMBERS, Source, default_port
@@ -649,31 +650,37 @@ class EdgeRouter:
     def _with_token(self, uri: SipUri, flow: Flow) -> SipUri:
         return SipUri(uri.host, self._tokens.make(flow), uri.port, uri.params, uri.scheme)
 
-    def _side(
-        self, flow: Flow | None, upstream: str, request: SipRequest, *, caller: bool
-    ) -> SipUri:
-        """Return this edge as seen by one side of a dialog.
+    def _sides(
+        self, request: SipRequest, caller: Flow | None, callee: Flow | None, upstream: str
+    ) -> list[SipUri]:
+        """Return this edge as seen by the two sides of a dialog, the caller's first.
 
         If a request is for a ``sips`` URI, the routes of its dialog are ``sips`` too (RFC 3261
         §16.6 step 4, RFC 5630 §3.1.3).
 
         Args:
-            flow: The connection of that side; ``None`` for the upstream.
-            upstream: The upstream's name.
             request: The request that starts the dialog.
-            caller: Whether it is the side of the sender.
+            caller: The connection of its sender; ``None`` for the upstream.
+            callee: The connection of the other side; ``None`` for the upstream.
+            upstream: The upstream's name.
         """
-        if flow is None:
-            return self._far_uri(upstream, request)
-        near = self._near_sips if is_sips(request) else self._near
-        connection = self._connections.of(flow)
-        user = "" if connection is None else connection.user or ""
-        token = self._tokens.make_route(
-            flow, request.call_id, *_side_claims(request, caller=caller, begins=True), user
-        )
-        if self._config.mode is EdgeMode.ALIAS:
-            return near.with_param(SEAL, token)
-        return SipUri(near.host, token, near.port, near.params, near.scheme)
+        secure, call_id = is_sips(request), request.call_id
+        claims = _dialog_claims(request.from_, request.to)
+        near = self._near_sips if secure else self._near
+        uris: list[SipUri] = []
+        for side, flow in (("caller", caller), ("callee", callee)):
+            if flow is None:
+                far = self._far[upstream]
+                uris.append(far.sips if secure else far.uri)
+                continue
+            connection = self._connections.of(flow)
+            user = "" if connection is None else connection.user or ""
+            token = self._tokens.make_route(flow, call_id, side, *claims, user)
+            if self._config.mode is EdgeMode.ALIAS:
+                uris.append(near.with_param(SEAL, token))
+            else:
+                uris.append(SipUri(near.host, token, near.port, near.params, near.scheme))
+        return uris
 
     def via(
         self, flow: Flow | None, branch: str, *, upstream: str = "", stream: bool = False
@@ -713,11 +720,7 @@ class EdgeRouter:
             sent.uri = target.uri
         apply_path(sent, target.path)
         if sent.method in _BEGINNINGS and sent.to.tag is None:
-            record_route(
-                sent,
-                self._side(origin, upstream, sent, caller=True),
-                self._side(target.flow, upstream, sent, caller=False),
-            )
+            record_route(sent, *self._sides(sent, origin, target.flow, upstream))
         elif sent.method == "REGISTER" and target.flow is None and origin is not None:
             self._add_path(sent, origin, upstream)
         prepare_next_hop(sent)
@@ -772,21 +775,21 @@ def is_sips(request: SipRequest) -> bool:
     return bool(routes) and routes[0].uri.scheme == "sips"
 
 
-def _side_claims(
-    request: SipRequest, *, caller: bool, begins: bool = False
-) -> tuple[str, str, str, str]:
+def _side_claims(request: SipRequest, *, caller: bool) -> tuple[str, str, str, str]:
     """Return the claims of a route token: the side, the caller's tag, and both addresses.
 
     Args:
-        request: A request of the dialog.
-        caller: Whether the side is the caller's.
-        begins: Whether the request starts the dialog; otherwise this side has sent it.
+        request: A request within the dialog.
+        caller: Whether the side that has sent it is the caller's.
     """
-    local, remote = request.from_, request.to
-    if not caller and not begins:
-        local, remote = remote, local
-    side = "caller" if caller else "callee"
-    return side, local.tag or "", _address(local.uri), _address(remote.uri)
+    if caller:
+        return "caller", *_dialog_claims(request.from_, request.to)
+    return "callee", *_dialog_claims(request.to, request.from_)
+
+
+def _dialog_claims(caller: NameAddr, callee: NameAddr) -> tuple[str, str, str]:
+    """Return the claims that both sides have in common."""
+    return caller.tag or "", _address(caller.uri), _address(callee.uri)
 
 
 def _address(uri: Uri) -> str:

@@ -250,8 +250,9 @@ def _loop_part(request: SipRequest, key: bytes) -> str:
     change at every hop, and the tag of To, which an ACK has and its INVITE lacks.
     """
     parts = [request.uri_text, request.from_.tag or "", request.call_id, str(request.cseq.number)]
+    rare = request.rare_names
     for name in ("route", "proxy-require", "proxy-authorization"):
-        parts += [name, *request.get_all(name)]
+        parts += [name, *request.get_all(name)] if name in rare else [name]
     return _digest(key, parts, 16)
 
 
