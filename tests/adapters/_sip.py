@@ -195,6 +195,11 @@ class SocketPhone(Speaker):
             asyncio.ensure_future(self._write()),
         ]
 
+    async def ended(self) -> int | None:
+        """Wait until the connection has ended; return the code."""
+        await self._websocket.wait_closed()
+        return self._websocket.close_code
+
     async def _read(self) -> None:
         with suppress(websockets.ConnectionClosed):
             while True:

@@ -105,16 +105,14 @@ class Drain:
         return []
 
     def hurry(self, now: float) -> list[DrainStep]:
-        """Do not wait for connections any longer."""
+        """Do not wait for connections any longer; they may be sent away a second time, at once."""
         if self.step in (DrainStep.WITHDRAW, DrainStep.FINISH):
             return []
         self.deadline = now
         steps: list[DrainStep] = []
         if self.step in (None, DrainStep.ANNOUNCE):
             steps.append(DrainStep.STOP_LISTENING)
-        if self.step is not DrainStep.SEND_AWAY:
-            steps.append(DrainStep.SEND_AWAY)
-        return [*steps, *self._withdraw(now)]
+        return [*steps, DrainStep.SEND_AWAY, *self._withdraw(now)]
 
     def withdrawn(self, now: float) -> list[DrainStep]:
         """Finish after the withdrawal."""

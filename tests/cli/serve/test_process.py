@@ -84,11 +84,14 @@ def test_each_process_has_ports_and_paths_of_its_own() -> None:
         msrp_peer_port=0,
         upstream_local="[::1]:5060",
         upstream_local_tls="10.0.0.1",
+        node_name="here",
+        node_listen="10.0.0.1:5070",
     )
     own = Process(2, 3).own(stated)
     assert (own.ctl_http, own.ctl_socket, own.fifo) == (9002, "/run/ctl.2", "/run/fifo.2")
     assert (own.msrp_peer_port, own.upstream_local) == (0, "[::1]:5062")
     assert own.upstream_local_tls == "10.0.0.1"
+    assert (own.node_name, own.node_listen) == ("here/2", "10.0.0.1:5072")
     assert Process(0, 3).own(stated).ctl_http == 9000
     assert Process(1, 3).own(Settings()) == Settings()
 
@@ -123,6 +126,7 @@ def test_settings_that_several_processes_cannot_have(options: Any, message: str)
     [
         {"subprotocol": ("none", "msrp")},
         {"upstream": ("sip:core",), "ctl_http": 0, "upstream_local": "h:5060"},
+        {"store": "redis://h", "msrp_users": "users", "msrp_node_port": 0},
     ],
 )
 def test_settings_that_several_processes_can_have(options: Any) -> None:

@@ -123,6 +123,28 @@ def test_a_connection_that_has_just_ended_at_the_other_node() -> None:
     again.request("INVITE")
 
 
+def test_a_connection_at_a_node_that_is_about_to_stop_is_tried_last() -> None:
+    cluster, alice, _ = pair()
+    here = cluster.phone("one", "carol", outbound="urn:uuid:1")
+    there = cluster.phone("two", "carol", outbound="urn:uuid:1")
+    edge = cluster.worlds["one"].edge
+    edge.use_nodes([replace(node, priority=1) for node in edge.upstreams])
+    alice.send("INVITE", here.aor)
+    cluster.run()
+    incoming = here.request("INVITE")
+    here.answer(incoming, 486)
+    cluster.run()
+    assert [alice.response().status for _ in range(2)] == [100, 486]
+    assert there.heard == []
+    # Its priority counts among equals: a device that its user prefers comes first.
+    dave = cluster.phone("two", "dave")
+    spare = cluster.phone("one", "dave", q=";q=0.5")
+    alice.send("INVITE", dave.aor)
+    cluster.run()
+    dave.request("INVITE")
+    assert spare.heard == []
+
+
 def test_a_node_that_is_killed() -> None:
     cluster, alice, bob = pair()
     cluster.phone("two", "carol")

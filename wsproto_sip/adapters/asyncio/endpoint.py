@@ -109,6 +109,8 @@ class EndpointServer:
         self._listeners: list[Listener] = []
         # Those of them that do not accept connections yet.
         self._waiting: list[Listener] = []
+        # Those on a port that other processes listen on, too.
+        self._sharing: list[Listener] = []
         # The Unix sockets whose paths are removed at the end.
         self._paths: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -171,6 +173,8 @@ class EndpointServer:
             await listener.accept()
         else:
             self._waiting.append(listener)
+        if reuse_port:
+            self._sharing.append(listener)
         # An inherited socket's path belongs to the program that made it.
         self._paths += sockets if unix is not None else []
         return [place_of(sock) for sock in sockets]
@@ -193,23 +197,26 @@ class EndpointServer:
         """Stop accepting connections; open ones stay."""
         for sock in self._paths:
             unlink(sock)
+        for listener in self._sharing:
+            listener.accept_waiting()
         for listener in self._listeners:
             listener.close()
-        self._listeners, self._waiting, self._paths = [], [], []
+        self._listeners, self._waiting, self._sharing, self._paths = [], [], [], []
 
     async def drain(self, seconds: float) -> None:
         """Close all connections over a time, and wait until they are gone.
 
+        :func:`~wsproto_sip.adapters.asyncio.drain.stop` also stops listening first.
+
         Args:
             seconds: The time for that; transports have a moment more.
-            seconds: How long that may take; their transports have a moment more.
         """
         now = self.now()
         self.endpoint.drain(now, now + seconds)
         self.wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + 1):
-                await self._emptied()
+                await self.emptied()
 
     async def close(self) -> None:
         """Close listeners, timer, and everything that is still open, for good."""
@@ -222,11 +229,17 @@ class EndpointServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in list(self._transports):
             peer.transport.abort()
-        await self._emptied()
+        await self.emptied()
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _emptied(self) -> None:
+    @property
+    def transports(self) -> int:
+        """The number of open transports."""
+        return len(self._transports)
+
+    async def emptied(self) -> None:
+        """Wait until all transports are closed."""
         while self._transports:
             self._empty.clear()
             await self._empty.wait()

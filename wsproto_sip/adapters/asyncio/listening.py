@@ -166,6 +166,16 @@ class Listener:
         for sock in self.sockets:
             self._loop.add_reader(sock, self._accept, sock)
 
+    def accept_waiting(self) -> None:
+        """Accept the connections that wait now.
+
+        Call this before :meth:`close` if other sockets listen on the same port: the system would
+        reset connections that wait at this one, although another could serve them.
+        """
+        for sock in self.sockets:
+            if not self.servers:
+                self._accept(sock)
+
     def close(self) -> None:
         """Stop accepting; connections that are open, or in their TLS handshake, stay."""
         for server in self.servers:

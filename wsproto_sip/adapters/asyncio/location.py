@@ -691,6 +691,8 @@ class LocationService:
                 entry.host,
                 entry.port,
                 other.transport,
+                # Clients of a node that is about to stop are called at others, if they are there.
+                priority=int(other.draining),
                 tls_name=self._tls_name,
                 is_node=True,
             )

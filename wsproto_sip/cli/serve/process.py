@@ -32,7 +32,7 @@ VARIABLE: Final = "WSPROTO_SIP_PROCESS"
 
 #: Options with a port, or a host and a port, to which each process adds its number.
 _PORTS: Final = ("ctl_http", "msrp_peer_port", "msrp_node_port")
-_ADDRESSES: Final = ("upstream_local", "upstream_local_tls")
+_ADDRESSES: Final = ("upstream_local", "upstream_local_tls", "node_listen")
 #: Options with the path of a socket or FIFO, to which each process appends its number.
 _PATHS: Final = ("fifo", "ctl_socket")
 
@@ -129,6 +129,8 @@ class Process:
             match = _ADDRESS.fullmatch(getattr(settings, name) or "")
             if match is not None and int(match[2]):
                 changed[name] = f"{match[1]}:{int(match[2]) + self.index}"
+        if settings.node_name is not None:
+            changed["node_name"] = f"{settings.node_name}/{self.index}"
         return replace(settings, **changed)
 
 
@@ -173,15 +175,17 @@ def check_processes(settings: Settings) -> None:
         return
     if not hasattr(socket, "SO_REUSEPORT"):
         raise SettingsError("--processes: this system cannot share a port between processes")
-    if SIP in settings.subprotocol and not settings.upstream:
+    shared = settings.store is not None
+    if SIP in settings.subprotocol and not settings.upstream and not shared:
         raise SettingsError(
             "--processes: SIP users of one process could not call those of another: share their "
             "registrations with --store, or name the others with --subprotocol msrp or none"
         )
-    if settings.msrp_users is not None or "msrp" in places_of(settings):
+    relay = settings.msrp_users is not None or "msrp" in places_of(settings)
+    if relay and not (shared and settings.msrp_node_port is not None):
         raise SettingsError(
             "--processes: MSRP sessions of one process could not reach those of another: join the "
-            "processes with --store"
+            "processes with --store and --msrp-node-port"
         )
     last = Process(count - 1, count).own(settings)
     for name in (*_PORTS, *_ADDRESSES):

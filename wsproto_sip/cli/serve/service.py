@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ...adapters.asyncio.drain import stop
 from ...adapters.asyncio.endpoint import EndpointServer
 from ...adapters.asyncio.lag import LoopLag
 from ...adapters.asyncio.management import FifoChannel, SocketChannel, executor
@@ -244,7 +245,6 @@ class Service:
             await self._stopping.wait()
             # The system has a moment more for the remaining data.
             self._notifier.stopping(self._seconds + 10, "Sending the clients away")
-            self._server.stop_listening()
             report(
                 "server",
                 logging.INFO,
@@ -252,9 +252,14 @@ class Service:
                 connections=len(self._endpoint),
                 seconds=self._seconds,
             )
-            if self._location is not None:
-                self._server.spawn(self._location.drain())
-            await self._until_drained()
+            location = self._location
+            await stop(
+                self._server,
+                self._seconds,
+                announce=None if location is None else location.drain,
+                withdraw=None if location is None else location.close,
+                hurry=self._stopped,
+            )
         finally:
             for channel in self._channels:
                 await channel.close()
@@ -518,15 +523,6 @@ class Service:
             found += store_families(self._location)
         found += self._users.families()
         return [*found, *own_families(self._lag, self._log, self._hook), *process_families()]
-
-    async def _until_drained(self) -> None:
-        drained = asyncio.ensure_future(self._server.drain(self._seconds))
-        stopped = asyncio.ensure_future(self._stopped.wait())
-        try:
-            await asyncio.wait([drained, stopped], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            drained.cancel()
-            stopped.cancel()
 
     def _obey_signals(self) -> None:
         loop = self._server.loop

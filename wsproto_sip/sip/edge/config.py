@@ -74,7 +74,8 @@ class Upstream:
             is ``udp`` (RFC 3261 §18.1.1): 1300 if the path MTU is unknown. ``None`` sends
             everything as datagrams.
         priority: Upstreams with the lowest number are used while one of them is in service
-            (RFC 2782).
+            (RFC 2782). Of a client that is connected to several nodes, the connection at the node
+            with the lowest number is tried first.
         weight: The share of clients among upstreams of the same priority; 0 for almost none while
             others have more.
         aliases: Other hosts that name it in Route and Request-URI, such as its address.

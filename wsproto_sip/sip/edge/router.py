@@ -482,6 +482,8 @@ class EdgeRouter:
             # Secure all the way or not at all (RFC 7118 §9.2, RFC 3261 §26.2.2).
             bindings = [each for each in bindings if self._is_secure(each)]
         live = [each for each in bindings if self._is_reachable(each)]
+        if self._by_node:
+            live.sort(key=lambda each: (-each.q, self._priority(each)))
         groups = fork_groups(live[: self._config.max_branches], self._node_routes(request))
         return groups or Rejection(480, f"no usable binding of {uri!s:.100}")
 
@@ -515,6 +517,13 @@ class EdgeRouter:
         if binding.flow is not None:
             return self._connections.is_alive(binding.flow)
         return binding.node is not None and self._upstreams.get(binding.node.name) is not None
+
+    def _priority(self, binding: Binding) -> int:
+        """Return the priority of the node that has the connection of a reachable binding."""
+        if binding.flow is not None or binding.node is None:
+            return 0
+        node = self._upstreams.get(binding.node.name)
+        return 0 if node is None else node.priority
 
     def _is_secure(self, binding: Binding) -> bool:
         flow = binding.flow

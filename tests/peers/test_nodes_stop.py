@@ -1,0 +1,88 @@
+"""Nodes that stop, die and come back while others go on: real processes and a real Redis."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.adapters._sip import HOST, call, phone
+from tests.cli._service import launched, status_of
+from tests.peers._nodes import DOMAIN, population
+from tests.peers._redis import needs_redis, redis_server
+from tests.peers._support import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = needs_redis
+
+
+def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            phone(one.url, "alice") as alice,
+            phone(two.url, "bob") as bob,
+            phone(one.url, "carol") as carol,
+        ):
+            here, there = await call(alice, bob)
+            one.begin_to_stop()
+            # The idle one leaves, and there is no way in.
+            assert await carol.ended() == 1001
+            with pytest.raises((OSError, InvalidStatus)):
+                async with phone(one.url, "dave"):
+                    pass
+            # What a caller hears of her.
+            bob.send("INVITE", carol.aor)
+            assert (await bob.response()).status in (404, 480)
+            # The call goes on, in either direction.
+            for dialog, other, own in ((there, alice, bob), (here, bob, alice)):
+                dialog.send("INFO")
+                other.answer(await other.request("INFO"), 200)
+                await own.response(200)
+            here.send("BYE")
+            bob.answer(await bob.request("BYE"), 200)
+            await alice.response(200)
+            # Nothing is left to wait for.
+            assert await alice.ended() == 1001
+
+    with (
+        redis_server() as redis,
+        population(redis, tmp_path, "one", "two", extra=("--drain-seconds", "15")) as (one, two),
+    ):
+        run(scenario())
+        one.await_end()
+        assert one.service.process.returncode == 0
+        assert redis.run("HKEYS", "ws:nodes").split()[-1] == "two"
+
+
+def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("ab" * 32 + "\n")
+    keys.chmod(0o600)
+    flags = (
+        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
+        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
+        *("--ctl-socket", str(tmp_path / "ctl")),
+    )
+
+    async def scenario(url: str) -> None:
+        async with AsyncExitStack() as stack:
+            # The system shares eight of them out over both, but for one time in a hundred.
+            phones = [
+                await stack.enter_async_context(phone(url, f"user{number}")) for number in range(8)
+            ]
+            for caller, callee in zip(phones, phones[1:] + phones[:1], strict=True):
+                here, _ = await call(caller, callee)
+                here.send("BYE")
+                callee.answer(await callee.request("BYE"), 200)
+                await caller.response(200)
+
+    with redis_server() as redis, launched("--store", redis.url, *flags) as service:
+        assert status_of(service.url) == 101
+        assert set(redis.run("HKEYS", "ws:nodes").split()[2::2]) == {"here/0", "here/1"}
+        run(scenario(service.url))
+        service.stop()
+        assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
