@@ -20,6 +20,8 @@ from binascii import hexlify
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
+from typing import Final
 
 from ...typing import Entropy, Headers
 from ...utilities import LocalProtocolError, RemoteProtocolError
@@ -65,6 +67,9 @@ _NAME_ONLY = re.compile(_NAME)
 _TEXT_ONLY = re.compile(TEXT)
 _IDENT_ONLY = re.compile(IDENT)
 _METHOD_ONLY = re.compile(rb"[A-Z]+")
+
+#: Longest header line, in bytes, whose parsed form is kept for the next one.
+_SHORT: Final = 128
 
 #: The part of an end-line before the transaction id.
 END_LINE = b"\r\n-------"
@@ -472,20 +477,35 @@ def _parse_rest(
     for line in lines:
         if len(line) + 2 > limits.max_header_line:
             raise ValueError(f"malformed header line: {line[:80]!r}")
-        name, _, value = line.partition(b": ")
-        headers.append((name, value))
-        lower = name.lower()
-        if check_field(name, lower, value):
+        item, lower, defined = _remembered(line) if len(line) <= _SHORT else _read_field(line)
+        headers.append(item)
+        if defined:
             if lower in known:
-                raise ValueError(f"{name.decode('ascii')} is repeated")
-            known[lower] = value
+                raise ValueError(f"{item[0].decode('ascii')} is repeated")
+            known[lower] = item[1]
         elif lower in {b"to-path", b"from-path"}:
-            raise ValueError(f"{name.decode('ascii')} is repeated")
+            raise ValueError(f"{item[0].decode('ascii')} is repeated")
     if body is not None and lower != b"content-type":
         raise ValueError("a body needs Content-Type as the last header field")
     if body is None and b"content-type" in known:
         raise ValueError("Content-Type without a body")
     return headers, known, body
+
+
+def _read_field(line: bytes) -> tuple[tuple[bytes, bytes], bytes, bool]:
+    """Check a header line; return name and value, the lower-case name, and whether it is defined.
+
+    Raises:
+        ValueError: See :func:`check_field`.
+    """
+    name, _, value = line.partition(b": ")
+    lower = name.lower()
+    return (name, value), lower, check_field(name, lower, value)
+
+
+# All chunks of a message have the same Message-ID and Content-Type. The cache is small, and so are
+# its entries: a sender who varies them only causes cache misses for itself.
+_remembered = lru_cache(maxsize=512)(_read_field)
 
 
 def new_transaction_id(body: bytes | None = None, *, entropy: Entropy = os.urandom) -> bytes:
