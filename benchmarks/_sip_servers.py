@@ -34,7 +34,7 @@ from wsproto_sip.sip.edge.application import EdgeApplication
 from wsproto_sip.sip.edge.config import EdgeConfig
 from wsproto_sip.sip.edge.edge import SipEdge
 
-__all__ = ["Server", "edge_application", "edge_server", "kamailio_server", "serve"]
+__all__ = ["Server", "cpu_time", "edge_application", "edge_server", "kamailio_server", "serve"]
 
 #: The port of a server, and a function that returns its CPU time so far in nanoseconds.
 Server = tuple[int, Callable[[], int]]
@@ -125,7 +125,7 @@ def _one_core() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def _cpu_time(group: int) -> int:
+def cpu_time(group: int) -> int:
     """Return the CPU time of all threads of a process group in nanoseconds."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -151,7 +151,7 @@ def edge_server() -> Iterator[Server]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline()), lambda: _cpu_time(process.pid)
+            yield int(process.stdout.readline()), lambda: cpu_time(process.pid)
         finally:
             process.stdin.close()
 
@@ -184,7 +184,7 @@ def kamailio_server() -> Iterator[Server]:
         )
         try:
             _wait_for(port, process)
-            yield port, lambda: _cpu_time(process.pid)
+            yield port, lambda: cpu_time(process.pid)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
