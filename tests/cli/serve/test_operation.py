@@ -49,11 +49,16 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = tmp_path_factory.mktemp("operation")
     (path / "users").write_text("alice:secret\n")
     (path / "users").chmod(0o600)
+    (path / "keys").write_text("ab" * 32 + "\n")
+    (path / "keys").chmod(0o600)
     with launched(
         *("--ctl-http", "0", "--log-file", str(path / "log"), "--event-hook-command", "true"),
         *("--msrp-users", str(path / "users"), "--allow-insecure-msrp", "--no-page"),
         # Nothing asks it.
         *("--users-http", "http://127.0.0.1:1/users"),
+        # It cannot be reached.
+        *("--store", "redis://127.0.0.1:1", "--node-listen", "127.0.0.1:0"),
+        *("--sip-flow-keys", str(path / "keys")),
     ) as service:
         with service.dial() as client:
             client.send("hello")
