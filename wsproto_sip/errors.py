@@ -10,6 +10,7 @@ exception also derives from a standard class if callers expect that one::
     │   │   ├── MsrpParseError
     │   │   └── ReassemblyError
     │   └── LocalProtocolError
+    ├── BusError
     ├── CapacityError
     ├── ClientDisconnected (OSError)
     ├── CommandError

@@ -167,7 +167,7 @@ def test_an_answer_through_a_fifo_that_ends_early(tmp_path: Path, capsys: Captur
         (["--url", "http://127.0.0.1:x/", "ws.dump"], "Port could not be cast"),
         (["--socket", "a", "--timeout", "0", "ws.dump"], "--timeout: 0.0 is not a number"),
         (["--socket", "a", "--watch", "0", "ws.dump"], "--watch: 0.0 is not a number"),
-        (["--socket", "a", "top", "x"], "top takes no parameters"),
+        (["--socket", "a", "top", "x"], "top takes no parameter but all"),
         (["--socket", "a", "--timeout", "nan", "ws.dump"], "--timeout: nan is not a number"),
         (["--fifo", "a", "ws.dump", "a\nb"], "must not be empty or have control characters"),
     ],

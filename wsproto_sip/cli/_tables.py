@@ -10,9 +10,9 @@ from ._text import escape
 
 __all__ = ["CONNECTION", "columns", "table"]
 
-#: A line of ``ws.dump``.
+#: A line of ``ws.dump``; a connection of another node is NODE/ID.
 CONNECTION: Final = re.compile(
-    r"(\d+): (\S+) -> (\S+) \(state: (\w+)(, awaiting Pong)?,  last used (\d+)s ago, "
+    r"((?:[ -~]+/)?\d+): (\S+) -> (\S+) \(state: (\w+)(, awaiting Pong)?,  last used (\d+)s ago, "
     r"sub-protocol: ([^\s,]+)(?:, identity: (\S+))?\)"
 )
 _CONNECTIONS: Final = ("ID", "PEER", "LOCAL", "STATE", "IDLE", "SUB-PROTOCOL", "IDENTITY")
@@ -53,7 +53,11 @@ def table(name: str, result: Any, width: int | None = None) -> list[str]:
     if shown is not None:
         rows, more = shown
         lines = columns(rows, width)
-        return lines if more is None else [*lines, f"More follow: offset={escape(str(more))}"]
+        if more is not None:
+            # Pages of several nodes go on after NODE/NUMBER.
+            option = "after" if "/" in str(more) else "offset"
+            lines.append(f"More follow: {option}={escape(str(more))}")
+        return lines + [_cut(escape(line), width) for line in _missing(name, result)]
     if isinstance(result, list):
         lines = [escape(str(item)) for item in result]
     elif isinstance(result, dict):
@@ -85,6 +89,20 @@ def _rows(name: str, result: Any) -> tuple[list[tuple[str, ...]], object] | None
         # From another server; shown unchanged.
         return None
     return None
+
+
+def _missing(name: str, result: Any) -> list[str]:
+    """Return what to say about nodes that are missing in a result."""
+    if name == "ws.dump":
+        about = result.get("info", {})
+    elif name == "ul.dump":
+        about = {
+            key.lower(): value for key, value in result["Domains"][0]["Domain"]["Stats"].items()
+        }
+    else:
+        return []
+    texts = (("silent", "No answer from"), ("failed", "Refused by"))
+    return [f"{text}: {about[key]}" for key, text in texts if key in about]
 
 
 def _connection(line: str) -> tuple[str, ...]:

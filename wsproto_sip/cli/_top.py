@@ -54,15 +54,19 @@ class Sample:
     sessions: int | None = None
 
 
-def take_sample(ask: Ask, at: float, rows: int, refused: type[Exception]) -> Sample:
-    """Take a sample of a server.
+def take_sample(
+    ask: Ask, at: float, rows: int, refused: type[Exception], *, everywhere: bool = False
+) -> Sample:
+    """Take a sample of a server, or of all nodes.
 
     Args:
         ask: Sends a command to it.
         at: The time.
         rows: The number of connections to show.
         refused: The exception for a command that it does not have.
+        everywhere: Whether to ask all nodes.
     """
+    scope = ["all"] if everywhere else []
 
     def number(name: str, params: Sequence[str], find: Callable[[Any], object]) -> int | None:
         with suppress(refused, LookupError, TypeError):
@@ -72,15 +76,17 @@ def take_sample(ask: Ask, at: float, rows: int, refused: type[Exception]) -> Sam
     return Sample(
         at,
         int(ask("core.uptime", [])["uptime"]),
-        ask("ws.statistics", []),
-        ask("ws.dump", ["used_asc", f"limit={min(max(rows, 1), 100)}"]),
+        ask("ws.statistics", scope),
+        ask("ws.dump", [*scope, "used_asc", f"limit={min(max(rows, 1), 100)}"]),
         number(
             "ul.dump",
-            ["brief", "limit=1"],
+            [*scope, "brief", "limit=1"],
             lambda found: found["Domains"][0]["Domain"]["Stats"]["Records"],
         ),
-        number("tm.list", ["limit=1000"], len),
-        number("msrp.sessions", ["limit=1"], lambda found: found["info"]["count"]),
+        None if everywhere else number("tm.list", ["limit=1000"], len),
+        None
+        if everywhere
+        else number("msrp.sessions", ["limit=1"], lambda found: found["info"]["count"]),
     )
 
 
@@ -131,6 +137,7 @@ def run_top(
     interval: float,
     refused: type[Exception],
     *,
+    everywhere: bool = False,
     out: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], bool] | None = None,
@@ -141,6 +148,7 @@ def run_top(
         ask: Sends a command to it.
         interval: Seconds between two samples.
         refused: The exception for a command that it does not have.
+        everywhere: Whether to show all nodes.
         out: Where to show it; standard output by default.
         clock: The time.
         wait: Waits so many seconds, and returns whether to continue; by default until the time is
@@ -148,7 +156,9 @@ def run_top(
     """
     out = sys.stdout if out is None else out
     if not out.isatty():
-        for line in frame(take_sample(ask, clock(), 100, refused), None, 200, 200):
+        for line in frame(
+            take_sample(ask, clock(), 100, refused, everywhere=everywhere), None, 200, 200
+        ):
             print(line, file=out)
         return 0
     before: Sample | None = None
@@ -156,7 +166,7 @@ def run_top(
         pause = pressed if wait is None else wait
         while True:
             width, height = shutil.get_terminal_size()
-            now = take_sample(ask, clock(), height, refused)
+            now = take_sample(ask, clock(), height, refused, everywhere=everywhere)
             lines = frame(now, before, width, height - 1)
             # Clear the rest of each line, and everything below.
             out.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines) + "\x1b[J")

@@ -251,7 +251,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "ws.dump [id_hash|used_desc|used_asc] also takes NAME=VALUE: offset, limit, "
         "after, subprotocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
-        "ws.close also a code and a reason."
+        "ws.close also a code and a reason. With a --store, NODE/ID is a connection of another "
+        "node, and all as the first parameter of ws.dump, ul.dump, ws.statistics, ws.disable, "
+        "ws.enable, reload, core.uptime, core.version and top asks all nodes."
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", metavar="PATH", help="path of the server's --ctl-socket")
@@ -307,9 +309,10 @@ def _run(arguments: argparse.Namespace) -> int:
             return way(str(where), name, params, arguments.timeout)
 
         if name == "top":
-            if params:
-                raise ValueError("top takes no parameters")
-            return run_top(ask, arguments.watch or _INTERVAL, Refused)
+            if params not in ([], ["all"]):
+                raise ValueError("top takes no parameter but all")
+            interval = arguments.watch or _INTERVAL
+            return run_top(ask, interval, Refused, everywhere=bool(params))
         while True:
             _show(name, ask(name, params), as_json=arguments.json, again=bool(arguments.watch))
             if arguments.watch is None:

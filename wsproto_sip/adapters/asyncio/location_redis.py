@@ -213,6 +213,7 @@ class RedisEngine:
 
     Attributes:
         client: The client of redis-py.
+        failures: The exceptions of redis-py.
         prefix: What all keys begin with.
     """
 
@@ -239,7 +240,7 @@ class RedisEngine:
         self._redis: Any = redis
         known = redis.exceptions
         #: What is raised by redis-py, and which answers of a server hold for all questions.
-        self._failures = (redis.RedisError, known.RedisClusterException, OSError)
+        self.failures = (redis.RedisError, known.RedisClusterException, OSError)
         self._for_all = (
             *(known.ReadOnlyError, known.ClusterDownError, known.OutOfMemoryError),
             known.NoPermissionError,
@@ -398,7 +399,7 @@ class RedisEngine:
         except self._redis.ResponseError:
             # A proxy in front of the servers may not have it.
             return ""
-        except self._failures as exc:
+        except self.failures as exc:
             raise self._engine_error(exc) from exc
         servers = found.values() if options else [found]
         return ",".join(sorted(str(each.get("run_id", "")) for each in servers))
@@ -430,7 +431,7 @@ class RedisEngine:
                 )
                 for index, result in zip(lacking, found, strict=True):
                     results[index] = result
-        except self._failures as exc:
+        except self.failures as exc:
             raise self._engine_error(exc) from exc
         for each in results:
             for_one = isinstance(each, refused) and not (

@@ -26,7 +26,7 @@ from ...server.management.commands import (
     FactsResult,
     UptimeCommand,
 )
-from ...server.management.jsonrpc import RpcCall, answer, decode_calls
+from ...server.management.jsonrpc import RpcCall, answer, decode_calls, encode_replies
 from ...server.management.mi_fifo import (
     FifoError,
     FifoMessage,
@@ -38,14 +38,17 @@ from .._listening import AcceptBackoff
 from .listening import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from ...server.management.commands import Command, Execute, Result
+    from ...server.management.commands import Command, Execute, Params, Result
+    from ...server.management.jsonrpc import RpcBatch
     from ...server.management.mi_fifo import FifoItem, FifoReply, FifoRequest
     from .endpoint import EndpointServer
     from .listening import Listener
 
-__all__ = ["Channel", "FifoChannel", "SocketChannel", "StreamChannel", "executor"]
+    Anywhere = Callable[[str, Params], Awaitable[Result]]
+
+__all__ = ["Channel", "FifoChannel", "SocketChannel", "StreamChannel", "answered", "executor"]
 
 _logger = logging.getLogger("wsproto_sip.management")
 
@@ -100,6 +103,29 @@ def _with_dates(uptime: FactsResult) -> FactsResult:
     now = time.time()
     dates = {"now": time.ctime(now), "up_since": time.ctime(now - int(uptime.values["uptime"]))}
     return FactsResult({**dates, **uptime.values})
+
+
+async def answered(batch: RpcBatch, execute: Execute, anywhere: Anywhere | None) -> bytes:
+    """Execute the calls of a message one after the other, and write the answer.
+
+    Args:
+        batch: The message.
+        execute: Executes a command here.
+        anywhere: Executes a command wherever it has to be executed; ``None`` for a server alone.
+
+    Returns:
+        The answer; empty if none is requested.
+    """
+    if anywhere is None:
+        return answer(batch, execute)
+    outcomes: list[Result | CommandError] = []
+    for item in batch.items:
+        if isinstance(item, RpcCall):
+            try:
+                outcomes.append(await anywhere(item.method, item.params))
+            except CommandError as exc:
+                outcomes.append(exc)
+    return encode_replies(batch, outcomes)
 
 
 class Channel(Protocol):
@@ -384,12 +410,16 @@ class SocketChannel(StreamChannel):
         path: The socket; it is created with mode 0600, and removed at the end. One without a
             listener is replaced.
         execute: Executes a command.
+        anywhere: Executes a command that may concern other servers.
     """
 
-    def __init__(self, path: str | os.PathLike[str], execute: Execute) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], execute: Execute, anywhere: Anywhere | None = None
+    ) -> None:
         super().__init__()
         self._path = Path(path)
         self._execute = execute
+        self._anywhere = anywhere
 
     @property
     def name(self) -> str:
@@ -449,7 +479,8 @@ class SocketChannel(StreamChannel):
             line = line.removesuffix(b"\n").removesuffix(b"\r")
             if line:
                 self.answered()
-                reply = answer(decode_calls(line, max_bytes=MAX_MESSAGE), self._execute)
+                calls = decode_calls(line, max_bytes=MAX_MESSAGE)
+                reply = await answered(calls, self._execute, self._anywhere)
                 if reply:
                     writer.write(reply + b"\n")
                     async with asyncio.timeout(CLIENT_SECONDS):

@@ -23,15 +23,16 @@ from ...events import Request
 from ...policy.decision import Continue, Reject, RequestContext
 from ...policy.health import HealthPolicy
 from ...policy.host import HostPolicy
-from ...server.management.jsonrpc import answer, decode_calls
+from ...server.management.jsonrpc import decode_calls
 from ...server.management.prometheus import CONTENT_TYPE, Family, render
 from .listening import open_sockets
-from .management import BACKLOG, CLIENT_SECONDS, MAX_MESSAGE, StreamChannel
+from .management import BACKLOG, CLIENT_SECONDS, MAX_MESSAGE, StreamChannel, answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ...server.management.commands import Execute
+    from .management import Anywhere
 
 __all__ = ["HttpChannel"]
 
@@ -82,6 +83,7 @@ class HttpChannel(StreamChannel):
         refused: Called with each request that contained another token.
         token: The token that requests must contain, except for ``/health`` and ``/ready``;
             ``None`` for no token.
+        anywhere: Executes a command that may concern other servers.
     """
 
     def __init__(
@@ -93,10 +95,12 @@ class HttpChannel(StreamChannel):
         ready: Callable[[], bool] = lambda: True,
         token: str | None = None,
         refused: Callable[[], object] = lambda: None,
+        anywhere: Anywhere | None = None,
     ) -> None:
         super().__init__()
         self._port = port
         self._execute = execute
+        self._anywhere = anywhere
         self._families = families
         self._ready = ready
         self._refused = refused
@@ -161,10 +165,11 @@ class HttpChannel(StreamChannel):
         except _Answer as reply:
             return reply
         if request.method == b"POST":
-            answered = answer(decode_calls(body, max_bytes=MAX_MESSAGE), self._execute)
-            if not answered:
+            calls = decode_calls(body, max_bytes=MAX_MESSAGE)
+            found = await answered(calls, self._execute, self._anywhere)
+            if not found:
                 return _Answer(204)
-            return _Answer(200, answered, content_type="application/json")
+            return _Answer(200, found, content_type="application/json")
         return _Answer(200, render(self._families()).encode("utf-8"), content_type=CONTENT_TYPE)
 
     def _check(self, request: h11.Request) -> None:

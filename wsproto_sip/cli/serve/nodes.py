@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...adapters._tls import client_context, server_context
+from ...adapters.asyncio.bus_redis import RedisBus
 from ...adapters.asyncio.location import EngineError, LocationService, NodeEntry
 from ...adapters.asyncio.location_redis import RedisEngine, RedisPlace, RedisTls
+from ...adapters.asyncio.population import PopulationCommands
 from ...policy.forwarded import TrustedNetworks
 from ...server.management.prometheus import Family
 from ...sip.message.errors import SipValueError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...adapters.asyncio.sip import SipService
+    from ...server.management.commands import Execute
 
 __all__ = [
     "check_nodes",
@@ -33,7 +36,9 @@ __all__ = [
     "node_line",
     "node_networks",
     "node_tls",
+    "population_commands",
     "store_families",
+    "takes_commands",
 ]
 
 _DEFAULTS: Final = Settings()
@@ -279,6 +284,36 @@ async def join(location: LocationService, sip: SipService) -> None:
         await location.open(sip)
     except EngineError as exc:
         raise SettingsError(f"--store: {exc}") from None
+
+
+def takes_commands(settings: Settings) -> bool:
+    """Return whether other nodes may give this one commands: only nodes reach the store.
+
+    Args:
+        settings: The settings.
+    """
+    place = _place(settings)
+    known = place.password or settings.store_password or settings.store_tls_cert
+    hosts = [host for host, _ in place.hosts]
+    return bool(known) or all(is_loopback(host) for host in hosts)
+
+
+def population_commands(
+    settings: Settings, location: LocationService, execute: Execute
+) -> PopulationCommands | None:
+    """Return the commands that concern other nodes, not yet opened; ``None`` if there are none.
+
+    Args:
+        settings: The settings.
+        location: The node's location store.
+        execute: Executes a command here.
+    """
+    engine = location.engine
+    if not isinstance(engine, RedisEngine) or not takes_commands(settings):
+        return None
+    return PopulationCommands(
+        RedisBus(engine), location.entry.name, lambda: location.others, execute
+    )
 
 
 def node_line(settings: Settings, location: LocationService) -> str:

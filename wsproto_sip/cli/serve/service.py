@@ -45,7 +45,13 @@ from .commands import add_service_commands
 from .hooks import EventHookError
 from .logs import Log
 from .msrp import join_relay, msrp_application, msrp_reload, msrp_users, relay_uri
-from .nodes import join, location_service, node_line, store_families
+from .nodes import (
+    join,
+    location_service,
+    node_line,
+    population_commands,
+    store_families,
+)
 from .operation import MESSAGE_BOUNDS, event_hook, own_families
 from .process import ParentNotifier
 from .refusals import PERIOD, RefusalLog
@@ -77,6 +83,7 @@ if TYPE_CHECKING:
 
     from ...adapters.asyncio.management import Channel
     from ...adapters.asyncio.msrp import MsrpService
+    from ...adapters.asyncio.population import PopulationCommands
     from ...adapters.asyncio.sip import SipService
     from ...events import Event
     from ...msrp.relay.journal import RelayEvent
@@ -171,6 +178,7 @@ class Service:
         self._sip_files = sip_files(settings)
         self._sip: SipService | None = None
         self._location = location_service(settings)
+        self._commands: PopulationCommands | None = None
         self._upstreams = UpstreamSet(settings) if settings.upstream else None
         self.offers: list[str] = []
         self.places: list[str] = []
@@ -257,7 +265,7 @@ class Service:
                 self._server,
                 self._seconds,
                 announce=None if location is None else location.drain,
-                withdraw=None if location is None else location.close,
+                withdraw=None if location is None else self._withdraw,
                 hurry=self._stopped,
             )
         finally:
@@ -271,13 +279,19 @@ class Service:
                 await asyncio.to_thread(self._hook.close)
             if self._upstreams is not None:
                 await self._upstreams.close()
-            if self._location is not None:
-                await self._location.close()
+            await self._withdraw()
             if self._sip is not None:
                 await self._sip.close()
             await self._users.close()
             for task in tasks:
                 task.cancel()
+
+    async def _withdraw(self) -> None:
+        """Leave the other nodes."""
+        if self._commands is not None:
+            await self._commands.close()
+        if self._location is not None:
+            await self._location.close()
 
     async def _find_upstreams(self) -> Sequence[Upstream]:
         return () if self._upstreams is None else await self._upstreams.find()
@@ -481,11 +495,17 @@ class Service:
     async def _open_channels(self) -> None:
         settings = self._settings
         execute = executor(self._server, check=target_check(lambda: self._targets))
+        anywhere = None
+        if self._location is not None:
+            self._commands = population_commands(settings, self._location, execute)
+        if self._commands is not None:
+            self._commands.open()
+            anywhere = self._commands.execute
         channels: list[tuple[str, Channel]] = []
         if settings.fifo is not None:
             channels.append(("--fifo", FifoChannel(settings.fifo, execute)))
         if settings.ctl_socket is not None:
-            channels.append(("--socket", SocketChannel(settings.ctl_socket, execute)))
+            channels.append(("--socket", SocketChannel(settings.ctl_socket, execute, anywhere)))
         if settings.ctl_http is not None:
             self._endpoint.statistics.message_sizes = Histogram(MESSAGE_BOUNDS)
             self._lag.start()
@@ -496,6 +516,7 @@ class Service:
                 ready=self._is_ready,
                 token=self._token,
                 refused=partial(self._throttle.note, _MANAGEMENT),
+                anywhere=anywhere,
             )
             channels.append(("--url", channel))
         for option, opening in channels:
