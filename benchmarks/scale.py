@@ -108,10 +108,10 @@ def memory(before: Path | None, rounds: int, count: int) -> Iterator[Figure]:
 
 @contextmanager
 def phones(places: Sequence[Node], count: int, name: str = "user") -> Iterator[list[Phone]]:
-    """Connect clients to nodes in turn, and register them."""
+    """Connect as many clients to each node, one node after the other, and register them."""
     with ExitStack() as stack:
         found = [
-            stack.enter_context(Phone(places[number % len(places)], f"{name}{number}"))
+            stack.enter_context(Phone(places[number * len(places) // count], f"{name}{number}"))
             for number in range(count)
         ]
         for phone in found:
@@ -219,12 +219,13 @@ def latency(count: int, delays: Sequence[float]) -> Iterator[Figure]:
 def several(rounds: int, count: int, sizes: Sequence[int], idle: float) -> Iterator[Figure]:
     """Measure nodes together: a REGISTER, a MESSAGE, and nothing."""
     rng = random.Random(5626)
+    # As many clients at each node, so that as many questions go to the store together.
     times = max(count // 32, 1)
     costs: dict[int, tuple[float, float]] = {}
     with redis() as store:
         for size in sizes:
             names = [f"node{number}of{size}" for number in range(size)]
-            with nodes(store.url, names) as places, phones(places, 32) as clients:
+            with nodes(store.url, names) as places, phones(places, 32 * size) as clients:
                 refresh(clients, times), chat(clients, times, rng)
                 registers, messages = [], []
                 for _ in range(rounds):

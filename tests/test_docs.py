@@ -514,6 +514,7 @@ PROGRAMS = frozenset(
             "npm",
             "openssl",
             "printf",
+            "redis-server",
         ),
         *("mypy", "ruff", "sphinx-build", "systemctl", "systemd-sysusers", "uvicorn", "watchfiles"),
     )
@@ -544,6 +545,8 @@ def test_commands_of_the_pages_start(
         (tmp_path / name).chmod(0o600)
     (tmp_path / "users").write_text("alice:wonderland\n")
     (tmp_path / "users").chmod(0o600)
+    (tmp_path / "flow-keys").write_text("ab" * 32 + "\n")
+    (tmp_path / "flow-keys").chmod(0o600)
     arguments = [word for word in words[1:] if word != "…"]
     # The file that the page installs in /etc, with its paths in here.
     settings = (ROOT / "deploy" / "serve.toml").read_text(encoding="utf-8")
