@@ -220,7 +220,7 @@ class Engine(Protocol):
 
         :mod:`wsproto_sip.sip.registrar.store` describes what a store does. Here the answers have
         the bindings of all nodes in ``bindings``, whether they run or not. An address has to be
-        forgotten some time after its last binding has expired, and not within :data:`MARGIN`.
+        forgotten some time after its last binding has expired, and not within ``MARGIN``.
 
         Args:
             questions: The questions.
