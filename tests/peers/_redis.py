@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import asynccontextmanager, contextmanager, suppress
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ import pytest
 from tests.adapters._sip import HOST, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["RedisServer", "Way", "needs_redis", "redis_server", "way_to"]
 
@@ -205,12 +206,21 @@ class Way:
         self._writers.discard(writer)
 
 
-@asynccontextmanager
-async def way_to(port: int) -> AsyncIterator[Way]:
-    """Open a way to a server for the duration of a block."""
-    way = Way(port)
-    await way.open()
+@contextmanager
+def way_to(port: int) -> Iterator[Way]:
+    """Open a way to a server for the duration of a block, in a thread of its own.
+
+    Args:
+        port: The server's port.
+    """
+    way, loop = Way(port), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
     try:
+        asyncio.run_coroutine_threadsafe(way.open(), loop).result(_BOUND)
         yield way
     finally:
-        await way.close()
+        asyncio.run_coroutine_threadsafe(way.close(), loop).result(_BOUND)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

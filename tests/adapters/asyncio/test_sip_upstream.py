@@ -838,6 +838,70 @@ def test_a_side_listens_before_it_has_upstreams() -> None:
     run(scenario())
 
 
+def test_a_stranger_may_be_introduced() -> None:
+    """It has connected before its upstream was known; what it sends meanwhile is kept."""
+
+    async def scenario() -> None:
+        known = named("known", free_port(), free_port(), "tcp")
+        may = asyncio.Event()
+        async with several(max_connections=2) as (links, owner):
+
+            async def introduce() -> None:
+                await may.wait()
+                await links.use(found)
+
+            found: list[Upstream] = []
+            links.introduce = introduce
+            await links.listen(known.local, secure=False)
+            for expected in (False, True):
+                may.clear()
+                streams = [await asyncio.open_connection(HOST, known.local_port) for _ in range(3)]
+                for _, writer in streams:
+                    writer.write(b"early")
+                # So many wait at a time; another one is refused.
+                done, _ = await asyncio.wait(
+                    [asyncio.ensure_future(reader.read(1)) for reader, _ in streams],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                assert [task.result() for task in done] == [b""]
+                assert links.strangers == 2
+                found = [known] if expected else []
+                may.set()
+                await until(lambda: links.strangers == 0)
+                if expected:
+                    await until(lambda: len(owner.received) == 2)
+                for _, writer in streams:
+                    writer.close()
+            assert {data for _, data in owner.received} == {b"early"}
+            assert set(owner.names) == {"known"}
+
+    run(scenario())
+
+
+def test_a_stranger_may_be_gone_before_it_is_introduced() -> None:
+    async def scenario() -> None:
+        known = named("known", free_port(), free_port(), "tcp")
+        may = asyncio.Event()
+        async with several() as (links, owner):
+
+            async def introduce() -> None:
+                await may.wait()
+                await links.use([known])
+
+            links.introduce = introduce
+            await links.listen(known.local, secure=False)
+            _, writer = await asyncio.open_connection(HOST, known.local_port)
+            await until(lambda: links.strangers)
+            (stream,) = links._transports
+            stream.transport.abort()
+            may.set()
+            await until(lambda: links.strangers == 0)
+            writer.close()
+            assert owner.received == []
+
+    run(scenario())
+
+
 def test_retired_upstream_leaves_no_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sip_upstream, "_RETIREMENT", 0.0)
 

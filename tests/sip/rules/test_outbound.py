@@ -266,3 +266,13 @@ def test_which_node_a_token_names() -> None:
     for text in (one.make(FLOW), FlowTokens([KEY]).make(FLOW), "", "alice", "!" * 52):
         assert one.node_of(text) is None
     assert FlowTokens([KEY]).node_of(two.make(FLOW)) is None
+
+
+def test_tokens_for_a_path_can_be_told() -> None:
+    """Of any node; those for the routes of dialogs are longer."""
+    one, two = (FlowTokens([b"k" * 16], node_id(name, "1")) for name in ("one", "two"))
+    flow = Flow(1, 2)
+    assert one.is_for_path(one.make(flow))
+    assert one.is_for_path(two.make(flow))
+    for token in (one.make_route(flow, "call"), "", "x", "!" * len(one.make(flow))):
+        assert not one.is_for_path(token)

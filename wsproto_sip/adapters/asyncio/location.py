@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -69,13 +70,16 @@ _RENEWAL: Final = 5.0
 LIFETIME: Final = 15.0
 #: The random part of these intervals, so that nodes that were started together spread.
 _JITTER: Final = 0.2
+#: Seconds for which links with a node stay that is gone from the store.
+_MEMORY: Final = 300.0
 #: Seconds over which bindings are written again.
 _SPREAD: Final = 10.0
 #: Seconds by which the clocks of the store and this machine may differ without a warning.
 MARGIN: Final = 5.0
 #: The first and the longest pause between two attempts to reach the store, in seconds.
 _PAUSES: Final = (0.25, 4.0)
-#: Questions that are performed together, and batches that are performed at the same time.
+#: Questions that are performed together, and batches that are performed at the same time, each of
+#: them about other addresses.
 _BATCH: Final = 256
 _BATCHES: Final = 4
 _RETRY_AFTER: Final = 5
@@ -258,6 +262,22 @@ class Engine(Protocol):
         ...
 
 
+_Waiting = tuple[Lookup | Update, "asyncio.Future[_Answer]", float]
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """Questions that are asked one batch after the other.
+
+    Args:
+        waiting: Those that wait, with what gets their answer and when they came.
+        task: The batch that is under way.
+    """
+
+    waiting: list[_Waiting] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
 class LocationService:
     """A node's use of the location store; made inside the event loop.
 
@@ -329,11 +349,12 @@ class LocationService:
         self._renewal = 0.0
         self._looking = asyncio.Lock()
         self._used: tuple[Upstream, ...] = ()
+        #: Nodes that are gone from the store, and when they are forgotten.
+        self._departed: dict[str, tuple[NodeEntry, float]] = {}
         #: Nodes whose entry cannot be used, so that each is logged once.
         self._strange: set[tuple[str, str]] = set()
-        self._waiting: list[tuple[Lookup | Update, asyncio.Future[_Answer], float]] = []
+        self._lanes = [_Lane() for _ in range(_BATCHES)]
         self._flushing = False
-        self._batches: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -351,7 +372,7 @@ class LocationService:
     @property
     def waiting(self) -> int:
         """The number of questions that wait to be sent."""
-        return len(self._waiting)
+        return sum([len(lane.waiting) for lane in self._lanes])
 
     @property
     def ready(self) -> bool:
@@ -396,6 +417,14 @@ class LocationService:
             self._lose(str(exc))
         self._keeper = self._loop.create_task(self._keep())
 
+    async def meet(self) -> None:
+        """Look for nodes that have just been started, because one may have connected."""
+        if self.up:
+            try:
+                await self._look(Writing.LOOK, since=self._loop.time())
+            except EngineError as exc:
+                self._lose(str(exc))
+
     async def drain(self) -> None:
         """Tell the other nodes that this one is about to stop."""
         self.entry = replace(self.entry, draining=True)
@@ -409,7 +438,8 @@ class LocationService:
         """Take this node's entry away, so that its bindings no longer count, and stop."""
         up, self._down = self.up, "the node stops"
         self._refuse_waiting(self._down)
-        tasks = [*self._batches, *([] if self._keeper is None else [self._keeper])]
+        running = [self._keeper, *[lane.task for lane in self._lanes]]
+        tasks = [task for task in running if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -450,10 +480,13 @@ class LocationService:
         """
         if self._down:
             return self._refused(question, self._down)
-        if len(self._waiting) >= self._max_waiting:
+        if self.waiting >= self._max_waiting:
             return self._refused(question, "too many questions wait")
         future: asyncio.Future[_Answer] = self._loop.create_future()
-        self._waiting.append((question, future, self._loop.time()))
+        # What is asked about one address is answered in its order: a change that is not known of
+        # here yet must not be mistaken for one that has ended.
+        lane = self._lanes[hash(question.aor) % len(self._lanes)]
+        lane.waiting.append((question, future, self._loop.time()))
         if not self._flushing:
             # Whatever else this turn of the loop asks goes with it.
             self._flushing = True
@@ -467,21 +500,19 @@ class LocationService:
     def _flush(self) -> None:
         """Send the questions that wait."""
         self._flushing = False
-        while self._waiting and len(self._batches) < _BATCHES:
-            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            batch = [item for item in batch if not item[1].done()]
-            if batch:
-                task = self._loop.create_task(self._perform(batch))
-                self._batches.add(task)
-                task.add_done_callback(self._performed)
+        for lane in self._lanes:
+            while lane.waiting and lane.task is None:
+                batch, lane.waiting = lane.waiting[:_BATCH], lane.waiting[_BATCH:]
+                batch = [item for item in batch if not item[1].done()]
+                if batch:
+                    lane.task = self._loop.create_task(self._perform(batch))
+                    lane.task.add_done_callback(partial(self._performed, lane))
 
-    def _performed(self, task: asyncio.Task[None]) -> None:
-        self._batches.discard(task)
+    def _performed(self, lane: _Lane, _: asyncio.Task[None]) -> None:
+        lane.task = None
         self._flush()
 
-    async def _perform(
-        self, batch: Sequence[tuple[Lookup | Update, asyncio.Future[_Answer], float]]
-    ) -> None:
+    async def _perform(self, batch: Sequence[_Waiting]) -> None:
         """Have a batch of questions answered."""
         answers: Sequence[_Answer]
         try:
@@ -549,10 +580,11 @@ class LocationService:
         self._refuse_waiting(reason)
 
     def _refuse_waiting(self, reason: str) -> None:
-        waiting, self._waiting = self._waiting, []
-        for question, future, _ in waiting:
-            if not future.done():
-                future.set_result(self._refused(question, reason))
+        for lane in self._lanes:
+            waiting, lane.waiting = lane.waiting, []
+            for question, future, _ in waiting:
+                if not future.done():
+                    future.set_result(self._refused(question, reason))
 
     async def _keep(self) -> None:
         """Renew the entry, read the others, and reach the store again."""
@@ -636,7 +668,7 @@ class LocationService:
         went = [name for name in self.others if name not in others]
         changed = others != self.others
         # A binding counts from when its node can be reached.
-        await self._use(others)
+        await self._use(self._with_departed(others))
         self.others = others
         for each in came:
             place = f"{each.host}:{each.port}"
@@ -659,6 +691,21 @@ class LocationService:
             self._down = ""
         if (population.own is Own.ABSENT or moved) and not first:
             self._write_again("another server" if moved else "the entry of this node was missing")
+
+    def _with_departed(self, others: Mapping[str, NodeEntry]) -> Mapping[str, NodeEntry]:
+        """Return the other nodes, and those that may only be cut off from the store.
+
+        Dialogs with their clients go on. Those that do not run cannot be reached, which is known
+        from the links.
+        """
+        now = self._loop.time()
+        for name, each in self.others.items():
+            if name not in others:
+                self._departed[name] = each, now + _MEMORY
+        for name, (_, until) in list(self._departed.items()):
+            if name in others or until <= now:
+                del self._departed[name]
+        return {**others, **{name: each for name, (each, _) in self._departed.items()}}
 
     def _write_again(self, reason: str) -> None:
         """Write all bindings again, which the store may have lost."""

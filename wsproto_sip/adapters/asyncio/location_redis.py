@@ -16,7 +16,6 @@ The braces are a hash tag: in a cluster, a script finds all of an address at one
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ssl
 from collections.abc import Sequence
@@ -426,11 +425,12 @@ class RedisEngine:
             if lacking:
                 # A server that was started meanwhile gets the script with the command.
                 texts = [["EVAL", calls[i][0], 1, *calls[i][1:]] for i in lacking]
-                found = await asyncio.gather(
-                    *[self.client.execute_command(*each) for each in texts], return_exceptions=True
-                )
-                for index, result in zip(lacking, found, strict=True):
-                    results[index] = result
+                # One after the other: what is asked about one address is answered in its order.
+                for index, text in zip(lacking, texts, strict=True):
+                    try:
+                        results[index] = await self.client.execute_command(*text)
+                    except refused as exc:
+                        results[index] = exc
         except self.failures as exc:
             raise self._engine_error(exc) from exc
         for each in results:

@@ -142,19 +142,29 @@ class SipService:
         kept = {} if server_tls is None else {"server_tls": server_tls}
         self._make_links = partial(self._make_links, client_tls=client_tls, **kept)
 
-    async def listen_for_nodes(self, host: str, port: int, *, secure: bool = False) -> None:
+    async def listen_for_nodes(
+        self,
+        host: str,
+        port: int,
+        *,
+        secure: bool = False,
+        introduce: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         """Listen for connections of other nodes, before the first of them is known.
 
         Args:
             host: Where they reach this one: the local host of the nodes of :meth:`use_nodes`.
             port: The port.
             secure: Whether they use TLS.
+            introduce: Called, and awaited, when a connection comes from an address that no node is
+                known to have: it may call :meth:`use_nodes`.
 
         Raises:
             OSError: The address is in use or not this machine's.
         """
         if self._links is None:
             self._links = self._make_links(())
+        self._links.introduce = introduce
         await self._links.listen((host.lower(), port), secure=secure)
 
     async def use_nodes(self, nodes: Sequence[Upstream]) -> None:

@@ -35,7 +35,7 @@ from .transport import StreamProtocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from ...sip.edge.config import Upstream
     from .listening import Listener
@@ -137,6 +137,10 @@ class UpstreamLinks:
         self.max_waiting = max_waiting
         self.max_connections = max_connections
         self.closed = False
+        #: Called when a connection comes from elsewhere: its upstream may be found then.
+        self.introduce: Callable[[], Awaitable[object]] | None = None
+        #: Connections that wait for that.
+        self.strangers = 0
         self._upstreams = list(upstreams)
         self._check_tls(upstreams)
         self._sides: dict[tuple[str, int], _Side] = {}
@@ -777,6 +781,13 @@ class _Stream(StreamProtocol):
         server = self._server
         if server is None:
             self.refusal = self._accept(address[0], certificate)
+            introduce = self._links.introduce
+            room = self._links.strangers < self._links.max_connections
+            if self.refusal and introduce is not None and room:
+                self._links.strangers += 1
+                self.transport.pause_reading()
+                self._links.spawn(self._be_introduced(introduce, address, certificate))
+                return
             if self.refusal:
                 _logger.info("refused: a connection from %s: %s", address[0], self.refusal)
         elif server.upstream.secure and not server.is_shown_by(certificate):
@@ -787,6 +798,28 @@ class _Stream(StreamProtocol):
         self._source = Source(*address, self._transport_name)
         if server is not None:
             server.opened(self)
+
+    async def _be_introduced(
+        self,
+        introduce: Callable[[], Awaitable[object]],
+        address: tuple[str, int],
+        certificate: Mapping[str, Any] | None,
+    ) -> None:
+        """Wait for the upstream to be known that has opened the connection."""
+        links = self._links
+        try:
+            await introduce()
+        finally:
+            links.strangers -= 1
+        if self.transport.is_closing():
+            return
+        self.refusal = self._accept(address[0], certificate)
+        if self.refusal:
+            _logger.info("refused: a connection from %s: %s", address[0], self.refusal)
+            self._drop_transport()
+            return
+        self._source = Source(*address, self._transport_name)
+        self.transport.resume_reading()
 
     def _accept(self, host: str, certificate: Mapping[str, Any] | None) -> str:
         """Enter a connection that an upstream has opened; return the reason if it is refused."""

@@ -276,7 +276,9 @@ async def join(location: LocationService, sip: SipService) -> None:
     """
     entry = location.entry
     try:
-        await sip.listen_for_nodes(entry.host, entry.port, secure=entry.transport == "tls")
+        await sip.listen_for_nodes(
+            entry.host, entry.port, secure=entry.transport == "tls", introduce=location.meet
+        )
     except OSError as exc:
         where = authority(entry.host.strip("[]"), entry.port)
         raise SettingsError(f"cannot listen on {where} for nodes: {reason_of(exc)}") from None

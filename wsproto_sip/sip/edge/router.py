@@ -316,6 +316,8 @@ class EdgeRouter:
             node = self._node_named(routes[0].uri)
             if node is None:
                 return Rejection(403, "a route to another element")
+            if origin is not None and any(self._is_for_nodes(route.uri) for route in routes):
+                return Rejection(403, "a route that only nodes write")
             return [[Target(None, node=node)]]
         return self._by_registrar(self._registrar, request, now, found)
 
@@ -328,6 +330,10 @@ class EdgeRouter:
             name = self.upstream_named(uri)
         upstream = self._upstreams.get(name or "")
         return upstream.name if upstream is not None and upstream.is_node else None
+
+    def _is_for_nodes(self, uri: Uri) -> bool:
+        """Return whether a route has a token that leads from one node to a client of another."""
+        return isinstance(uri, SipUri) and self._tokens.is_for_path(uri.user or "")
 
     def callees(self, request: SipRequest, groups: Sequence[Sequence[Target]]) -> list[Flow | str]:
         """Return the callees of a request: connections, or the user that it names at the upstream.

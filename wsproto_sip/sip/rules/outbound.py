@@ -185,6 +185,14 @@ class FlowTokens:
         node = base64.urlsafe_b64decode(token)[:_NODE_SIZE]
         return None if node == self._node[:_NODE_SIZE] else node
 
+    def is_for_path(self, token: str) -> bool:
+        """Return whether a token looks like one of :meth:`make`, of any node.
+
+        Args:
+            token: The user part of a Route, say.
+        """
+        return len(token) == self._length and _TOKEN_RE.fullmatch(token) is not None
+
     def make_route(self, flow: Flow, call_id: str, *claims: str) -> str:
         """Return the token of a flow for the routes of one dialog.
 
