@@ -838,42 +838,51 @@ def test_a_side_listens_before_it_has_upstreams() -> None:
     run(scenario())
 
 
-def test_a_stranger_may_be_introduced() -> None:
+@pytest.mark.parametrize("found", [True, False])
+def test_a_stranger_may_be_introduced(found: bool) -> None:
     """It has connected before its upstream was known; what it sends meanwhile is kept."""
 
     async def scenario() -> None:
         known = named("known", free_port(), free_port(), "tcp")
         may = asyncio.Event()
-        async with several(max_connections=2) as (links, owner):
+        async with several() as (links, owner):
 
             async def introduce() -> None:
                 await may.wait()
-                await links.use(found)
+                if found:
+                    await links.use([known])
 
-            found: list[Upstream] = []
             links.introduce = introduce
             await links.listen(known.local, secure=False)
-            for expected in (False, True):
-                may.clear()
-                streams = [await asyncio.open_connection(HOST, known.local_port) for _ in range(3)]
-                for _, writer in streams:
-                    writer.write(b"early")
-                # So many wait at a time; another one is refused.
-                done, _ = await asyncio.wait(
-                    [asyncio.ensure_future(reader.read(1)) for reader, _ in streams],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                assert [task.result() for task in done] == [b""]
-                assert links.strangers == 2
-                found = [known] if expected else []
-                may.set()
-                await until(lambda: links.strangers == 0)
-                if expected:
-                    await until(lambda: len(owner.received) == 2)
-                for _, writer in streams:
-                    writer.close()
-            assert {data for _, data in owner.received} == {b"early"}
-            assert set(owner.names) == {"known"}
+            reader, writer = await asyncio.open_connection(HOST, known.local_port)
+            writer.write(b"early")
+            await until(lambda: links.strangers)
+            may.set()
+            if found:
+                await until(lambda: owner.received)
+                assert (owner.names, owner.received) == (["known"], [(STREAM + 1, b"early")])
+            else:
+                assert await ended(reader)
+                assert owner.received == []
+            assert links.strangers == 0
+            writer.close()
+
+    run(scenario())
+
+
+def test_so_many_strangers_wait_to_be_introduced() -> None:
+    async def scenario() -> None:
+        local = free_port()
+        async with several(max_connections=0) as (links, _):
+
+            async def introduce() -> None:
+                raise AssertionError
+
+            links.introduce = introduce
+            await links.listen((HOST, local), secure=False)
+            reader, writer = await asyncio.open_connection(HOST, local)
+            assert await ended(reader)
+            writer.close()
 
     run(scenario())
 
