@@ -15,6 +15,7 @@ from wsproto_sip.msrp.message.chunk import (
     MsrpResponse,
     accept_send,
     forward_chunk,
+    is_accepted,
     new_transaction_id,
     parse_chunk,
     split_chunk,
@@ -456,6 +457,48 @@ def test_forwarding_changes_the_first_line_and_the_paths_alone(
 def test_accepting_answer_equals_the_general_one(chunk: MsrpRequest) -> None:
     chunk.method = b"SEND"
     assert accept_send(chunk) == chunk.response(200).to_bytes()
+
+
+def test_accepting_answer_is_known() -> None:
+    chunk = request(send(b"-------abcd$\r\n"))
+    data, to = accept_send(chunk), chunk.from_path[0]
+    assert is_accepted(data, b"abcd", to)
+    for other in (
+        data.replace(b"200", b"413"),
+        data.replace(b"msrp://r", b"http://r"),
+        data.replace(b"$", b"+"),
+        data.replace(b"\r\n--", b"\r\nX: y\r\n--"),
+        data.replace(b" msrp://r/s;tcp", b" "),
+        data + b"\r\n",
+        data[: data.index(b"msrp://r")],
+    ):
+        assert not is_accepted(other, b"abcd", to)
+    assert not is_accepted(data, b"abcd", FROM[0])
+    for name in ("max_first_line", "max_header_line", "max_chunk_size"):
+        assert not is_accepted(data, b"abcd", to, limits=MsrpLimits(**{name: len(data) - 1}))
+
+
+@given(
+    requests(),
+    st.lists(
+        st.tuples(
+            st.integers(0, 300),
+            st.integers(0, 3),
+            st.sampled_from([b"", b" ", b"x", b"\r\n", b"\r\nX: y", b"+", b"\r\n-------", b"\0"]),
+        ),
+        max_size=2,
+    ),
+)
+def test_answer_that_is_accepted_reads_as_one(
+    chunk: MsrpRequest, edits: list[tuple[int, int, bytes]]
+) -> None:
+    data, tid, to = accept_send(chunk), chunk.transaction_id, chunk.from_path[0]
+    for at, cut, put in edits:
+        data = data[:at] + put + data[at + cut :]
+    if is_accepted(data, tid, to):
+        read = parse_chunk(data)
+        assert isinstance(read, MsrpResponse)
+        assert read == MsrpResponse(tid, 200, (to,), read.from_path, [], b"OK")
 
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"content_length", b"l"])

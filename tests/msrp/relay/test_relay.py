@@ -552,6 +552,19 @@ def test_failure_report(mode: bytes | None, answered: bool, failure: bool, silen
     assert world.relay.transactions == 0
 
 
+@pytest.mark.parametrize("comment", [b"OK", b"Fine", None])
+def test_success_ends_a_transaction_in_any_spelling(
+    world: World, alice: Client, carol: Client, comment: bytes | None
+) -> None:
+    got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
+    assert world.relay.transactions == 1
+    assert world.give(1, replace(got.response(200), comment=comment)) == []
+    assert world.relay.transactions == 1
+    assert world.give(2, replace(got.response(200), comment=comment)) == []
+    assert world.relay.transactions == 0
+    assert world.wait(60) == []
+
+
 def test_unknown_responses_are_dropped(world: World, alice: Client, carol: Client) -> None:
     got = forwarded(world.give(1, alice.request(alice.to(carol.session, carol.uri))), 2)
     wrong = replace(got.response(413), to_path=(alice.session,))

@@ -35,7 +35,7 @@ from .fields import (
     check_field,
 )
 from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
-from .uri import MsrpPath, MsrpUriError, format_path, parse_path
+from .uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
 
 __all__ = [
     "END_LINE",
@@ -48,6 +48,7 @@ __all__ = [
     "accept_send",
     "find_end_line",
     "forward_chunk",
+    "is_accepted",
     "new_transaction_id",
     "parse_chunk",
     "split_chunk",
@@ -429,6 +430,38 @@ def accept_send(request: MsrpRequest) -> bytes:
         request.to_path[0].raw,
         tid,
     )
+
+
+def is_accepted(
+    data: bytes, tid: bytes, to: MsrpUri, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS
+) -> bool:
+    """Return whether a chunk is a response as :func:`accept_send` writes it.
+
+    Half of the chunks that a relay receives are such responses. This reads them without making
+    anything of them.
+
+    Args:
+        data: The bytes of the chunk.
+        tid: The transaction id of our request.
+        to: The URI that the response has to be for.
+        limits: The limits, as for :func:`parse_chunk`.
+
+    Returns:
+        ``False`` for any other chunk, including the same response in another spelling.
+    """
+    head = b"MSRP %b 200 OK\r\nTo-Path: %b\r\nFrom-Path: " % (tid, to.raw)
+    if not data.startswith(head):
+        return False
+    end = b"\r\n-------%b$\r\n" % tid
+    path = data[len(head) : -len(end)]
+    most = min(limits.max_first_line, limits.max_header_line, limits.max_chunk_size)
+    if not path or len(data) > most or data[len(head) + len(path) :] != end:
+        return False
+    try:
+        parse_path(path, limits=limits)
+    except MsrpUriError:
+        return False
+    return True
 
 
 def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:

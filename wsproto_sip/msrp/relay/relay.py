@@ -43,6 +43,7 @@ from ..message.chunk import (
     MsrpResponse,
     accept_send,
     forward_chunk,
+    is_accepted,
     new_transaction_id,
     split_chunk,
     with_open_range,
@@ -70,6 +71,8 @@ __all__ = ["MsrpRelay"]
 
 #: How many requests are given up, and connections dropped, in one call; the rest is due at once.
 _AT_ONCE = 256
+#: Where a transaction id ends that we have made.
+_TID_END: Final = len(b"MSRP ") + 20
 
 #: How many nodes that have left are remembered, so that requests for them get 481.
 _MAX_GONE: Final = 256
@@ -417,6 +420,11 @@ class MsrpRelay:
         out: list[RelayAction] = []
         connection = self._connections.get(cid)
         if connection is None:
+            return out
+        # The transaction id of a response to one of our requests.
+        transaction = connection.hop.pending.get(data[5:_TID_END])
+        if transaction is not None and self._is_accepted(transaction, data):
+            self._forget_transaction(transaction)
             return out
         try:
             chunk, fields, rest = split_chunk(data, limits=self._limits)
@@ -816,6 +824,12 @@ class MsrpRelay:
             self._send_back(transaction, answer.to_bytes(), out)
         elif response.code != 200:
             self._report(transaction, response.code, response.comment, out)
+
+    def _is_accepted(self, transaction: Transaction, data: bytes) -> bool:
+        """Return whether a chunk is the usual 200 to a SEND, after which nothing is left to do."""
+        back = transaction.passed or transaction.from_path
+        send = transaction.method == b"SEND"
+        return send and is_accepted(data, transaction.tid, back[0], limits=self._limits)
 
     def _send_back(self, transaction: Transaction, data: bytes, out: list[RelayAction]) -> None:
         """Send a chunk back to the origin of a request."""
