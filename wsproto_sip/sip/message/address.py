@@ -99,14 +99,15 @@ class NameAddr:
         Raises:
             SipParseError: 416, if the scheme is another.
         """
-        if not isinstance(self.uri, SipUri):
-            raise SipParseError(416, f"not a SIP URI: {self.uri!s:.100}")
-        return self.uri
+        uri = self._uri
+        if not isinstance(uri, SipUri):
+            raise SipParseError(416, f"not a SIP URI: {uri!s:.100}")
+        return uri
 
     @property
     def tag(self) -> str | None:
         """The tag parameter of From and To (RFC 3261 §19.3)."""
-        return self.params.get("tag")
+        return self._params.get("tag")
 
     def with_param(self, name: str, value: str | None = None) -> NameAddr:
         """Return a copy with a header parameter set; see ``Params.with_param``."""
@@ -137,8 +138,8 @@ class NameAddr:
         return f"NameAddr({str(self)!r})"
 
     def __str__(self) -> str:
-        name = "" if self.display_name is None else f"{quote(self.display_name)} "
-        return f"{name}<{self.uri}>{self.params}"
+        name = "" if self._display_name is None else f"{quote(self._display_name)} "
+        return f"{name}<{self._uri}>{self._params}"
 
 
 # From, To and Contact repeat in all messages of a dialog, and values are immutable.

@@ -183,12 +183,14 @@ class SipUri:
     @property
     def username(self) -> str | None:
         """The user part as plain text, without its escapes."""
-        return None if self.user is None else _decoded(self.user)
+        user = self._user
+        return user if user is None or "%" not in user else _decoded(user)
 
     @property
     def address(self) -> str:
         """The host without the brackets of an IPv6 address: ``::1``, ``192.0.2.1``, a name."""
-        return self.host[1:-1] if self.host[0] == "[" else self.host
+        host = self._host
+        return host[1:-1] if host[0] == "[" else host
 
     @property
     def host_key(self) -> str:
@@ -198,7 +200,7 @@ class SipUri:
     @property
     def transport(self) -> str | None:
         """The transport parameter in lower case, or ``None``."""
-        value = self.params.get("transport")
+        value = self._params.get("transport")
         return value if value is None else value.lower()
 
     @property
@@ -247,8 +249,8 @@ class SipUri:
             return NotImplemented
         if self._decisive() != other._decisive():
             return False
-        mine = _decoded_params(self.params)
-        theirs = _decoded_params(other.params)
+        mine = _decoded_params(self._params)
+        theirs = _decoded_params(other._params)
         for name in _DECISIVE_PARAMS:
             if mine.get(name) != theirs.get(name):
                 return False
@@ -256,14 +258,16 @@ class SipUri:
         for name, value in mine.items():
             if theirs.get(name, value) != value:
                 return False
-        return _header_set(self.headers) == _header_set(other.headers)
+        return self._headers == other._headers or (
+            _header_set(self._headers) == _header_set(other._headers)
+        )
 
     def __hash__(self) -> int:
         return hash(self._decisive())
 
     def _decisive(self) -> tuple[str, str | None, str | None, str, int | None]:
-        password = None if self.password is None else _decoded(self.password)
-        return (self.scheme, self.username, password, self.host.lower(), self.port)
+        password = None if self._password is None else _decoded(self._password)
+        return (self._scheme, self.username, password, self._host.lower(), self._port)
 
 
 @lru_cache(maxsize=1024)
