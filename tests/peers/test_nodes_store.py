@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from tests.adapters._sip import HOST, SocketPhone, call, free_port, phone
+from tests.adapters._sip import HOST, EdgeServer, SocketPhone, call, free_port, phone
 from tests.cli._service import Service, launched
 from tests.peers._redis import RedisServer, needs_redis, redis_server, way_to
 from tests.peers._support import run
 from tests.sip._phones import Dialog
+from wsproto_sip.adapters.asyncio.location import LocationService, NodeEntry
+from wsproto_sip.adapters.asyncio.location_redis import RedisEngine
 from wsproto_sip.sip import SipRequest, SipResponse
+from wsproto_sip.sip.registrar.domains import Domains
+from wsproto_sip.sip.registrar.registrar import Registrar, RegistrarConfig
+from wsproto_sip.sip.registrar.store import Found, Lookup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -514,3 +519,63 @@ def test_programs_other_than_nodes_are_not_heard(tmp_path: Path) -> None:
 
     with redis_server() as redis:
         run(scenario(redis))
+
+
+def test_clocks_of_nodes_that_differ_by_a_minute(tmp_path: Path) -> None:
+    """A client goes from a node that is ahead to one that is late, and back: it is where it is."""
+
+    async def scenario(redis: RedisServer) -> None:
+        async with (
+            skewed(redis, "ahead", 30.0) as ahead,
+            skewed(redis, "late", -30.0) as late,
+            phone(late.url, "alice") as alice,
+            AsyncExitStack() as stack,
+        ):
+            places = ((ahead, "ahead"), (late, "late"), (ahead, "ahead"))
+            # No connection has ended, as far as its node knows.
+            for number, (edge, name) in enumerate(places):
+                bob = await stack.enter_async_context(mobile(edge.url, number + 1))
+                await reached(alice, bob, 5.0)
+                held = redis.run("HVALS", "ws:{sip:bob@sip.test}")
+                assert held.count(f'"node":"{name}"') == held.count('"node":') == 1
+                # It lasts as long as it was granted, for those with another clock, too.
+                found = await late.ask(Lookup("sip:bob@sip.test"))
+                (binding,) = found.bindings
+                assert late.edge.registrar is not None
+                left = binding.expires_at - late.edge.registrar.wall(late.service.now())
+                assert 290.0 < left < 301.0
+
+    with redis_server() as redis:
+        run(scenario(redis))
+
+
+class Skewed(EdgeServer):
+    """A node whose clock is wrong, in this process."""
+
+    location: LocationService
+
+    async def ask(self, question: Lookup) -> Found:
+        """Ask the store as the node does."""
+        found = await self.location.answer(question)
+        assert isinstance(found, Found)
+        return found
+
+
+@asynccontextmanager
+async def skewed(redis: RedisServer, name: str, by: float) -> AsyncIterator[Skewed]:
+    """Run a node whose clock is wrong."""
+    entry = NodeEntry(name, "1", HOST, free_port())
+    location = LocationService(RedisEngine(redis.url), entry, clock=lambda: time.time() + by)
+    registrar = Registrar(RegistrarConfig(Domains((DOMAIN,))), node=entry.node)
+    edge = Skewed(service={"resolve": location.resolver()}, registrar=registrar)
+    edge.location = location
+    try:
+        ((host, port),) = await edge.server.listen(HOST, 0)
+        edge.url = f"ws://{host}:{port}/"
+        await edge.service.listen_for_nodes(entry.host, entry.port, introduce=location.meet)
+        await location.open(edge.service)
+        yield edge
+    finally:
+        await location.close()
+        await edge.service.close()
+        await edge.server.close()
