@@ -107,7 +107,7 @@ class Engine:
         return [self.shared.location.ask(reader, question) for question in questions]
 
     async def announce(self, entry: NodeEntry, writing: Writing, lifetime: float) -> Population:
-        assert lifetime == 15.0
+        assert lifetime == 14.0
         self.writings.append(writing)
         await asyncio.sleep(0)
         if self.failure is not None:

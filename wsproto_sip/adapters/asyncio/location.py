@@ -7,7 +7,7 @@ together. While the database does not answer, questions are refused at once, and
 reach it again, at growing intervals.
 
 Each node has an entry in the database, with its address and the identifier of its run. The entry
-lasts 15 s, and is renewed every 5 s. A binding counts as long as the entry of its node's run does,
+lasts 14 s, and is renewed every 5 s. A binding counts as long as the entry of its node's run does,
 so that nothing of a dead node has to be cleaned up. A node reads the entries of the others every
 second, and also when it meets a binding of a run that it does not know.
 
@@ -65,9 +65,10 @@ _Answer = Found | Done | Conflict | Unavailable
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 #: Seconds between two looks at the entries of the other nodes.
 _LOOK: Final = 1.0
-#: Seconds between two renewals of the own entry, and how long it lasts without one.
+#: Seconds between two renewals of the own entry, and how long it lasts without one: with a look,
+#: a node that has died silently is noticed within 15 s.
 _RENEWAL: Final = 5.0
-LIFETIME: Final = 15.0
+LIFETIME: Final = 14.0
 #: The random part of these intervals, so that nodes that were started together spread.
 _JITTER: Final = 0.2
 #: Seconds for which links with a node stay that is gone from the store.
