@@ -74,6 +74,7 @@ nitpick_ignore = [
     ("py:class", "wsproto_sip.auth.attempt.Q"),
     ("py:class", "Command"),
     ("py:class", "WholeMessage"),
+    ("py:class", "Anywhere"),
     ("py:class", "Result"),
     # From uvicorn.
     ("py:class", "Config"),

@@ -238,7 +238,7 @@ class RedisEngine:
         self._place = place = RedisPlace.parse(url)
         self._redis: Any = redis
         known = redis.exceptions
-        #: What is raised by redis-py, and which answers of a server hold for all questions.
+        # The exceptions of redis-py, and the answers of a server that apply to all questions.
         self.failures = (redis.RedisError, known.RedisClusterException, OSError)
         self._for_all = (
             *(known.ReadOnlyError, known.ClusterDownError, known.OutOfMemoryError),
