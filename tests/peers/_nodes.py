@@ -6,7 +6,7 @@ import signal
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from tests.adapters._sip import HOST, free_port
+from tests.adapters._sip import free_port
 from tests.cli._service import HANGS, Service, launched
 
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ def population(
                 name,
                 (
                     *("--store", redis.url, "--sip-flow-keys", str(keys)),
-                    *("--node-name", name, "--node-listen", f"{HOST}:{free_port()}"),
+                    # Nodes of several machines have addresses of their own.
+                    *("--node-name", name, "--node-listen", f"127.0.0.{index}:{free_port()}"),
                     *("--sip-domain", DOMAIN, "--no-page", *extra),
                     *("--ctl-socket", str(folder / f"ctl.{name}")),
                 ),
                 stack,
             )
-            for name in names
+            for index, name in enumerate(names, 11)
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from tests.peers._support import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.peers._nodes import NodeProcess
 
 pytestmark = needs_redis
 
@@ -86,3 +89,49 @@ def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
         run(scenario(service.url))
         service.stop()
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
+
+
+def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            alice = await stack.enter_async_context(phone(one.url, "alice"))
+            bob = await stack.enter_async_context(phone(two.url, "bob"))
+            spare = await stack.enter_async_context(phone(one.url, "carol", q=";q=0.5"))
+            await stack.enter_async_context(phone(two.url, "carol"))
+            here, _ = await call(alice, bob)
+            here.send("BYE")
+            bob.answer(await bob.request("BYE"), 200)
+            await alice.response(200)
+            two.kill()
+            # Before the store knows: the next binding, or a status that says why.
+            here, _ = await call(alice, spare)
+            here.send("BYE")
+            spare.answer(await spare.request("BYE"), 200)
+            await alice.response(200)
+            invite = alice.send("INVITE", bob.aor)
+            refused = await alice.response()
+            assert refused.status == 480
+            alice.follow("ACK", invite, to=str(refused.to))
+            # He comes back elsewhere, with another binding beside the dead one.
+            again = await stack.enter_async_context(phone(one.url, "bob"))
+            here, _ = await call(alice, again)
+            here.send("BYE")
+            again.answer(await again.request("BYE"), 200)
+            await alice.response(200)
+
+    with redis_server() as redis, population(redis, tmp_path, "one", "two") as (one, two):
+        run(scenario())
+        # Its entry is not renewed, and the store forgets it within 16 s.
+        deadline = time.monotonic() + 17
+        while "two" in all_nodes(one):
+            assert time.monotonic() < deadline
+        two.start()
+        # The others look once a second.
+        while "two" not in all_nodes(one):
+            assert time.monotonic() < deadline + 60
+
+
+def all_nodes(asked: NodeProcess) -> set[str]:
+    """Return the nodes that a node counts on."""
+    found = asked.service.call("core.version", "all")
+    return set(found)

@@ -1,0 +1,250 @@
+"""Many clients at several nodes, calling each other while nodes are killed and started again.
+
+``WSPROTO_SIP_CROWD`` sets the number of clients: 2,000 for the whole of it, by default as many as
+two cores serve within a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from tests.peers._nodes import population
+from tests.peers._redis import needs_redis, redis_server
+from tests.peers._support import run
+from tests.sip._phones import SDP, Dialog, Speaker
+from wsproto_sip.adapters.asyncio import connect
+from wsproto_sip.errors import WsprotoSipError
+from wsproto_sip.sip import SipRequest, SipResponse, parse_message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.peers._nodes import NodeProcess
+    from wsproto_sip.adapters.asyncio import Connection
+
+pytestmark = needs_redis
+
+CLIENTS = int(os.environ.get("WSPROTO_SIP_CROWD", "120"))
+#: Calls at a time, and nodes that are killed one after the other.
+CALLERS = 10
+ROUNDS = 2
+#: Seconds in which a caller has to hear something final, and in which clients have to be back.
+PATIENCE = 20.0
+RETURN = 30.0 + CLIENTS / 50
+#: What a caller may hear while a node is dying: the callee cannot be reached, or the store.
+REFUSALS = (480, 503)
+
+#: All clients come from one address, and are strangers.
+WIDE = (
+    *("--max-per-address", "10000", "--max-handshakes-per-address", "10000"),
+    *("--max-handshakes", "10000", "--sip-rate", "1000000", "--sip-transactions", "1000000"),
+    *("--sip-callee-rate", "1000000,reserve=0", "--sip-callee-transactions", "1000000,reserve=0"),
+    *("--sip-pending-bytes", "1000000000", "--drain-seconds", "1"),
+)
+
+
+class Member(Speaker):
+    """A client that comes back to another node when it has lost its connection."""
+
+    def __init__(self, crowd: Crowd, number: int) -> None:
+        super().__init__(f"user{number}", number, outbound=f"urn:uuid:{number}")
+        self._crowd = crowd
+        self._connection: Connection | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: dict[str, asyncio.Queue[SipResponse]] = {}
+        #: How often it has registered anew; odd while it is registered.
+        self.life = 0
+
+    @property
+    def registered(self) -> bool:
+        return self.life % 2 == 1
+
+    async def live(self) -> None:
+        """Connect, register and serve calls, again and again."""
+        while True:
+            with suppress(OSError, TimeoutError, WsprotoSipError):
+                async with connect(self._crowd.url(), subprotocols=["sip"]) as connection:
+                    self._connection = connection
+                    reading = asyncio.ensure_future(self._read(connection))
+                    try:
+                        async with asyncio.timeout(PATIENCE):
+                            await self._register(reading)
+                        if self.registered:
+                            await reading
+                    finally:
+                        reading.cancel()
+                        if self.registered:
+                            self.life += 1
+            self._crowd.changed.set()
+            # Those of a dead node do not all come at once.
+            await asyncio.sleep(self._crowd.random.uniform(0.0, 1.0))
+
+    async def _register(self, reading: asyncio.Future[None]) -> None:
+        request = self.make(
+            "REGISTER",
+            f"sip:{self.domain}",
+            *self.registration(expires=300),
+            to=f"<{self.aor}>",
+        )
+        answers = self.expect(request)
+        self.say(request)
+        heard = asyncio.ensure_future(answers.get())
+        waited: list[asyncio.Future[Any]] = [heard, reading]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if heard.done() and heard.result().status == 200:
+            self.life += 1
+            self._crowd.changed.set()
+        heard.cancel()
+
+    async def _read(self, connection: Connection) -> None:
+        async for data in connection:
+            message = parse_message(data)
+            if isinstance(message, SipResponse):
+                answers = self._answers.get(message.call_id)
+                if answers is not None and message.status != 100:
+                    answers.put_nowait(message)
+            elif message.method == "INVITE":
+                self._crowd.delivered[self.user, message.call_id] += 1
+                self.answer(message, 200, ("Content-Type", "application/sdp"), body=SDP)
+            elif message.method != "ACK":
+                self.answer(message, 200)
+
+    def say(self, data: str | bytes | SipRequest | SipResponse) -> None:
+        """Send a message, if it is connected."""
+        if self._connection is not None:
+            text = data.to_bytes() if isinstance(data, SipRequest | SipResponse) else data
+            task = asyncio.ensure_future(self._send(self._connection, text))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _send(connection: Connection, message: str | bytes) -> None:
+        with suppress(OSError, WsprotoSipError):
+            await connection.send(message)
+
+    def expect(self, request: SipRequest) -> asyncio.Queue[SipResponse]:
+        """Return where the responses of a call will be."""
+        return self._answers.setdefault(request.call_id, asyncio.Queue())
+
+    async def call(self, callee: Member) -> int | None:
+        """Call, and hang up; return the final status, or ``None`` for silence."""
+        invite = self.make("INVITE", callee.aor, ("Content-Type", "application/sdp"), body=SDP)
+        answers = self.expect(invite)
+        try:
+            self.say(invite)
+            async with asyncio.timeout(PATIENCE):
+                while (final := await answers.get()).status < 200:
+                    pass
+            if final.status >= 300:
+                self.follow("ACK", invite, to=str(final.to))
+                return final.status
+            dialog = Dialog(self, invite, final, caller=True)
+            dialog.send("ACK")
+            dialog.send("BYE")
+            async with asyncio.timeout(PATIENCE):
+                bye = await answers.get()
+            assert bye.cseq.method == "BYE", bye
+            return bye.status
+        except TimeoutError:
+            return None
+        finally:
+            del self._answers[invite.call_id]
+
+
+@dataclass
+class Made:
+    """A call between two clients.
+
+    Args:
+        status: The final status; ``None`` for silence.
+        lived: Whether both had their connections and registrations from its beginning to its end.
+    """
+
+    status: int | None
+    lived: bool
+
+
+class Crowd:
+    """The clients of several nodes.
+
+    Args:
+        nodes: The nodes.
+        size: The number of clients.
+    """
+
+    def __init__(self, nodes: list[NodeProcess], size: int) -> None:
+        self.random = random.Random(1)
+        self.changed = asyncio.Event()
+        self.alive = list(nodes)
+        self._turns = count()
+        #: How often each INVITE came to each user.
+        self.delivered: Counter[tuple[str, str]] = Counter()
+        self.calls: list[Made] = []
+        self.members = [Member(self, number) for number in range(1, size + 1)]
+
+    def url(self) -> str:
+        """Return a node, as a balancer does that knows which ones live."""
+        return self.alive[next(self._turns) % len(self.alive)].url
+
+    async def gathered(self, bound: float) -> None:
+        """Wait until all clients are registered."""
+        async with asyncio.timeout(bound):
+            while not all(member.registered for member in self.members):
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def keep_calling(self) -> None:
+        """Call between random pairs."""
+        while True:
+            caller, callee = self.random.sample(self.members, 2)
+            if not (caller.registered and callee.registered):
+                await asyncio.sleep(0.01)
+                continue
+            before = caller.life, callee.life
+            status = await caller.call(callee)
+            self.calls.append(Made(status, (caller.life, callee.life) == before))
+
+
+def test_calls_between_living_clients_while_nodes_die(tmp_path: Path) -> None:
+    async def scenario() -> Crowd:
+        crowd = Crowd(nodes, CLIENTS)
+        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
+        try:
+            await crowd.gathered(RETURN * 4)
+            tasks += [asyncio.ensure_future(crowd.keep_calling()) for _ in range(CALLERS)]
+            for turn in range(ROUNDS):
+                node = nodes[turn % len(nodes)]
+                crowd.alive.remove(node)
+                if turn % 2:
+                    await asyncio.to_thread(node.stop)
+                else:
+                    await asyncio.to_thread(node.kill)
+                await asyncio.to_thread(node.start)
+                # The storm of those that return.
+                await crowd.gathered(RETURN)
+                crowd.alive.append(node)
+                calls = len(crowd.calls)
+                while len(crowd.calls) < calls + CALLERS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return crowd
+
+    names = ("one", "two", "three", "four")
+    with redis_server() as redis, population(redis, tmp_path, *names, extra=WIDE) as nodes:
+        crowd = run(scenario(), 600)
+    lived = Counter(made.status for made in crowd.calls if made.lived)
+    print(f"{len(crowd.calls)} calls, between living clients: {dict(lived)}")
+    wrong = {status: number for status, number in lived.items() if status not in (200, *REFUSALS)}
+    assert not wrong, lived
+    assert lived[200] > sum(lived.values()) * 0.9
+    assert max(crowd.delivered.values()) == 1
