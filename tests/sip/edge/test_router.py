@@ -1091,11 +1091,18 @@ def test_a_call_to_another_node_and_back_along_its_routes() -> None:
         ("sip:three.test:5070", 403),
         ("tel:+1", 403),
         (f"sip:{'A' * 52}@three.test", 403),
+        # What nodes lead each other with is not for clients.
+        (f"sip:{cluster.location.bindings(again.aor)[0].token}@two.test:5070", 403),
     ):
         alice.heard.clear()
         alice.send("MESSAGE", "sip:x@elsewhere.test", ("Route", f"<{route}>"))
         cluster.run()
         assert alice.response().status == status
+    # One user at both nodes.
+    dave, away = cluster.phone("one", "dave"), cluster.phone("two", "dave")
+    alice.send("MESSAGE", dave.aor)
+    cluster.run()
+    assert [phone.request("MESSAGE").method for phone in (dave, away)] == ["MESSAGE"] * 2
     # sips wants TLS on the way to the other node.
     carol = cluster.phone("two", "carol", transport="wss")
     for transport in ("tcp", "udp", "tls"):
