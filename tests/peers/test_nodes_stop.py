@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -129,6 +130,41 @@ def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
         # The others look once a second.
         while "two" not in all_nodes(one):
             assert time.monotonic() < deadline + 60
+
+
+def test_nodes_restart_one_after_the_other_under_calls(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for stopped in nodes:
+            others = [node for node in nodes if node is not stopped]
+            async with (
+                phone(others[0].url, "alice") as alice,
+                phone(others[1].url, "bob") as bob,
+                phone(stopped.url, "carol") as carol,
+            ):
+                here, there = await call(alice, bob)
+                await asyncio.to_thread(stopped.stop)
+                assert await carol.ended() == 1001
+                for dialog, other, own in ((there, alice, bob), (here, bob, alice)):
+                    dialog.send("INFO")
+                    other.answer(await other.request("INFO"), 200)
+                    await own.response(200)
+                await asyncio.to_thread(stopped.start)
+                while {node.name for node in nodes} != all_nodes(others[0]):  # noqa: ASYNC110
+                    # The others look once a second.
+                    await asyncio.sleep(0.05)
+                async with phone(stopped.url, "carol") as carol:
+                    other_call, _ = await call(carol, alice)
+                    other_call.send("BYE")
+                    alice.answer(await alice.request("BYE"), 200)
+                    await carol.response(200)
+                here.send("BYE")
+                bob.answer(await bob.request("BYE"), 200)
+                await alice.response(200)
+
+    names = ("one", "two", "three")
+    extra = ("--drain-seconds", "0.5")
+    with redis_server() as redis, population(redis, tmp_path, *names, extra=extra) as nodes:
+        run(scenario(), 120)
 
 
 def all_nodes(asked: NodeProcess) -> set[str]:

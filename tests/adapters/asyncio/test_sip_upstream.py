@@ -394,6 +394,26 @@ def test_failed_connection_is_retried(transport: str, caplog: pytest.LogCaptureF
     assert caplog.records[-1].message == "upstream core is reachable again"
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_upstream_that_connects_is_connected_to_without_a_pause(transport: str) -> None:
+    async def scenario() -> None:
+        core = Core()
+        # A pause is longer than the test.
+        async with linked(transport, core.port) as (links, owner):
+            links.send(b"lost", STREAM)
+            await until(lambda: owner.failed)
+            assert links.server._resume is not None
+            async with core.listening():
+                _, writer = await asyncio.open_connection(HOST, own_port(links))
+                await until(lambda: links.server._streams)
+                links.send(b"there", STREAM)
+                reader, _ = await core.stream()
+                assert await reader.readexactly(5) == b"there"
+                writer.close()
+
+    run(scenario())
+
+
 def test_pauses_grow_up_to_a_maximum() -> None:
     async def scenario() -> None:
         async with linked("udp", 9, pauses=(1.0, 6.0)) as (links, _):

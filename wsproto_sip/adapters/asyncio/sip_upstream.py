@@ -687,6 +687,10 @@ class _Server:
             return None
         self._last += 1
         self._streams[self._last] = stream
+        if self._resume is not None:
+            # It is there again, so there is nothing to wait for any more.
+            self._resume.cancel()
+            self._resumed()
         return self._last
 
     def overrun(self, stream: _Stream) -> None:
