@@ -880,6 +880,7 @@ def test_connections_wait_until_they_are_accepted() -> None:
                 # Accepted, and with this one the other would have been.
                 async with connected(running.port, opening=request(running.port)) as other:
                     await other.expect(AcceptConnection)
+                    assert running.server.transports == 1
                 assert len(await running.opened()) == 1
                 await running.server.accept()
                 await client.expect(AcceptConnection)

@@ -202,6 +202,20 @@ def test_certificates_may_be_exchanged_while_it_listens() -> None:
     run(scenario())
 
 
+def test_waiting_connections_are_accepted_before_the_end() -> None:
+    async def scenario() -> None:
+        sockets = await open_sockets(HOST, 0)
+        listener = Listener(Greeter, sockets, LOGGER, {})
+        with socket.create_connection(sockets[0].getsockname()) as client:
+            listener.accept_waiting()
+            listener.close()
+            client.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(client, 100) == b"hello"
+            await listener.wait_closed()
+
+    run(scenario())
+
+
 def test_loop_without_readers_uses_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
 
@@ -216,6 +230,8 @@ def test_loop_without_readers_uses_servers(monkeypatch: pytest.MonkeyPatch) -> N
         sockets = await open_sockets(HOST, 0)
         listener = await listen(Greeter, sockets, LOGGER)
         assert listener.servers[0].is_serving()
+        # It accepts them itself.
+        listener.accept_waiting()
         listener.close()
         assert not listener.servers[0].is_serving()
 

@@ -33,6 +33,7 @@ from wsproto_sip.server.management.commands import (
     Execute,
     FactsResult,
     Fault,
+    Params,
     Result,
     StatisticsCommand,
 )
@@ -429,6 +430,33 @@ def test_one_message_per_line(tmp_path: Path) -> None:
         assert executed == [DisableCommand()] * 4 + [EnableCommand()]
 
     run(scenario())
+
+
+def test_commands_that_may_concern_others_are_awaited(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def anywhere(name: str, params: Params) -> Result:
+        await asyncio.sleep(0)
+        asked.append(name)
+        if name == "ws.enable":
+            raise CommandError(Fault.SENDING_FAILED, "a detail")
+        return FactsResult({"here": 1})
+
+    async def scenario() -> None:
+        path = tmp_path / "socket"
+        channel = SocketChannel(path, recording([]), anywhere)
+        await channel.open()
+        try:
+            [answers] = await talk(
+                path, b"[" + CALL % 1 + b',7,{"jsonrpc":"2.0","method":"ws.enable","id":2}]'
+            )
+        finally:
+            await channel.close()
+        assert answers[0] == {"jsonrpc": "2.0", "result": {"here": 1}, "id": 1}
+        assert [answers[1]["error"]["code"], answers[2]["error"]["code"]] == [-32600, 500]
+
+    run(scenario())
+    assert asked == ["ws.disable", "ws.enable"]
 
 
 def test_oversized_line_is_refused(tmp_path: Path) -> None:

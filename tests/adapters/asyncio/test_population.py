@@ -34,6 +34,7 @@ class MemoryBus:
         self.queues: dict[str, asyncio.Queue[tuple[str, bytes] | None]] = {}
         self.broken = False
         self.stuck = False
+        self.reports = True
 
     async def publish(self, channel: str, data: bytes) -> None:
         """Deliver a message, if somebody listens."""
@@ -52,10 +53,12 @@ class MemoryBus:
             self.queues[channel] = queue
         while (message := await queue.get()) is not None:
             yield message
-        raise BusError("lost")
+        if self.reports:
+            raise BusError("lost")
 
-    def lose(self, channel: str) -> None:
-        """End the listening to a channel."""
+    def lose(self, channel: str, *, reports: bool) -> None:
+        """End the listening to a channel, and report it or not."""
+        self.reports = reports
         self.queues.pop(channel).put_nowait(None)
 
 
@@ -213,17 +216,18 @@ def test_repeated_answer_counts_once() -> None:
     run(scenario())
 
 
-def test_lost_bus_is_listened_to_again(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("reports", [True, False])
+def test_lost_bus_is_listened_to_again(reports: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with servers("one", "two") as (bus, (one, _)):
-            bus.lose("cmd:two")
+            bus.lose("cmd:two", reports=reports)
             while "cmd:two" not in bus.queues:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             assert await result(one, "ws.close", "two/1") == {}
 
     with caplog.at_level(logging.INFO, "wsproto_sip.management"):
         run(scenario())
-    assert "commands of other nodes do not arrive: lost" in caplog.text
+    assert ("commands of other nodes do not arrive: lost" in caplog.text) == reports
 
 
 def test_answer_that_cannot_be_sent_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
