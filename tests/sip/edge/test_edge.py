@@ -197,6 +197,24 @@ def test_options_to_the_edge_itself() -> None:
     assert alice.ask("OPTIONS", "sip:elsewhere.test").status == 404
 
 
+def test_options_count_as_requests_of_their_sender() -> None:
+    world = World(requests_per_second=ShareConfig(4, reserve=0))
+    alice = world.phone("alice", registers=False)
+    answers = [alice.ask("OPTIONS", "sip:sip.test") for _ in range(4)]
+    assert [answer.status for answer in answers][-1] == 503
+    assert answers[-1].get("retry-after") == "1"
+
+
+def test_connection_is_in_a_call_until_its_end() -> None:
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    call(alice, bob)
+    assert world.edge.is_in_call(alice.cid)
+    assert not world.edge.is_in_call(99)
+    bob.hang_up()
+    assert not world.edge.is_in_call(bob.cid)
+
+
 @both_modes
 @pytest.mark.parametrize(
     "name",

@@ -115,6 +115,28 @@ def test_a_refusal_without_ack_is_forgotten() -> None:
     assert world.quiet()
 
 
+def test_connections_are_in_a_call_from_its_invite_to_its_end() -> None:
+    world = World()
+    alice, bob, carol = world.phone("alice"), world.phone("bob"), world.phone("carol")
+
+    def in_call() -> list[str]:
+        phones = (alice, bob, carol)
+        return [phone.user for phone in phones if world.edge.is_in_call(phone.cid)]
+
+    (invite,) = ring(alice, bob)
+    assert in_call() == ["alice", "bob"]
+    bob.answer(invite, 486)
+    bob.request("ACK")
+    failed(alice, 486)
+    assert in_call() == []
+    here, _ = call(alice, bob)
+    assert in_call() == ["alice", "bob"]
+    here.send("BYE")
+    bob.answer(bob.request("BYE"), 200)
+    alice.response(200)
+    assert in_call() == []
+
+
 def test_every_success_goes_through() -> None:
     world = World()
     alice, bob = world.phone("alice"), world.phone("bob")
