@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve as their_server
 
-from wsproto_sip.adapters.asyncio import Connection, HandshakeRejected, connect, serve
+from wsproto_sip.adapters.asyncio import (
+    Connection,
+    ConnectionClosedError,
+    HandshakeRejected,
+    connect,
+    serve,
+)
 from wsproto_sip.session import SessionConfig
 
 from .._suite import BOUND, HOST, port_of
@@ -49,7 +55,29 @@ def example(words: str) -> dict[str, Any]:
 
 def test_every_example_is_run() -> None:
     # Both ends and reconnecting on three adapters, hypercorn, and the ones below.
-    assert len(BLOCKS) == 3 * 2 + 1 + 4
+    assert len(BLOCKS) == 3 * 2 + 1 + 5
+
+
+def test_configuration_of_the_example_takes_messages_of_any_length() -> None:
+    config = example("STREAMING_LIMITS")["CONFIG"]
+    size = SessionConfig().limits.max_message_size
+    assert size is not None
+    counted: list[int] = []
+
+    async def handler(connection: Connection) -> None:
+        counted.append(sum([len(piece) async for piece in connection.recv_streaming()]))
+
+    async def scenario() -> None:
+        async with (
+            serve(handler, HOST, 0, config=config) as server,
+            connect(f"ws://{HOST}:{server.addresses[0][1]}/") as connection,
+        ):
+            await connection.send(bytes(size + 1))
+            with pytest.raises(ConnectionClosedError, match="1000"):
+                await connection.recv()
+
+    asyncio.run(scenario())
+    assert counted == [size + 1]
 
 
 def test_policies_of_the_example_refuse_other_origins() -> None:

@@ -242,4 +242,4 @@ class TestCheckConfig:
         users.write_text("alice:secret\n")
         users.chmod(0o644)
         assert main(["serve", "--check-config", "--sip-users", str(users)]) == 0
-        assert f"--sip-users: {users}: everybody on this machine" in capsys.readouterr().err
+        assert f"--sip-users: {users}: every user of this machine" in capsys.readouterr().err
