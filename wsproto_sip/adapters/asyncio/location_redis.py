@@ -150,18 +150,21 @@ class RedisPlace:
             ValueError: It has another form.
         """
         try:
-            parts = urlsplit(url)
-            secure, kind = _SCHEMES[parts.scheme]
-            if parts.query or parts.fragment:
+            # Some versions of urlsplit() refuse an IPv6 address that is not the first host.
+            scheme, separator, rest = url.partition("://")
+            secure, kind = _SCHEMES[scheme.lower()]
+            if not separator or "?" in rest or "#" in rest:
                 raise ValueError("a query")
-            login, _, where = parts.netloc.rpartition("@")
+            netloc, slash, path = rest.partition("/")
+            path = slash + path
+            login, _, where = netloc.rpartition("@")
             user, _, password = login.partition(":")
-            words = unquote(parts.path).strip("/").split("/") if parts.path.strip("/") else []
+            words = unquote(path).strip("/").split("/") if path.strip("/") else []
             login_fields = (unquote(user) or None, unquote(password) or None)
             if kind == "unix":
-                if where or not parts.path.startswith("/"):
+                if where or not path:
                     raise ValueError("a host")
-                return cls((), kind, False, *login_fields, path=unquote(parts.path))
+                return cls((), kind, False, *login_fields, path=unquote(path))
             default = 26379 if kind == "+sentinel" else 6379
             hosts = tuple([_host_of(word, default) for word in where.split(",")])
             master = words.pop(0) if kind == "+sentinel" else ""

@@ -811,6 +811,9 @@ class _Stream(StreamProtocol):
     ) -> None:
         """Wait for the upstream to be known that has opened the connection."""
         links = self._links
+        # An early 3.11 starts to read after connection_made(), whether it is paused or not.
+        self.transport.resume_reading()
+        self.transport.pause_reading()
         try:
             await introduce()
         finally:
