@@ -98,12 +98,12 @@ def test_records_and_their_absence_are_reported() -> None:
 
 
 def test_address_needs_no_resolver() -> None:
-    class Nobody:
+    class Unresolved:
         async def ask(self, question: Question) -> Answer:
             raise AssertionError(question)
 
     async def scenario() -> None:
-        location = await find(Nobody(), "192.0.2.1", transport="tls")
+        location = await find(Unresolved(), "192.0.2.1", transport="tls")
         assert location.servers == (Server("192.0.2.1", 5061, "tls", 0, 1, "192.0.2.1"),)
 
     run(scenario())

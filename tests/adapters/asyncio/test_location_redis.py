@@ -471,7 +471,7 @@ def test_refusals() -> None:
             async with engine(f"redis://poor:x@{where}") as made:
                 assert (await error_of(made.announce(ENTRY, Writing.TAKE, 1.0))).permanent
             async with engine(f"redis://rich:x@{where}") as made:
-                # Without INFO there is no telling whether it is another server.
+                # Without INFO, another server cannot be told from this one.
                 assert (await made.announce(ENTRY, Writing.TAKE, 1.0)).server == ""
                 (done,) = await ask(made, Update(ALICE, 0, (), (binding(),)))
                 assert isinstance(done, Done)
