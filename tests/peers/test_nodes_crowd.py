@@ -24,8 +24,10 @@ from wsproto_sip.errors import WsprotoSipError
 from wsproto_sip.sip import SipRequest, SipResponse, parse_message
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.cli._service import Service
     from tests.peers._nodes import NodeProcess
     from wsproto_sip.adapters.asyncio import Connection
 
@@ -179,7 +181,7 @@ class Crowd:
         size: The number of clients.
     """
 
-    def __init__(self, nodes: list[NodeProcess], size: int) -> None:
+    def __init__(self, nodes: Sequence[NodeProcess | Service], size: int) -> None:
         self.random = random.Random(1)
         self.changed = asyncio.Event()
         self.alive = list(nodes)
@@ -193,10 +195,22 @@ class Crowd:
         """Return a node, as a balancer does that knows which ones live."""
         return self.alive[next(self._turns) % len(self.alive)].url
 
-    async def gathered(self, bound: float) -> None:
-        """Wait until all clients are registered."""
+    @property
+    def lives(self) -> list[int]:
+        """How often each client has registered anew."""
+        return [member.life for member in self.members]
+
+    async def gathered(self, bound: float, *, anew: Sequence[int] = ()) -> None:
+        """Wait until all clients are registered.
+
+        Args:
+            bound: Seconds until that has failed.
+            anew: Their earlier :attr:`lives`, if they have to have registered again since.
+        """
         async with asyncio.timeout(bound):
-            while not all(member.registered for member in self.members):
+            while not all(member.registered for member in self.members) or any(
+                now == then for now, then in zip(self.lives, anew, strict=False)
+            ):
                 self.changed.clear()
                 await self.changed.wait()
 

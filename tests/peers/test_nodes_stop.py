@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -11,10 +13,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.adapters._sip import HOST, call, phone
-from tests.cli._service import launched, status_of
+from tests.cli._service import Service, launched, status_of
 from tests.peers._nodes import DOMAIN, population
 from tests.peers._redis import needs_redis, redis_server
 from tests.peers._support import run
+from tests.peers.test_nodes_crowd import WIDE, Crowd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +93,54 @@ def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
         run(scenario(service.url))
         service.stop()
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
+
+
+def test_processes_are_replaced_while_clients_connect(tmp_path: Path) -> None:
+    """SIGUSR2: a client that is sent away, or meets a process that stops, is in at its next try."""
+    keys = tmp_path / "keys"
+    keys.write_text("ab" * 32 + "\n")
+    keys.chmod(0o600)
+    flags = (
+        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
+        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
+        *("--log-format", "json", *WIDE),
+    )
+
+    async def scenario(service: Service) -> None:
+        crowd = Crowd([service], 12)
+        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
+        try:
+            await crowd.gathered(60)
+            before = crowd.lives
+            service.process.send_signal(signal.SIGUSR2)
+            await asyncio.to_thread(await_event, service, "processes-restarted")
+            # Both processes are others now, so that each connection is another one.
+            await crowd.gathered(60, anew=before)
+            for caller, callee in zip(
+                crowd.members, crowd.members[1:] + crowd.members[:1], strict=True
+            ):
+                assert await caller.call(callee) == 200
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert max(crowd.delivered.values()) == 1
+
+    with redis_server() as redis, launched("--store", redis.url, *flags) as service:
+        run(scenario(service), 180)
+        service.stop()
+        # Four runs had entries, and have taken them away.
+        assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
+
+
+def await_event(service: Service, name: str) -> None:
+    """Wait until a server of several processes writes an event to its log."""
+    assert service.process.stderr is not None
+    for line in service.process.stderr:
+        if f'"event": "{name}"' in line or f'"event":"{name}"' in line:
+            assert json.loads(line)["complete"] is True
+            return
+    raise AssertionError(f"no event {name}")
 
 
 def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
