@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = needs_redis
 
+#: Seconds that stop a scenario that hangs; processes start slowly on a busy machine.
+HANGS = 300.0
+
 
 def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
     async def scenario() -> None:
@@ -59,7 +62,7 @@ def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
         redis_server() as redis,
         population(redis, tmp_path, "one", "two", extra=("--drain-seconds", "15")) as (one, two),
     ):
-        run(scenario())
+        run(scenario(), HANGS)
         one.await_end()
         assert one.service.process.returncode == 0
         assert redis.run("HKEYS", "ws:nodes").split()[-1] == "two"
@@ -90,7 +93,7 @@ def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
     with redis_server() as redis, launched("--store", redis.url, *flags) as service:
         assert status_of(service.url) == 101
         assert set(redis.run("HKEYS", "ws:nodes").split()[2::2]) == {"here/0", "here/1"}
-        run(scenario(service.url))
+        run(scenario(service.url), HANGS)
         service.stop()
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
 
@@ -127,7 +130,7 @@ def test_processes_are_replaced_while_clients_connect(tmp_path: Path) -> None:
         assert max(crowd.delivered.values()) == 1
 
     with redis_server() as redis, launched("--store", redis.url, *flags) as service:
-        run(scenario(service), 180)
+        run(scenario(service), HANGS)
         service.stop()
         # Four runs had entries, and have taken them away.
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
@@ -172,7 +175,7 @@ def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
             await alice.response(200)
 
     with redis_server() as redis, population(redis, tmp_path, "one", "two") as (one, two):
-        run(scenario())
+        run(scenario(), HANGS)
         # Its entry is not renewed, and the store forgets it within 16 s.
         deadline = time.monotonic() + 17
         while "two" in all_nodes(one):
@@ -215,7 +218,7 @@ def test_nodes_restart_one_after_the_other_under_calls(tmp_path: Path) -> None:
     names = ("one", "two", "three")
     extra = ("--drain-seconds", "0.5")
     with redis_server() as redis, population(redis, tmp_path, *names, extra=extra) as nodes:
-        run(scenario(), 120)
+        run(scenario(), HANGS)
 
 
 def all_nodes(asked: NodeProcess) -> set[str]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 pytestmark = needs_redis
 
 DOMAIN = "sip.test"
+#: Seconds that stop a scenario that hangs; processes start slowly on a busy machine.
+HANGS = 300.0
 #: Seconds in which a node that is not renewed is gone.
 LIFETIME = 15.0
 
@@ -140,7 +142,7 @@ def test_nodes_over_tls_with_certificates(tmp_path: Path) -> None:
             await calls(bob, alice)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two", extra=tls) as (one, two):
-        run(scenario(one.url, two.url))
+        run(scenario(one.url, two.url), HANGS)
         for service in (one, two):
             (line,) = [line for line in service.announced if line.startswith("Node ")]
             assert "with certificates" in line
@@ -176,7 +178,7 @@ def test_one_user_registers_at_both_nodes_at_once(tmp_path: Path) -> None:
 
     limits = ("--sip-max-contacts", "3")
     with redis_server() as redis, nodes(redis.url, tmp_path, "a", "b", extra=limits) as both:
-        run(scenario([service.url for service in both]))
+        run(scenario([service.url for service in both]), HANGS)
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
@@ -213,7 +215,7 @@ def test_the_store_is_down_for_a_while(tmp_path: Path, how: str) -> None:
             await hang_up(there, here)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two") as (one, two):
-        run(scenario(redis, one.url, two.url))
+        run(scenario(redis, one.url, two.url), HANGS)
         logs = ["\n".join(service.stop()[1]) for service in (one, two)]
         # The other one may not have asked meanwhile.
         assert "store-down" in logs[0]
@@ -239,7 +241,7 @@ def test_the_store_has_lost_its_last_changes(tmp_path: Path) -> None:
             await reached(alice, bob, 5.0)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two") as (one, two):
-        run(scenario(redis, one.url, two.url))
+        run(scenario(redis, one.url, two.url), HANGS)
 
 
 def test_a_slow_store(tmp_path: Path) -> None:
@@ -299,7 +301,7 @@ def test_a_slow_store(tmp_path: Path) -> None:
                 assert (await refused(alice, "MESSAGE", carol.aor, 2.0)).status in (404, 480)
 
     with redis_server() as redis:
-        run(scenario(redis))
+        run(scenario(redis), HANGS)
 
 
 def test_calls_end_while_the_store_is_asked(tmp_path: Path) -> None:
@@ -342,7 +344,7 @@ def test_calls_end_while_the_store_is_asked(tmp_path: Path) -> None:
                 assert (await alice.response(200)).cseq.method == "BYE"
 
     with redis_server() as redis:
-        run(scenario(redis))
+        run(scenario(redis), HANGS)
 
 
 def test_a_nonce_of_one_node_is_answered_with_a_fresh_one_at_another(tmp_path: Path) -> None:
@@ -376,7 +378,7 @@ def test_a_nonce_of_one_node_is_answered_with_a_fresh_one_at_another(tmp_path: P
 
     flags = ("--sip-users", str(users))
     with redis_server() as redis, nodes(redis.url, tmp_path, "a", "b", extra=flags) as (one, two):
-        run(scenario(one.url, two.url))
+        run(scenario(one.url, two.url), HANGS)
 
 
 def test_a_node_is_cut_off_from_the_store_alone(tmp_path: Path) -> None:
@@ -406,7 +408,7 @@ def test_a_node_is_cut_off_from_the_store_alone(tmp_path: Path) -> None:
                 await hang_up(here, there)
 
     with redis_server() as redis:
-        run(scenario(redis))
+        run(scenario(redis), HANGS)
 
 
 def is_gone(redis: RedisServer, phone: SocketPhone) -> None:
@@ -482,7 +484,7 @@ def test_a_node_is_killed(tmp_path: Path) -> None:
                     await calls(back, alice)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two") as (one, two):
-        run(scenario(redis, one.url, two))
+        run(scenario(redis, one.url, two), HANGS)
 
 
 @asynccontextmanager
@@ -517,7 +519,7 @@ def test_a_client_moves_to_another_node(tmp_path: Path) -> None:
                     await reached(alice, again, 5.0)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two") as (one, two):
-        run(scenario(redis, one.url, two.url))
+        run(scenario(redis, one.url, two.url), HANGS)
 
 
 def test_forged_routes_lead_nowhere(tmp_path: Path) -> None:
@@ -555,7 +557,7 @@ def test_forged_routes_lead_nowhere(tmp_path: Path) -> None:
             await hang_up(there, here)
 
     with redis_server() as redis, nodes(redis.url, tmp_path, "one", "two") as (one, two):
-        run(scenario(redis, one.url, two.url))
+        run(scenario(redis, one.url, two.url), HANGS)
 
 
 def test_programs_other_than_nodes_are_not_heard(tmp_path: Path) -> None:
@@ -597,7 +599,7 @@ def test_programs_other_than_nodes_are_not_heard(tmp_path: Path) -> None:
                 await calls(alice, bob)
 
     with redis_server() as redis:
-        run(scenario(redis))
+        run(scenario(redis), HANGS)
 
 
 def test_clocks_of_nodes_that_differ_by_a_minute(tmp_path: Path) -> None:
@@ -625,7 +627,7 @@ def test_clocks_of_nodes_that_differ_by_a_minute(tmp_path: Path) -> None:
                 assert 290.0 < left < 301.0
 
     with redis_server() as redis:
-        run(scenario(redis))
+        run(scenario(redis), HANGS)
 
 
 class Skewed(EdgeServer):
