@@ -32,6 +32,7 @@ LAYERS: Final = {
         "extensions",
         "_frames",
         "_parser",
+        "_inbox",
         "_kernel",
         "_compiled",
         "_implementation",

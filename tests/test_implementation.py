@@ -13,6 +13,7 @@ import pytest
 import wsproto_sip
 from tests._wire import masked
 from wsproto_sip import _implementation, _masking
+from wsproto_sip._inbox import Inbox
 from wsproto_sip._parser import FrameParser
 
 if TYPE_CHECKING:
@@ -25,10 +26,14 @@ def restored() -> Iterator[None]:
     _implementation.choose(os.environ)
 
 
+inbox = type("KernelInbox", (Inbox,), {})
+
+
 def pretend(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     kernel = ModuleType("wsproto_sip._kernel")
     kernel.__file__ = file
     kernel.mask = masked  # type: ignore[attr-defined]
+    kernel.KernelInbox = inbox  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wsproto_sip._kernel", kernel)
     monkeypatch.setattr(wsproto_sip, "_kernel", kernel, raising=False)
 
@@ -46,17 +51,17 @@ def test_compiled_kernel_is_used_unless_the_environment_forbids(
     compiled = ModuleType("wsproto_sip._compiled")
     compiled.KernelParser = kind = type("KernelParser", (FrameParser,), {})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wsproto_sip._compiled", compiled)
-    assert _implementation.choose({}) == ("compiled", kind)
+    assert _implementation.choose({}) == ("compiled", kind, inbox)
     assert _masking._plugged_in == [masked]
-    assert _implementation.choose({"WSPROTO_SIP_PURE": "0"}) == ("compiled", kind)
-    assert _implementation.choose({"WSPROTO_SIP_PURE": "1"}) == ("pure", FrameParser)
+    assert _implementation.choose({"WSPROTO_SIP_PURE": "0"}) == ("compiled", kind, inbox)
+    assert _implementation.choose({"WSPROTO_SIP_PURE": "1"}) == ("pure", FrameParser, Inbox)
     assert _masking._plugged_in == []
 
 
 @pytest.mark.usefixtures("restored")
 def test_uncompiled_kernel_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "_kernel.py")
-    assert _implementation.choose({}) == ("pure", FrameParser)
+    assert _implementation.choose({}) == ("pure", FrameParser, Inbox)
 
 
 @pytest.mark.usefixtures("restored")
@@ -65,7 +70,7 @@ def test_pure_engine_is_used_without_librt(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wsproto_sip._kernel", None)
     monkeypatch.delattr(wsproto_sip, "_kernel", raising=False)
-    assert _implementation.choose({}) == ("pure", FrameParser)
+    assert _implementation.choose({}) == ("pure", FrameParser, Inbox)
 
 
 def test_process_can_be_forced_to_be_pure() -> None:

@@ -9,12 +9,13 @@ from hypothesis import given, strategies as st
 
 pytest.importorskip("librt.strings", reason="librt is missing: pip install 'wsproto-sip[compiled]'")
 
-from tests._wire import BINARY, CONTINUATION, PING, TEXT, frame, masked
+from tests._wire import BINARY, CONTINUATION, PING, TEXT, cut, frame, masked
+from tests.test_inbox import *  # noqa: F403 - to cover the inbox of the kernel
 from wsproto_sip import _kernel
 from wsproto_sip.events import BytesMessage, TextMessage
 
 keys = st.binary(min_size=4, max_size=4)
-MASKED = _kernel.MASKED
+MASKED, WHOLE = _kernel.MASKED, _kernel.WHOLE
 
 
 @given(st.binary(max_size=100), keys)
@@ -50,12 +51,11 @@ def test_size_and_count_are_limited() -> None:
     assert take(data, MASKED, turns=2) == (2 * len(data) // 3, [BytesMessage(bytes(10))] * 2)
 
 
-def test_text_kept_as_bytes_is_checked() -> None:
-    data = frame(TEXT, b"good") + frame(TEXT, b"\xff")
-    events: list[Any] = []
-    with pytest.raises(UnicodeDecodeError):
-        _kernel.take_messages(data, 0, MASKED | _kernel.TEXT_AS_BYTES, 100, 100, events)
-    assert events == [TextMessage(b"good")]  # type: ignore[arg-type]
+@pytest.mark.parametrize("mode", [MASKED, MASKED | _kernel.TEXT_AS_BYTES])
+def test_text_that_is_not_utf8_is_not_taken(mode: int) -> None:
+    good = frame(TEXT, b"good")
+    stop, events = take(good + frame(TEXT, b"\xff"), mode)
+    assert (stop, [len(event.data) for event in events]) == (len(good), [4])
 
 
 @pytest.mark.parametrize("key", [None, b"\x01\x80\xfe\x37"])
@@ -92,3 +92,123 @@ def test_runs_of_fragments(key: bytes | None) -> None:
         assert taken == (len(begun), 3, False, b"onetwo")
     assert _kernel.take_fragments(whole, 0, is_masked, 5, 100)[1:] == (2, False, b"one")
     assert _kernel.take_fragments(whole, 0, is_masked, 100, 1)[1:] == (1, False, b"one")
+
+
+def intake(mode: int = MASKED | WHOLE, limit: int = 1 << 20, turns: int = 100) -> Any:
+    return _kernel.Intake(_kernel.Settings(mode, limit, turns), True)
+
+
+LARGE = bytes(range(256)) * 80
+
+
+@pytest.mark.parametrize("key", [None, b"\x01\x80\xfe\x37"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        TextMessage("hello"),
+        TextMessage("x" * 300),
+        BytesMessage(bytes(70000)),
+        BytesMessage(LARGE),
+        TextMessage("y" * len(LARGE)),
+    ],
+    ids=lambda event: f"{type(event).__name__} {len(event.data)}",
+)
+def test_message_may_be_cut_anywhere(event: TextMessage | BytesMessage, key: bytes | None) -> None:
+    data = event.data
+    opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
+    stream = frame(opcode, payload, key=key)
+    size = len(stream)
+    for cuts in [(n,) for n in (*range(1, 16), size // 2, size - 1)] + [(9, size - 3), (20, 9000)]:
+        taker = intake(MASKED | WHOLE if key else WHOLE)
+        events: list[Any] = []
+        for piece in cut(stream, tuple(n for n in cuts if n < size)):
+            assert events == []
+            events = taker.receive(piece)
+        assert events == [event]
+        assert (taker.held, taker.arrived, taker.waiting) == (0, 0, None)
+
+
+def test_single_bytes_are_joined() -> None:
+    taker = intake()
+    stream = frame(TEXT, b"hello") + frame(BINARY, b"\xff\xfe")
+    events = [event for octet in stream for event in taker.receive(bytearray((octet,)))]
+    assert events == [TextMessage("hello"), BytesMessage(b"\xff\xfe")]
+    assert taker.completed == 2
+
+
+def test_what_is_incomplete_is_counted() -> None:
+    taker = intake()
+    stream = frame(BINARY, bytes(300))
+    assert (taker.receive(stream[:5]), taker.held, taker.arrived) == ([], 5, 0)
+    assert (taker.receive(stream[5:10]), taker.held, taker.arrived) == ([], 0, 2)
+    taker.close()
+    assert (taker.arrived, taker.ready) == (0, False)
+
+
+def test_complete_text_outside_ascii_is_taken() -> None:
+    taker = intake()
+    stream = frame(TEXT, "aä".encode())
+    assert taker.receive(stream[:7]) == []
+    assert taker.receive(stream[7:]) == [TextMessage("aä")]
+
+
+ONE = TextMessage("one")
+
+
+@pytest.mark.parametrize(
+    ("text", "cuts"),
+    [
+        ("abcdä".encode() * 2, (8, 15)),
+        (b"a\xff", (7, 8)),
+        ("ä".encode() * 8000, (16000,)),
+    ],
+    ids=["incomplete", "complete", "large"],
+)
+def test_text_that_may_be_wrong_is_left_with_what_arrived(
+    text: bytes, cuts: tuple[int, ...]
+) -> None:
+    taker = intake()
+    *before, last = list(cut(frame(TEXT, text), cuts))[: len(cuts)]
+    assert [taker.receive(piece) for piece in before] == [[]] * len(before)
+    data, _, _, events = taker.receive(last)
+    assert (data, events) == (last, [])
+    assert taker.waiting.payload() == text[: taker.arrived]
+    assert taker.arrived == cuts[-1] - (6 if len(text) < 126 else 8)
+
+
+def test_single_byte_outside_ascii_is_left() -> None:
+    taker = intake()
+    stream = frame(TEXT, "aäa".encode())
+    assert taker.receive(stream[:7]) == []
+    assert type(taker.receive(stream[7:8])) is tuple
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        frame(PING, b""),
+        frame(TEXT, b"\xff"),
+        frame(TEXT, b"abc", key=None),
+        frame(BINARY, bytes(101))[:50],
+        frame(BINARY, bytes(150))[:20],
+        b"\x82\xfe\x00\x7d",
+    ],
+    ids=["other", "not UTF-8", "not masked", "too large", "too large, two bytes", "bad length"],
+)
+def test_what_is_not_ordinary_is_left(rest: bytes) -> None:
+    good = frame(TEXT, b"one")
+    assert intake(limit=100).receive(good + rest) == (good + rest, len(good), 99, [ONE])
+
+
+def test_pieces_and_further_frames_are_left() -> None:
+    good = frame(TEXT, b"one")
+    begun = good[:-1]
+    assert intake(MASKED).receive(good + begun) == (good + begun, len(good), 99, [ONE])
+    assert intake(turns=1).receive(good + good) == (good + good, len(good), 0, [ONE])
+
+
+def test_everything_is_left_unless_it_is_ready() -> None:
+    taker = intake()
+    taker.ready = False
+    good = frame(TEXT, b"one")
+    assert taker.receive(good) == (good, 0, 100, [])

@@ -7,25 +7,26 @@ forces the pure engine, to compare the two or to find out whether a fault is in 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from ._inbox import Inbox
 from ._masking import set_default
 from ._parser import FrameParser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAME", "PARSER", "choose"]
+__all__ = ["INBOX", "NAME", "PARSER", "choose"]
 
 
-def choose(environment: Mapping[str, str]) -> tuple[str, type[FrameParser]]:
+def choose(environment: Mapping[str, str]) -> tuple[str, type[FrameParser], Any]:
     """Choose the engine, and make it mask the frames we send too.
 
     Args:
         environment: The process's environment variables.
 
     Returns:
-        ``"compiled"`` or ``"pure"``, and the class that parses frames.
+        ``"compiled"`` or ``"pure"``, the class that parses frames, and the base of connections.
     """
     if environment.get("WSPROTO_SIP_PURE", "0") in ("", "0"):
         try:
@@ -38,9 +39,9 @@ def choose(environment: Mapping[str, str]) -> tuple[str, type[FrameParser]]:
                 from ._compiled import KernelParser  # noqa: PLC0415 - of use with it alone
 
                 set_default(_kernel.mask)
-                return "compiled", KernelParser
+                return "compiled", KernelParser, _kernel.KernelInbox
     set_default(None)
-    return "pure", FrameParser
+    return "pure", FrameParser, Inbox
 
 
 _chosen = choose(os.environ)
@@ -48,3 +49,5 @@ _chosen = choose(os.environ)
 NAME: Final = _chosen[0]
 #: The class that parses frames.
 PARSER: Final = _chosen[1]
+#: The class from which connections inherit how they receive.
+INBOX: Final = _chosen[2]

@@ -1,12 +1,15 @@
 """The hot loops in typed Python, compiled by mypyc: masking, and frames that need no closer look.
 
 Theory of operation. In compiled code, 64-bit arithmetic is free while a call into the interpreter
-costs the same as ever, so a payload is XORed eight bytes at a time, straight into the object that
-is returned. The tables of ``_masking`` and ``_parser`` let the interpreter do with one call what
-would take it many; they are useless here. That is why two modules do the same work in two ways, and
-:mod:`._implementation` chooses between them. These functions only take frames that are complete and
-cannot be wrong, except for text that is not UTF-8; everything else is left to
-:class:`._parser.FrameParser`.
+costs the same as ever, so a payload is XORed eight bytes at a time, and the usual read is handled
+without the interpreter. The tables of ``_masking`` and ``_parser`` let the interpreter do with one
+call what would take it many; they are useless here. That is why two modules do the same work in two
+ways, and :mod:`._implementation` chooses between them.
+
+:class:`Intake` stands before a :class:`._parser.FrameParser`. It takes whole messages between which
+nothing else happens, also if they arrive in parts, down to single bytes. Whatever may be wrong, and
+every other frame, it leaves to the parser, with all it knows; the parser lets it go on when it is
+between messages again. :class:`KernelInbox` is the receiving side of a connection on top of it.
 
 ``librt`` comes with mypyc and has the functions that read and write integers in bytes. Only the
 tests import this module if it is not compiled.
@@ -14,20 +17,37 @@ tests import this module if it is not compiled.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import sysconfig
+from functools import partial
+from typing import Any, Final, final
 
 from librt.strings import BytesWriter, read_i32_le, read_i64_be, read_i64_le, write_i64_le
-from mypy_extensions import i64, u8
+from librt.vecs import vec
+from mypy_extensions import i64, mypyc_attr, u8
 
 from .events import BytesMessage, TextMessage
 
-__all__ = ["mask", "take_fragments", "take_frame", "take_messages"]
+__all__ = ["Intake", "KernelInbox", "mask", "take_fragments", "take_frame", "take_messages"]
 
-_new: Final[Any] = object.__new__
+# Skipping __init__ saves a call of the interpreter.
+_new_text: Final[Any] = partial(object.__new__, TextMessage)
+_new_bytes: Final[Any] = partial(object.__new__, BytesMessage)
 
-#: Flags of a connection for ``take_messages``: frames are masked, text stays bytes.
+#: Flags of a connection: frames are masked, text stays bytes, messages are delivered whole.
 MASKED: Final = 1
 TEXT_AS_BYTES: Final = 2
+WHOLE: Final = 4
+
+_TEXT: Final = 0x81
+_BINARY: Final = 0x82
+#: From this size on, two more copies cost less than writing word by word does, because the XOR of
+#: two vectors needs no checks and is done with the widest registers.
+_LARGE: Final = 8192
+
+# A buffer that grows costs more than the XOR of 1 KiB does. One that stays serves all threads that
+# share a lock, because nothing is called between its first use and its last.
+_SHARED: Final = sysconfig.get_config_var("Py_GIL_DISABLED") != 1
+_scratch: Final = BytesWriter()
 
 
 def _write(out: BytesWriter, data: bytes, start: i64, stop: i64, key: i64) -> None:
@@ -48,6 +68,36 @@ def _write(out: BytesWriter, data: bytes, start: i64, stop: i64, key: i64) -> No
         out.append(u8((i64(data[pos]) ^ key) & 0xFF))
         key >>= 8
         pos += 1
+
+
+def _words(data: bytes, start: i64, stop: i64, key: i64) -> Any:
+    """Return a part of ``data`` whose size is a multiple of eight, XORed, as a buffer."""
+    words: Any = memoryview(data)[start:stop].cast("q")
+    source = vec[i64](words)
+    return vec[i64]([word ^ key for word in source])
+
+
+def _unmask(data: bytes, start: i64, stop: i64, key: i64) -> bytes:
+    """Return a part of ``data``, XORed with the key's eight bytes."""
+    out = _scratch if _SHARED else BytesWriter()
+    out.truncate(0)
+    if stop - start < _LARGE:
+        _write(out, data, start, stop, key)
+        return out.getvalue()
+    middle = start + ((stop - start) & ~7)
+    _write(out, data, middle, stop, key)
+    rest = out.getvalue()
+    return b"".join([_words(data, start, middle, key), rest])
+
+
+def _rotate(key: i64, count: i64) -> i64:
+    """Return the key as it applies after ``count`` more bytes."""
+    shift = (count & 3) << 3
+    low = key & 0xFFFFFFFF
+    low = ((low >> shift) | (low << (32 - shift))) & 0xFFFFFFFF
+    if low >= 0x80000000:
+        low -= 0x100000000
+    return (low << 32) | (low & 0xFFFFFFFF)
 
 
 def _key_at(data: bytes, pos: i64) -> i64:
@@ -79,9 +129,29 @@ def mask(payload: bytes, key: bytes) -> bytes:
     Returns:
         The same number of bytes.
     """
-    out = BytesWriter()
-    _write(out, payload, 0, len(payload), _key_at(key, 0))
-    return out.getvalue()
+    return _unmask(payload, 0, len(payload), _key_at(key, 0))
+
+
+def _message(first: i64, payload: bytes, mode: i64) -> Any:
+    """Make the event of a whole message.
+
+    Raises:
+        UnicodeDecodeError: It is text, and not UTF-8 (§8.1).
+    """
+    event: Any
+    if first == _BINARY:
+        event = _new_bytes()
+        event.data = payload
+    else:
+        text = payload.decode("utf-8")
+        event = _new_text()
+        if mode & TEXT_AS_BYTES:
+            event.data = payload
+        else:
+            event.data = text
+    event.frame_finished = True
+    event.message_finished = True
+    return event
 
 
 def take_messages(
@@ -98,20 +168,15 @@ def take_messages(
         events: The list to append events to.
 
     Returns:
-        Where the first frame that was not taken starts.
-
-    Raises:
-        UnicodeDecodeError: A text message is not UTF-8 (§8.1); the messages before it are in
-            ``events``.
+        Where the first frame that was not taken starts; it may be text that is not UTF-8.
     """
     masked = mode & MASKED
     flag: i64 = 0x80 if masked else 0
     header: i64 = 6 if masked else 2
     end: i64 = len(data)
-    out = BytesWriter()
     while turns > 0 and pos + header <= end:
         first = i64(data[pos])
-        if first != 0x81 and first != 0x82:
+        if first != _TEXT and first != _BINARY:
             break
         size = i64(data[pos + 1]) ^ flag
         start = pos + header
@@ -124,25 +189,13 @@ def take_messages(
             break
         stop = start + size
         if masked:
-            out.truncate(0)
-            _write(out, data, start, stop, _key_at(data, start - 4))
-            payload = out.getvalue()
+            payload = _unmask(data, start, stop, _key_at(data, start - 4))
         else:
             payload = data[start:stop]
-        event: Any
-        if first == 0x82:
-            event = _new(BytesMessage)
-            event.data = payload
-        else:
-            event = _new(TextMessage)
-            text = payload.decode("utf-8")
-            if mode & TEXT_AS_BYTES:
-                event.data = payload
-            else:
-                event.data = text
-        event.frame_finished = True
-        event.message_finished = True
-        events.append(event)
+        try:
+            events.append(_message(first, payload, mode))
+        except UnicodeDecodeError:
+            break
         pos = stop
         turns -= 1
     return pos
@@ -179,9 +232,7 @@ def take_frame(data: bytes, pos: i64, masked: bool, limit: i64) -> tuple[i64, by
     stop = start + size
     if not masked:
         return stop, data[start:stop]
-    out = BytesWriter()
-    _write(out, data, start, stop, _key_at(data, start - 4))
-    return stop, out.getvalue()
+    return stop, _unmask(data, start, stop, _key_at(data, start - 4))
 
 
 def take_fragments(
@@ -229,3 +280,297 @@ def take_fragments(
             final = True
             break
     return pos, count, final, out.getvalue()
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Partial:
+    """The payload of a frame that is a whole message, as far as it has arrived.
+
+    Args:
+        first: The frame's first byte.
+        key: The key's four bytes, twice, as the number they are in memory; 0 if it has none.
+        missing: The payload's size.
+
+    Attributes:
+        missing: How many bytes have not arrived yet.
+        size: How many bytes have arrived.
+    """
+
+    __slots__ = ("first", "key", "missing", "parts", "size", "tail")
+
+    def __init__(self, first: i64, key: i64, missing: i64) -> None:
+        self.first = first
+        # Rotated, so that it applies to the next byte.
+        self.key = key
+        self.missing = missing
+        self.size: i64 = 0
+        # Large parts, each of which follows what was in the tail before.
+        self.parts: list[Any] = []
+        self.tail = BytesWriter()
+
+    def add_single(self, data: bytes) -> bool:
+        """Add a byte; return whether it cannot be wrong, otherwise nothing has changed."""
+        octet = (i64(data[0]) ^ self.key) & 0xFF
+        if octet > 127 and self.first == _TEXT:
+            return False
+        self.tail.append(u8(octet))
+        self.key = _rotate(self.key, 1)
+        self.missing -= 1
+        self.size += 1
+        return True
+
+    def add(self, data: bytes, start: i64, stop: i64) -> bool:
+        """Add bytes; return whether they cannot be wrong, as text outside ASCII could be."""
+        right = True
+        tail = self.tail
+        size = stop - start
+        if size >= _LARGE:
+            middle = start + (size & ~7)
+            part = _words(data, start, middle, self.key)
+            rest = _unmask(data, middle, stop, self.key)
+            if self.first == _TEXT:
+                part = bytes(part)
+                right = part.isascii() and rest.isascii()
+            if len(tail) > 0:
+                self.parts.append(tail.getvalue())
+                tail.truncate(0)
+            self.parts.append(part)
+            tail.write(rest)
+        elif self.first == _TEXT:
+            text = _unmask(data, start, stop, self.key)
+            right = text.isascii()
+            tail.write(text)
+        else:
+            _write(tail, data, start, stop, self.key)
+        self.key = _rotate(self.key, size)
+        self.missing -= size
+        self.size += size
+        return right
+
+    def payload(self) -> bytes:
+        """Return what has arrived."""
+        if not self.parts:
+            return self.tail.getvalue()
+        return b"".join([*self.parts, self.tail.getvalue()])
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Settings:
+    """What an :class:`Intake` has to know; many share one.
+
+    Args:
+        mode: ``MASKED``, ``TEXT_AS_BYTES`` and ``WHOLE``, or none of them.
+        limit: The maximum payload length in bytes.
+        turns: The maximum number of frames to take in one call.
+    """
+
+    __slots__ = ("limit", "mode", "turns")
+
+    def __init__(self, mode: i64, limit: i64, turns: i64) -> None:
+        self.mode = mode
+        self.limit = limit
+        self.turns = turns
+
+
+@final
+@mypyc_attr(acyclic=True)
+class Intake:
+    """Takes whole messages for a parser, as long as they are ordinary.
+
+    Args:
+        settings: The settings; may be replaced.
+        ready: Whether the parser is between messages.
+
+    Attributes:
+        ready: Whether frames may be taken; otherwise everything is left to the parser.
+        waiting: An incomplete payload, or the bytes of a header after which nothing has arrived.
+        completed: How many messages were taken that arrived in more than one part; it may wrap
+            around.
+    """
+
+    __slots__ = ("completed", "ready", "settings", "waiting")
+
+    def __init__(self, settings: Settings, ready: bool) -> None:
+        self.settings = settings
+        self.ready = ready
+        self.completed: u8 = 0
+        self.waiting: Partial | bytes | None = None
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes of an incomplete payload have arrived."""
+        waiting = self.waiting
+        return waiting.size if isinstance(waiting, Partial) else 0
+
+    @property
+    def held(self) -> int:
+        """How many bytes of a header are kept."""
+        waiting = self.waiting
+        return len(waiting) if isinstance(waiting, bytes) else 0
+
+    def receive(self, data: Any) -> Any:
+        """Take the next bytes from the peer.
+
+        Args:
+            data: Bytes, split anywhere.
+
+        Returns:
+            The list of events, in order; or what the parser has to go on with, as a tuple: bytes,
+            where to start, how many frames may be taken, and the events before.
+
+        Raises:
+            TypeError: ``data`` is not bytes-like. Nothing has changed.
+        """
+        raw: bytes = data if isinstance(data, bytes) else bytes(memoryview(data))
+        events: list[Any] = []
+        if len(raw) == 1 and self.take_single(raw):
+            return events
+        left = self.take(raw, events)
+        return events if left is None else left
+
+    def take_single(self, data: bytes) -> bool:
+        """Take a byte of a payload; return whether that was possible without a closer look."""
+        waiting = self.waiting
+        return isinstance(waiting, Partial) and waiting.missing > 1 and waiting.add_single(data)
+
+    def take(self, data: bytes, events: list[Any]) -> tuple[bytes, int, int, list[Any]] | None:
+        """Take bytes, append the events, and return what is left to the parser."""
+        settings = self.settings
+        turns = settings.turns
+        if not self.ready:
+            return data, 0, turns, events
+        pos: i64 = 0
+        end: i64 = len(data)
+        waiting = self.waiting
+        if isinstance(waiting, Partial):
+            stop = waiting.missing if waiting.missing < end else end
+            right = waiting.add(data, 0, stop)
+            if waiting.missing > 0:
+                return None if right else (data, stop, turns, events)
+            try:
+                events.append(_message(waiting.first, waiting.payload(), settings.mode))
+            except UnicodeDecodeError:
+                return data, stop, turns, events
+            self.waiting = None
+            self.completed += 1
+            pos = stop
+            turns -= 1
+        elif isinstance(waiting, bytes):
+            data = waiting + data
+            self.waiting = None
+            end = len(data)
+        if pos < end:
+            before: i64 = len(events)
+            pos = take_messages(data, pos, settings.mode, settings.limit, turns, events)
+            turns -= i64(len(events)) - before
+            if pos < end and (turns <= 0 or not self._begin(data, pos, end)):
+                return data, pos, turns, events
+        return None
+
+    def _begin(self, data: bytes, pos: i64, end: i64) -> bool:
+        """Begin an incomplete frame; return whether so far it cannot be wrong."""
+        first = i64(data[pos])
+        if first != _TEXT and first != _BINARY:
+            return False
+        settings = self.settings
+        masked = settings.mode & MASKED
+        start = pos + 2
+        if end >= start:
+            size = i64(data[pos + 1])
+            if masked:
+                size ^= 0x80
+            if size > 127:
+                return False
+            if size > 125:
+                start += 2 if size == 126 else 8
+                if end >= start:
+                    size = _long_size(data, pos, size, end)
+                    if size < 0:
+                        return False
+            if end >= start and size > settings.limit:
+                return False
+            if masked:
+                start += 4
+        if end <= start:
+            self.waiting = data[pos:end]
+            return True
+        if not settings.mode & WHOLE or start + size <= end:
+            # Pieces are delivered as they arrive, or it is text that is not UTF-8.
+            return False
+        partial = Partial(first, _key_at(data, start - 4) if masked else 0, size)
+        self.waiting = partial
+        return partial.add(data, start, end)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.ready = False
+        self.waiting = None
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class KernelInbox:
+    """The receiving side of a connection: :class:`._inbox.Inbox`, but faster.
+
+    Args:
+        parser: The parser.
+    """
+
+    def __init__(self, parser: Any) -> None:
+        self._parser: Any = parser
+        self._intake: Intake = parser.front
+        self._pending: Any = iter(())
+        self._backlog: Any = None
+        self._ended = False
+
+    def receive_data(self, data: Any) -> None:
+        """Take the next bytes from the peer; :meth:`events` returns the resulting events.
+
+        Args:
+            data: Bytes, split anywhere; ``None`` at the end of input.
+        """
+        if data is None:
+            self._ended = True
+            self._queue([])
+            return
+        raw: bytes = data if isinstance(data, bytes) else bytes(memoryview(data))
+        if self._ended:
+            return
+        intake = self._intake
+        if len(raw) == 1 and intake.take_single(raw):
+            return
+        events: list[Any] = []
+        left = intake.take(raw, events)
+        if left is not None:
+            parser = self._parser
+            events = parser.rest(left)
+            if parser.halted:
+                if events or parser.paused:
+                    self._queue(events)
+                return
+        if not events:
+            return
+        if self._backlog is not None:
+            self._queue(events)
+            return
+        for event in self._pending:
+            # The caller has not taken all of them.
+            self._queue([event, *self._pending, *events])
+            return
+        self._pending = iter(events)
+
+    def events(self) -> Any:
+        """Iterate over the events not taken yet; unread ones are left for the next call.
+
+        Returns:
+            An iterator. Receiving more bytes may end it; the next one continues. The last event of
+            a connection is a ``CloseConnection``.
+        """
+        return self._pending if self._backlog is None else self._drain()
+
+    def _queue(self, events: list[Any]) -> None:
+        raise NotImplementedError
+
+    def _drain(self) -> Any:
+        raise NotImplementedError

@@ -22,7 +22,7 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from functools import lru_cache, partial
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ._frames import (
     KIND_BINARY,
@@ -85,12 +85,29 @@ _NO_KEY: Final = bytes(4)
 _NO_OCTETS: Final = bytearray()  # never added to
 _NEVER: Final = 1 << 64  # larger than any frame
 _ENDLESS: Final = repeat(0)
-# Parsers with the same bound share one range, to stay small.
-_turns = lru_cache(maxsize=64)(range)
 #: Fewer bytes than this in a read suggest that they arrive one by one.
 FEW: Final = 16
 # How many bytes of a payload are held raw before they are put aside, where they are counted.
 _HELD: Final = 1024
+
+
+@lru_cache(maxsize=64)
+def _rules(
+    limits: Limits, max_frames: int | None, text_as_bytes: bool
+) -> tuple[Iterable[object], int, int, int, bool]:
+    """Return what never changes; parsers share it, to stay small.
+
+    Returns:
+        An iterable with an item for each frame that one call may take; how much it may inflate; the
+        maximum number of fragments; the maximum payload length; and whether text stays bytes.
+    """
+    return (
+        _ENDLESS if max_frames is None else range(max_frames),
+        _NEVER if limits.max_inflated_per_read is None else limits.max_inflated_per_read,
+        _NEVER if limits.max_fragments is None else limits.max_fragments,
+        _NEVER if limits.max_frame_size is None else limits.max_frame_size,
+        text_as_bytes,
+    )
 
 
 class FrameParser:
@@ -131,11 +148,9 @@ class FrameParser:
     # fmt: off
     __slots__ = (
         "_between", "_carry", "_chain", "_compressed", "_deflate", "_fast", "_fin", "_fragments",
-        "_inflated", "_key", "_kinds", "_max_fragments", "_max_frame",
-        "_max_inflated", "_max_message", "_opcode", "_parts", "_remaining", "_single", "_size",
-        "_text_as_bytes", "_turns", "_unfinished", "_whole", "_wire", "client", "closed",
-        "controls", "failed", "fragments", "halted", "harmless", "joined", "kept", "paused",
-        "put_aside"
+        "_inflated", "_key", "_kinds", "_max_message", "_opcode", "_parts", "_remaining", "_rules",
+        "_single", "_size", "_unfinished", "_whole", "_wire", "client", "closed", "controls",
+        "failed", "fragments", "halted", "harmless", "joined", "kept", "paused", "put_aside"
     )
     # fmt: on
 
@@ -160,18 +175,14 @@ class FrameParser:
         # RFC 6455 §9.1: the last accepted extension is the one nearest to the wire.
         self._chain = tuple(reversed(extensions))
         self._whole = whole_messages
-        self._text_as_bytes = text_as_bytes
         self._max_message = _NEVER if limits.max_message_size is None else limits.max_message_size
-        self._max_frame = _NEVER if limits.max_frame_size is None else limits.max_frame_size
-        self._max_fragments = _NEVER if limits.max_fragments is None else limits.max_fragments
-        self._max_inflated = (
-            _NEVER if limits.max_inflated_per_read is None else limits.max_inflated_per_read
-        )
+        self._rules = _rules(limits, max_frames, text_as_bytes)
+        most, max_frame = self._rules[2:4]
         # The largest payload that needs no closer look.
-        self._fast = fast_frames(client, min(self._max_message, self._max_frame))
+        self._fast = fast_frames(client, min(self._max_message, max_frame))
         # The frames that the loop may take between messages, and now. Extensions see every frame.
         between = KINDS_BETWEEN[deflate is not None, text_as_bytes]
-        self._between = KINDS_NONE if extensions or not self._max_fragments else between
+        self._between = KINDS_NONE if extensions or not most else between
         self._kinds = self._between
         # The incomplete data frame: the missing bytes, including those held below; its FIN bit; its
         # key, rotated so that the byte n before the end uses ``key[-n & 3]``; and, if single bytes
@@ -191,7 +202,6 @@ class FrameParser:
         # last.
         self._inflated = 0
         self._unfinished = False
-        self._turns: Iterable[object] = _ENDLESS if max_frames is None else _turns(max_frames)
 
     def receive(self, data: BytesLike) -> list[Event]:
         """Take the next bytes from the peer.
@@ -235,7 +245,7 @@ class FrameParser:
                 data = b"".join((self.kept, data))
                 self.kept, self.harmless = _NO_OCTETS, NOTHING
         events: list[Event] = []
-        pos, turns = 0, self._turns
+        pos, turns = 0, self._rules[0]
         self._inflated = 0
         try:
             if self._unfinished:
@@ -321,7 +331,7 @@ class FrameParser:
                                 event.data = payload
                             else:
                                 self._plain_frame(first, payload, events)
-                                if self._inflated > self._max_inflated:
+                                if self._inflated > self._rules[1]:
                                     break
                                 kinds = self._kinds
                                 if kinds is KINDS_INSIDE and pos <= last:
@@ -343,7 +353,7 @@ class FrameParser:
                     self._keep(data, pos, singles(-stop - 1 - end + pos))
                     return events
                 pos = stop
-                if self._inflated > self._max_inflated:
+                if self._inflated > self._rules[1]:
                     break
                 kinds = self._kinds
             # The limit on the work of one call is reached.
@@ -354,6 +364,22 @@ class FrameParser:
             # The one place for errors: events parsed before the wrong byte are delivered before it.
             self._fail(exc, events)
         return events
+
+    @property
+    def front(self) -> Any:
+        """Return what input is given to first: an object with the method :meth:`receive`.
+
+        If that returns a tuple, :meth:`rest` has to be called with it.
+        """
+        return self
+
+    def rest(self, left: tuple[bytes, int, int, list[Event]]) -> list[Event]:
+        """Go on with what the front has left, and return the events."""
+        raise NotImplementedError
+
+    #: What a front of another class adds to ``put_aside`` and to ``joined``.
+    arrived: ClassVar[int] = 0
+    completed: ClassVar[int] = 0
 
     @property
     def held(self) -> int:
@@ -546,7 +572,7 @@ class FrameParser:
             event: Any = _new(TextMessage if first == 0xC1 else BytesMessage)
             if first == 0xC2:
                 event.data = octets
-            elif self._text_as_bytes:
+            elif self._rules[4]:
                 octets.isascii() or octets.decode()
                 event.data = octets
             else:
@@ -556,7 +582,7 @@ class FrameParser:
             return
         self._check_fragments()
         size = len(payload)
-        if size > self._max_frame or self._wire + size > self._max_message:
+        if size > self._rules[3] or self._wire + size > self._max_message:
             self._check_size(size, self._compressed)
         self._begin_frame(first, size)
         self._payload(payload, True, first >= 0x80, events)
@@ -583,10 +609,10 @@ class FrameParser:
             return pos
         end = len(data)
         last = end - least
-        whole, text, as_octets = self._whole, self._opcode == Opcode.TEXT, self._text_as_bytes
+        whole, text, as_octets = self._whole, self._opcode == Opcode.TEXT, self._rules[4]
         kind: Any = TextMessage if text else BytesMessage
         room = self._max_message - self._wire
-        most = self._max_fragments + self._wire // HONEST_FRAGMENT - self._fragments
+        most = self._rules[2] + self._wire // HONEST_FRAGMENT - self._fragments
         parts = []
         first = 0
         for _ in range(min(most, end)):
@@ -635,15 +661,17 @@ class FrameParser:
 
     def _check_fragments(self) -> None:
         """Refuse another data frame of a message that already has too many for its size."""
-        if self._fragments >= self._max_fragments:
-            allowed = self._max_fragments + self._wire // HONEST_FRAGMENT
+        most = self._rules[2]
+        if self._fragments >= most:
+            allowed = most + self._wire // HONEST_FRAGMENT
             if self._fragments >= allowed:
                 raise too_big(f"message in more than {allowed} frames")
 
     def _check_size(self, size: int, compressed: bool) -> None:
         """Refuse a payload that is announced as too long, before any of it is read."""
-        if size > self._max_frame:
-            raise too_big(f"frame of {size} bytes, more than {self._max_frame}")
+        max_frame = self._rules[3]
+        if size > max_frame:
+            raise too_big(f"frame of {size} bytes, more than {max_frame}")
         bound = self._max_message
         if compressed:
             # Incompressible data grows by its block headers: by 4 % if the deflater has the least
@@ -689,7 +717,7 @@ class FrameParser:
             return
         text = self._opcode == Opcode.TEXT
         if not self._whole:
-            pieces = _OCTETS if not text else _ASCII_OCTETS if self._text_as_bytes else _ASCII
+            pieces = _OCTETS if not text else _ASCII_OCTETS if self._rules[4] else _ASCII
             self._single = (TextMessage if text else BytesMessage, pieces)
         elif not self._carry:
             self.kept = bytearray()
@@ -723,9 +751,9 @@ class FrameParser:
                 # already.
                 if carry[:1] == b"\xed" and carry[1:] >= b"\xa0":
                     raise UnicodeDecodeError("utf-8", carry, 0, 1, "invalid continuation byte")
-                if self._text_as_bytes:
+                if self._rules[4]:
                     part = payload[:used]
-            elif not self._text_as_bytes:
+            elif not self._rules[4]:
                 part = payload.decode()
         if self._whole:
             if not done:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ._implementation import PARSER
-from ._masking import NOTHING, KeySource
+from ._masking import KeySource
 from .events import CloseConnection, Event, Message, Ping, Pong, TextMessage
 from .extensions import PerMessageDeflate
 from .frame_protocol import CloseReason, FrameEncoder, Opcode
@@ -24,10 +24,13 @@ from .states import TRANSITIONS, ConnectionState, ConnectionType, Step
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from ._inbox import Inbox as INBOX
     from .extensions import Extension
-    from .typing import BytesLike, Entropy
+    from .typing import Entropy
+else:
+    from ._implementation import INBOX
 
 __all__ = [
     "CLIENT",
@@ -69,7 +72,7 @@ def arrange_extensions(
     return in_use, None, in_use
 
 
-class Connection:
+class Connection(INBOX):
     """An open connection: bytes in, events out, and the reverse.
 
     Args:
@@ -87,12 +90,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_backlog",
         "_encoder",
-        "_ended",
-        "_parser",
-        "_pending",
-        "_receive",
         "_state",
         "connection_type",
         "extensions",
@@ -117,7 +115,7 @@ class Connection:
         self.connection_type = connection_type
         self.extensions = in_use
         self._encoder = FrameEncoder(client, KeySource(entropy), deflate, chain)
-        self._parser = PARSER(
+        parser = PARSER(
             client,
             limits,
             deflate,
@@ -126,14 +124,8 @@ class Connection:
             text_as_bytes=text_as_bytes,
             max_frames=max_frames,
         )
-        self._receive: Callable[[BytesLike], list[Event]] = self._parser.receive
-        self._ended = False
+        super().__init__(parser)
         self._state = _OPEN
-        # The iterator that events() continues: the events of the last read, unless there is a
-        # backlog. Events wait in the backlog if a caller has left some unread, and around every
-        # pause and ending.
-        self._pending: Iterator[Event] = iter(())
-        self._backlog: deque[Event] | None = None
         if trailing_data:
             self.receive_data(trailing_data)
 
@@ -192,48 +184,8 @@ class Connection:
             f"{type(event).__name__} cannot be sent in state {self._state.name}"
         )
 
-    def receive_data(self, data: BytesLike | None) -> None:
-        """Take the next bytes from the peer; :meth:`events` returns the resulting events.
-
-        Args:
-            data: Bytes, split anywhere; ``None`` at the end of input.
-        """
-        parser = self._parser
-        for harmless in parser.harmless:
-            # Same as in the parser, without the call: bytes that arrive one by one.
-            if type(data) is bytes and data in harmless:
-                parser.kept += data
-                return
-            parser.harmless = NOTHING
-            break
-        if data is None:
-            self._ended = True
-            # Input after this is not the peer's.
-            self._receive = _nothing
-            self._queue([])
-            return
-        events = self._receive(data)
-        if not events:
-            if parser.paused:
-                self._queue(events)
-            return
-        if parser.halted or self._backlog is not None:
-            self._queue(events)
-            return
-        for event in self._pending:
-            # The caller has not taken all of them.
-            self._queue([event, *self._pending, *events])
-            return
-        self._pending = iter(events)
-
-    def events(self) -> Iterator[Event]:
-        """Iterate over the events not taken yet; unread ones are left for the next call.
-
-        Returns:
-            An iterator. Receiving more bytes may end it; the next one continues. The last event of
-            a connection is a ``CloseConnection``.
-        """
-        return self._pending if self._backlog is None else self._drain()
+    receive_data = INBOX.receive_data
+    events = INBOX.events
 
     def _queue(self, events: list[Event]) -> None:
         if self._backlog is None:
@@ -265,7 +217,3 @@ class Connection:
         # A frame cannot carry 1006: it is the end of input.
         ended = event.code == CloseReason.ABNORMAL_CLOSURE
         self._state = TRANSITIONS[self._state, Step.END if ended else Step.RECEIVE_CLOSE]
-
-
-def _nothing(data: BytesLike) -> list[Event]:
-    return []

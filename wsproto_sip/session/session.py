@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import os
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._implementation import PARSER
 from .._masking import KeySource
@@ -120,6 +120,7 @@ class Session:
         "_direct",
         "_ending",
         "_fragments",
+        "_front",
         "_handshake",
         "_input",
         "_input_ended",
@@ -165,6 +166,8 @@ class Session:
             plain_requests=config.plain_requests,
         )
         self._parser: FrameParser | None = None
+        # What takes input before the parser does; the parser itself in the pure engine.
+        self._front: Any = None
         self._output = Output(FrameEncoder(role is ConnectionType.CLIENT, _keys(config.entropy)))
         self._deadlines = Deadlines()
         self._deadlines.set(Timer.OPEN, after(now, config.open_timeout))
@@ -248,13 +251,13 @@ class Session:
     def unfinished(self) -> int:
         """Size in bytes of a partly received message; 0 if pieces are delivered."""
         parser = self._parser
-        return 0 if parser is None else parser.put_aside
+        return 0 if parser is None else parser.put_aside + self._front.arrived
 
     @property
     def joined(self) -> int:
         """How many messages were assembled from more than one part; identifies the current one."""
         parser = self._parser
-        return 0 if parser is None else parser.joined
+        return 0 if parser is None else parser.joined + self._front.completed
 
     def initiate_upgrade_connection(
         self, headers: ParsedHeaders, path: bytes | str, now: float
@@ -370,6 +373,7 @@ class Session:
             text_as_bytes=config.text_as_bytes,
             max_frames=frames,
         )
+        self._front = self._parser.front
         self._output.encoder = FrameEncoder(client, _keys(config.entropy), deflate, chain)
         self._handshake = None
         self._move(Step.ACCEPT)
@@ -576,10 +580,12 @@ class Session:
         if parser is None or not data or not self._direct:
             return self._receive_otherwise(data)
         self.keepalive.last_received = now
-        events = parser.receive(data)
+        events = self._front.receive(data)
+        if type(events) is tuple:
+            events = parser.rest(events)
         if parser.controls or parser.fragments or parser.halted or self.config.auto_pause:
             return self._act_on(events)
-        return events
+        return events  # type: ignore[no-any-return]
 
     def _receive_otherwise(self, data: BytesLike | None) -> list[Event]:
         """Take input during the handshake, while paused or busy, and at its end."""
@@ -930,7 +936,7 @@ class Session:
     def _report_end(self, action: TransportAction, events: list[Event]) -> None:
         """Deliver the one ``ConnectionClosed``, and release everything."""
         self._enter_closed(action)
-        self._parser = None
+        self._parser = self._front = None
         self._deadlines.clear_all()
         events.append(self._end_because(Cause.LOCAL).report())
 

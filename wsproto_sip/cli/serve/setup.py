@@ -327,14 +327,7 @@ def _authentication(
         sources = token_sources(settings)
         if sources:
             found.append(
-                TokenPolicy(
-                    sources,
-                    verify,
-                    required=False,
-                    require_tls=secure,
-                    throttle=throttle,
-                    used=users.used,
-                )
+                TokenPolicy(sources, verify, required=False, require_tls=secure, throttle=throttle)
             )
         realm = settings.auth_realm
         schemes.append(Bearer(realm, verify, require_tls=secure, throttle=throttle))
