@@ -21,7 +21,8 @@ busy machine makes them longer.
   node uses. A MESSAGE to another node is handled by two.
 - ``failure``: the time from the end of a node to the first answer that says so: after ``kill -9``,
   where TCP tells, and of a node that is stopped and keeps its connections.
-- ``size``: bytes of a connection and of a registration, at a server, a node and Redis.
+- ``size``: bytes of a connection and of a registration, at a server, a node and Redis; and of a
+  request that waits for the store's answer, in an edge without sockets.
 """
 
 from __future__ import annotations
@@ -33,14 +34,25 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP
 
 from benchmarks._harness import DeliveryError, Figure, middle, render_figures, write_figures
-from benchmarks._nodes import Delay, Node, Phone, Redis, node, nodes, redis
+from benchmarks._nodes import DOMAIN, Delay, Node as Server, Phone, Redis, node, nodes, redis
+from wsproto_sip.server.shares import ShareConfig
+from wsproto_sip.sip import Source
+from wsproto_sip.sip.edge.actions import AskQuestion
+from wsproto_sip.sip.edge.config import EdgeConfig
+from wsproto_sip.sip.edge.connections import Peer
+from wsproto_sip.sip.edge.edge import SipEdge
+from wsproto_sip.sip.registrar.domains import Domains
+from wsproto_sip.sip.registrar.registrar import Registrar, RegistrarConfig
+from wsproto_sip.sip.registrar.store import Node
 
 #: Run in each tree: prints the nanoseconds of a REGISTER and of a call, as its arguments say.
 _IN_MEMORY = """
@@ -107,7 +119,7 @@ def memory(before: Path | None, rounds: int, count: int) -> Iterator[Figure]:
 
 
 @contextmanager
-def phones(places: Sequence[Node], count: int, name: str = "user") -> Iterator[list[Phone]]:
+def phones(places: Sequence[Server], count: int, name: str = "user") -> Iterator[list[Phone]]:
     """Connect as many clients to each node, one node after the other, and register them."""
     with ExitStack() as stack:
         found = [
@@ -147,7 +159,7 @@ def chat(clients: Sequence[Phone], times: int, rng: random.Random) -> int:
     return done
 
 
-def spent(programs: Sequence[Node | Redis], work: Callable[[], int]) -> float:
+def spent(programs: Sequence[Server | Redis], work: Callable[[], int]) -> float:
     """Return the microseconds of CPU time that some programs use for one operation of some work."""
     before = sum(program.cpu() for program in programs)
     count = work()
@@ -281,7 +293,7 @@ def size(count: int) -> Iterator[Figure]:
     # For the sockets here, and, since it is inherited, for those of the servers.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(limit, 2 * count + 100), most), most))
 
-    def measured(place: Node, store: Redis | None) -> list[float]:
+    def measured(place: Server, store: Redis | None) -> list[float]:
         with ExitStack() as stack:
             # Costs that are paid once.
             stack.enter_context(phones([place], max(count // 10, 2), "first"))
@@ -302,6 +314,44 @@ def size(count: int) -> Iterator[Figure]:
         _, binding, stored = measured(one, store)
     yield Figure("registration, node", "bytes", binding)
     yield Figure("registration, Redis", "bytes", stored)
+
+
+def parked(count: int) -> Iterator[Figure]:
+    """Measure the bytes of a MESSAGE that waits for the answer of the store."""
+    many = ShareConfig(1_000_000, reserve=0)
+    config = EdgeConfig(
+        DOMAIN,
+        transactions=many,
+        pending_bytes=ShareConfig(1_000_000_000, reserve=0),
+        requests_per_second=many,
+        callee_requests_per_second=many,
+        callee_transactions=many,
+    )
+    registrar = Registrar(RegistrarConfig(Domains((DOMAIN,))), node=Node("one", "1"))
+    edge = SipEdge(config, registrar=registrar)
+    size = 0
+    requests = []
+    for cid in range(1, count + 1):
+        edge.connection_opened(cid, Peer(Source("127.0.0.1", cid, "ws"), None, "127.0.0.1"))
+        requests.append(
+            f"MESSAGE sip:bob{cid}@{DOMAIN} SIP/2.0\r\n"
+            f"Via: SIP/2.0/WS b.invalid;branch=z9hG4bK{cid}\r\nMax-Forwards: 69\r\n"
+            f"To: <sip:bob{cid}@{DOMAIN}>\r\nFrom: <sip:alice{cid}@{DOMAIN}>;tag=a\r\n"
+            f"Call-ID: call{cid}\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
+        )
+        size += len(requests[-1])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        asked = [edge.receive(cid, request, 0.0) for cid, request in enumerate(requests, 1)]
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    waiting = sum(isinstance(action, AskQuestion) for actions in asked for action in actions)
+    if waiting != count:
+        raise DeliveryError(f"{waiting} of {count} requests wait")
+    what = f"a request of {size // count} bytes that waits for the store"
+    yield Figure(what, "bytes", (after - before) / count)
 
 
 PARTS = ("memory", "register", "latency", "nodes", "failure", "size")
@@ -330,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rounds, count, (1, 2) if smoke else (1, 2, 4), 0.2 if smoke else 10.0
         ),
         "failure": lambda: failure(stopped=not smoke),
-        "size": lambda: size(10 if smoke else 4000),
+        "size": lambda: chain(size(10 if smoke else 4000), parked(10 if smoke else 1000)),
     }
     figures: list[Figure] = []
     try:

@@ -2,7 +2,8 @@
 
 As :mod:`fuzz.sip_edge`, for the relay: clients that log in, send, answer for themselves and for
 others, and a peer relay. What the relay sends is read by a reader that shares no code with the
-library, after each step. A :class:`BrokenInvariant` names the invariant by number and sentence.
+library, after each step. A :class:`~fuzz.invariants.BrokenInvariant` names the invariant by number
+and sentence.
 """
 
 from __future__ import annotations
@@ -23,36 +24,24 @@ from wsproto_sip.msrp.relay.config import (
 )
 from wsproto_sip.msrp.relay.relay import MsrpRelay
 
-__all__ = ["INVARIANTS", "STEPS", "BrokenInvariant", "World", "drive"]
+from .invariants import Invariants
 
-INVARIANTS: Final = {
-    52: "One WebSocket message is one MSRP chunk; trailing bytes are refused.",
-    58: "An MSRP end-line matches its own transaction only.",
-    59: "The first From-Path URI equals the bound path; To-Path is popped once for each session.",
-    60: "Session ids carry at least 80 random bits.",
-    61: "Byte ranges stay in [1, 2**63).",
-    # Beyond the list.
-    0: "Only what was sent is delivered, and no state is left at the end.",
-}
+__all__ = ["INVARIANTS", "STEPS", "World", "drive"]
 
+INVARIANTS: Final = Invariants(
+    {
+        52: "One WebSocket message is one MSRP chunk; trailing bytes are refused.",
+        58: "An MSRP end-line matches its own transaction only.",
+        59: "The first From-Path URI equals the bound path; To-Path is popped once for each "
+        "session.",
+        60: "Session ids carry at least 80 random bits.",
+        61: "Byte ranges stay in [1, 2**63).",
+        # Beyond the list.
+        0: "Only what was sent is delivered, and no state is left at the end.",
+    }
+)
 
-class BrokenInvariant(AssertionError):
-    """One of :data:`INVARIANTS` does not hold.
-
-    Args:
-        number: Which one.
-        detail: What was seen.
-    """
-
-    def __init__(self, number: int, detail: str) -> None:
-        super().__init__(f"{number}: {INVARIANTS[number]} {detail}")
-        self.number = number
-
-
-def hold(number: int, condition: object, detail: object = "") -> None:
-    """Raise :class:`BrokenInvariant` unless a condition is true."""
-    if not condition:
-        raise BrokenInvariant(number, repr(detail)[:2000])
+hold = INVARIANTS.hold
 
 
 # -- a reader of our own ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ fuzzer that only has bytes drive the same steps.
 Each message of a party has its own mark. After each step a reader that shares no code with the
 library reads everything the edge has sent, and compares it with the parties' messages and with the
 values that the edge has issued. The numbers are those of the list of SIP invariants; a
-:class:`BrokenInvariant` names the violated one.
+:class:`~fuzz.invariants.BrokenInvariant` names the violated one.
 """
 
 from __future__ import annotations
@@ -46,42 +46,29 @@ from wsproto_sip.sip.message.errors import SipParseError
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
 from wsproto_sip.sip.registrar.domains import Domains
 
-__all__ = ["INVARIANTS", "STEPS", "BrokenInvariant", "World", "drive"]
+from .invariants import Invariants
 
-INVARIANTS: Final = {
-    52: "One WebSocket message is one SIP message; trailing bytes are refused.",
-    53: "Content-Length, if there, equals the body; duplicates are refused.",
-    54: "parse, serialise, parse is a fixed point; untouched headers stay byte for byte.",
-    55: "Inserting Via, Record-Route, alias or received never yields a new line or parameter from "
-    "hostile input.",
-    56: "An alias resolves to a live connection or is refused.",
-    57: "Any changed character of a flow token is refused; a token dies with its connection.",
-    62: "A response goes to the connection of its transaction, never to an address written in the "
-    "message.",
-    63: "On a stream every message that goes out carries Content-Length equal to its body: a "
-    "foreign framer of the whole stream sees the messages that were sent and no other.",
-    # Not in the list, but visible to the same harness.
-    0: "No client speaks as a user that it has not proven to be, and nothing stays at the end.",
-}
+__all__ = ["INVARIANTS", "STEPS", "World", "drive"]
 
+INVARIANTS: Final = Invariants(
+    {
+        52: "One WebSocket message is one SIP message; trailing bytes are refused.",
+        53: "Content-Length, if there, equals the body; duplicates are refused.",
+        54: "parse, serialise, parse is a fixed point; untouched headers stay byte for byte.",
+        55: "Inserting Via, Record-Route, alias or received never yields a new line or parameter "
+        "from hostile input.",
+        56: "An alias resolves to a live connection or is refused.",
+        57: "Any changed character of a flow token is refused; a token dies with its connection.",
+        62: "A response goes to the connection of its transaction, never to an address written in "
+        "the message.",
+        63: "On a stream every message that goes out carries Content-Length equal to its body: a "
+        "foreign framer of the whole stream sees the messages that were sent and no other.",
+        # Not in the list, but visible to the same harness.
+        0: "No client speaks as a user that it has not proven to be, and nothing stays at the end.",
+    }
+)
 
-class BrokenInvariant(AssertionError):
-    """One of :data:`INVARIANTS` is violated.
-
-    Args:
-        number: Its number.
-        detail: The observed values.
-    """
-
-    def __init__(self, number: int, detail: str) -> None:
-        super().__init__(f"{number}: {INVARIANTS[number]} {detail}")
-        self.number = number
-
-
-def hold(number: int, condition: object, detail: object = "") -> None:
-    """Raise :class:`BrokenInvariant` unless a condition is true."""
-    if not condition:
-        raise BrokenInvariant(number, repr(detail)[:2000])
+hold = INVARIANTS.hold
 
 
 # -- a reader of our own ---------------------------------------------------------------------------
@@ -1059,7 +1046,7 @@ class World:
             hold(54, bytes(parsed) == data, data)
             hold(54, bytes(parse_message(bytes(parsed))) == data, data)
         except SipParseError as error:
-            raise BrokenInvariant(54, f"{error} {data!r}") from error
+            hold(54, False, (error, data))
 
     def _note_tokens(self, message: Read) -> None:
         """Record the tokens that the edge issues; each belongs to one connection for ever."""

@@ -133,8 +133,14 @@ class Refusals(Policies):
 
     def test_refusal_with_a_slow_body_keeps_its_status(self) -> None:
         answer, body = REFUSALS["body cut off"]
-        rejection = self.refused(answer, "silence", config=SessionConfig(open_timeout=0.1))
-        assert (rejection.status_code, rejection.body) == (403, body)
+        told: list[HandshakeRejected] = []
+        # On a busy machine, the head itself may come too late; then it is tried with more time.
+        for seconds in (0.1, 1.0, 10.0):
+            with suppress(TimeoutError):
+                config = SessionConfig(open_timeout=seconds)
+                told.append(self.refused(answer, "silence", config=config))
+                break
+        assert [(rejection.status_code, rejection.body) for rejection in told] == [(403, body)]
 
     @pytest.mark.parametrize("case", INVALID)
     def test_invalid_answer_of_a_server_that_waits_is_told_at_once(self, case: str) -> None:

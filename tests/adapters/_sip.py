@@ -189,6 +189,7 @@ class SocketPhone(Speaker):
         #: Messages that went each way.
         self.sent = self.received = 0
         self._heard: asyncio.Queue[SipRequest | SipResponse | str] = asyncio.Queue()
+        self._accepted: set[str | bytes] = set()
         self._said: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._tasks = [
             asyncio.ensure_future(self._read()),
@@ -205,10 +206,20 @@ class SocketPhone(Speaker):
             while True:
                 data = await self._websocket.recv()
                 self.received += 1
-                blank = isinstance(data, str) and not data.strip("\r\n")
-                self._heard.put_nowait(
-                    data if blank and isinstance(data, str) else parse_message(data)
-                )
+                if isinstance(data, str) and not data.strip("\r\n"):
+                    self._heard.put_nowait(data)
+                    continue
+                message = parse_message(data)
+                if (
+                    isinstance(message, SipResponse)
+                    and message.cseq.method == "INVITE"
+                    and 200 <= message.status < 300
+                ):
+                    # Over UDP, it comes again until the ACK has arrived, through all proxies.
+                    if data in self._accepted:
+                        continue
+                    self._accepted.add(data)
+                self._heard.put_nowait(message)
 
     async def _write(self) -> None:
         with suppress(websockets.ConnectionClosed):

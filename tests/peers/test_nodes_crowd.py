@@ -1,7 +1,8 @@
 """Many clients at several nodes, calling each other while nodes are killed and started again.
 
 ``WSPROTO_SIP_CROWD`` sets the number of clients: 2,000 for the whole of it, by default as many as
-two cores serve within a minute.
+two cores serve within a minute. ``WSPROTO_SIP_STORM`` sets how many there are when one node of
+three dies for good.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -20,24 +21,31 @@ from tests.peers._redis import needs_redis, redis_server
 from tests.peers._support import run
 from tests.sip._phones import SDP, Dialog, Speaker
 from wsproto_sip.adapters.asyncio import connect
+from wsproto_sip.adapters.backoff import Backoff
 from wsproto_sip.errors import WsprotoSipError
 from wsproto_sip.sip import SipRequest, SipResponse, parse_message
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tests.cli._service import Service
     from tests.peers._nodes import NodeProcess
     from wsproto_sip.adapters.asyncio import Connection
 
 pytestmark = needs_redis
 
 CLIENTS = int(os.environ.get("WSPROTO_SIP_CROWD", "120"))
+STORM = int(os.environ.get("WSPROTO_SIP_STORM", "300"))
+#: Clients that open a connection and register at a time. They all share one process here, in which
+#: thousands at once would wait for each other, and give up.
+NEWCOMERS = 50
 #: Calls at a time, and nodes that are killed one after the other.
 CALLERS = 10
 ROUNDS = 2
 #: Seconds in which a caller has to hear something final, and in which clients have to be back.
 PATIENCE = 20.0
-RETURN = 30.0 + CLIENTS / 50
+RETURN = 60.0 + max(CLIENTS, STORM) / 10
 #: What a caller may hear while a node is dying: the callee cannot be reached, or the store.
 REFUSALS = (480, 503)
 
@@ -61,6 +69,10 @@ class Member(Speaker):
         self._answers: dict[str, asyncio.Queue[SipResponse]] = {}
         #: How often it has registered anew; odd while it is registered.
         self.life = 0
+        #: The node that it has last chosen.
+        self.url = ""
+        #: How long it waits before it returns, as the documentation wants it.
+        self._backoff = Backoff()
 
     @property
     def registered(self) -> bool:
@@ -70,12 +82,9 @@ class Member(Speaker):
         """Connect, register and serve calls, again and again."""
         while True:
             with suppress(OSError, TimeoutError, WsprotoSipError):
-                async with connect(self._crowd.url(), subprotocols=["sip"]) as connection:
-                    self._connection = connection
-                    reading = asyncio.ensure_future(self._read(connection))
+                async with AsyncExitStack() as stack:
+                    reading = await self._come(stack)
                     try:
-                        async with asyncio.timeout(PATIENCE):
-                            await self._register(reading)
                         if self.registered:
                             await reading
                     finally:
@@ -84,7 +93,20 @@ class Member(Speaker):
                             self.life += 1
             self._crowd.changed.set()
             # Those of a dead node do not all come at once.
-            await asyncio.sleep(self._crowd.random.uniform(0.0, 1.0))
+            await asyncio.sleep(self._backoff.failed(asyncio.get_running_loop().time()))
+
+    async def _come(self, stack: AsyncExitStack) -> asyncio.Future[None]:
+        """Connect and register; return what reads the connection."""
+        async with self._crowd.newcomers:
+            self._crowd.tries += 1
+            self.url = self._crowd.url()
+            connecting = connect(self.url, subprotocols=["sip"])
+            self._connection = connection = await stack.enter_async_context(connecting)
+            reading = asyncio.ensure_future(self._read(connection))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._register(reading)
+            return reading
 
     async def _register(self, reading: asyncio.Future[None]) -> None:
         request = self.make(
@@ -100,6 +122,7 @@ class Member(Speaker):
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if heard.done() and heard.result().status == 200:
             self.life += 1
+            self._backoff = Backoff()
             self._crowd.changed.set()
         heard.cancel()
 
@@ -179,11 +202,14 @@ class Crowd:
         size: The number of clients.
     """
 
-    def __init__(self, nodes: list[NodeProcess], size: int) -> None:
+    def __init__(self, nodes: Sequence[NodeProcess | Service], size: int) -> None:
         self.random = random.Random(1)
         self.changed = asyncio.Event()
         self.alive = list(nodes)
         self._turns = count()
+        self.newcomers = asyncio.Semaphore(NEWCOMERS)
+        #: How often a client has tried to connect.
+        self.tries = 0
         #: How often each INVITE came to each user.
         self.delivered: Counter[tuple[str, str]] = Counter()
         self.calls: list[Made] = []
@@ -193,10 +219,22 @@ class Crowd:
         """Return a node, as a balancer does that knows which ones live."""
         return self.alive[next(self._turns) % len(self.alive)].url
 
-    async def gathered(self, bound: float) -> None:
-        """Wait until all clients are registered."""
+    @property
+    def lives(self) -> dict[Member, int]:
+        """How often each client has registered anew."""
+        return {member: member.life for member in self.members}
+
+    async def gathered(self, bound: float, *, anew: Mapping[Member, int] | None = None) -> None:
+        """Wait until all clients are registered.
+
+        Args:
+            bound: Seconds until that has failed.
+            anew: The earlier :attr:`lives` of those that have to have registered again since.
+        """
         async with asyncio.timeout(bound):
-            while not all(member.registered for member in self.members):
+            while not all(member.registered for member in self.members) or any(
+                member.life == life for member, life in (anew or {}).items()
+            ):
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -241,10 +279,47 @@ def test_calls_between_living_clients_while_nodes_die(tmp_path: Path) -> None:
 
     names = ("one", "two", "three", "four")
     with redis_server() as redis, population(redis, tmp_path, *names, extra=WIDE) as nodes:
-        crowd = run(scenario(), 600)
+        crowd = run(scenario(), 3600)
     lived = Counter(made.status for made in crowd.calls if made.lived)
+    print(f"{CLIENTS} clients, {crowd.tries} connections tried")
     print(f"{len(crowd.calls)} calls, between living clients: {dict(lived)}")
     wrong = {status: number for status, number in lived.items() if status not in (200, *REFUSALS)}
     assert not wrong, lived
     assert lived[200] > sum(lived.values()) * 0.9
     assert max(crowd.delivered.values()) == 1
+
+
+def test_clients_of_a_dead_node_return_to_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        crowd = Crowd(nodes, STORM)
+        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
+        try:
+            await crowd.gathered(RETURN * 4)
+            before, dead = crowd.lives, nodes[0]
+            lost = [member for member in crowd.members if member.url == dead.url]
+            assert len(lost) > STORM / 4
+            crowd.alive.remove(dead)
+            await asyncio.to_thread(dead.kill)
+            await crowd.gathered(RETURN * 4, anew={each: before[each] for each in lost})
+            # Those of the other nodes have noticed nothing.
+            changed = [member.life - before[member] for member in crowd.members]
+            assert Counter(changed) == {0: STORM - len(lost), 2: len(lost)}
+            # Each one is registered once, at a node that runs, and can be called.
+            for member in crowd.members:
+                held = redis.run("HVALS", f"ws:{{{member.aor}}}")
+                assert (held.count('"node":'), held.count('"node":"one"')) == (1, 0)
+            callers = [member for member in crowd.members if member not in lost][:CALLERS]
+            for start in range(0, len(lost), CALLERS):
+                pairs = zip(callers, lost[start : start + CALLERS], strict=False)
+                made = await asyncio.gather(*[caller.call(callee) for caller, callee in pairs])
+                assert set(made) == {200}
+            print(f"{len(lost)} of {STORM} clients returned; {crowd.tries} connections tried")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert max(crowd.delivered.values()) == 1
+
+    names = ("one", "two", "three")
+    with redis_server() as redis, population(redis, tmp_path, *names, extra=WIDE) as nodes:
+        run(scenario(), 3600)

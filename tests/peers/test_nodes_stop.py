@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -11,10 +13,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.adapters._sip import HOST, call, phone
-from tests.cli._service import launched, status_of
+from tests.cli._service import Service, launched, status_of
 from tests.peers._nodes import DOMAIN, population
 from tests.peers._redis import needs_redis, redis_server
 from tests.peers._support import run
+from tests.peers.test_nodes_crowd import WIDE, Crowd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from tests.peers._nodes import NodeProcess
 
 pytestmark = needs_redis
+
+#: Seconds that stop a scenario that hangs; processes start slowly on a busy machine.
+HANGS = 300.0
 
 
 def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
         redis_server() as redis,
         population(redis, tmp_path, "one", "two", extra=("--drain-seconds", "15")) as (one, two),
     ):
-        run(scenario())
+        run(scenario(), HANGS)
         one.await_end()
         assert one.service.process.returncode == 0
         assert redis.run("HKEYS", "ws:nodes").split()[-1] == "two"
@@ -87,9 +93,57 @@ def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
     with redis_server() as redis, launched("--store", redis.url, *flags) as service:
         assert status_of(service.url) == 101
         assert set(redis.run("HKEYS", "ws:nodes").split()[2::2]) == {"here/0", "here/1"}
-        run(scenario(service.url))
+        run(scenario(service.url), HANGS)
         service.stop()
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
+
+
+def test_processes_are_replaced_while_clients_connect(tmp_path: Path) -> None:
+    """SIGUSR2: a client that is sent away, or meets a process that stops, is in at its next try."""
+    keys = tmp_path / "keys"
+    keys.write_text("ab" * 32 + "\n")
+    keys.chmod(0o600)
+    flags = (
+        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
+        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
+        *("--log-format", "json", *WIDE),
+    )
+
+    async def scenario(service: Service) -> None:
+        crowd = Crowd([service], 12)
+        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
+        try:
+            await crowd.gathered(60)
+            before = crowd.lives
+            service.process.send_signal(signal.SIGUSR2)
+            await asyncio.to_thread(await_event, service, "processes-restarted")
+            # Both processes are others now, so that each connection is another one.
+            await crowd.gathered(60, anew=before)
+            for caller, callee in zip(
+                crowd.members, crowd.members[1:] + crowd.members[:1], strict=True
+            ):
+                assert await caller.call(callee) == 200
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert max(crowd.delivered.values()) == 1
+
+    with redis_server() as redis, launched("--store", redis.url, *flags) as service:
+        run(scenario(service), HANGS)
+        service.stop()
+        # Four runs had entries, and have taken them away.
+        assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
+
+
+def await_event(service: Service, name: str) -> None:
+    """Wait until a server of several processes writes an event to its log."""
+    assert service.process.stderr is not None
+    for line in service.process.stderr:
+        if f'"event": "{name}"' in line or f'"event":"{name}"' in line:
+            assert json.loads(line)["complete"] is True
+            return
+    raise AssertionError(f"no event {name}")
 
 
 def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
@@ -121,7 +175,7 @@ def test_node_that_is_killed_gets_no_calls(tmp_path: Path) -> None:
             await alice.response(200)
 
     with redis_server() as redis, population(redis, tmp_path, "one", "two") as (one, two):
-        run(scenario())
+        run(scenario(), HANGS)
         # Its entry is not renewed, and the store forgets it within 16 s.
         deadline = time.monotonic() + 17
         while "two" in all_nodes(one):
@@ -164,7 +218,7 @@ def test_nodes_restart_one_after_the_other_under_calls(tmp_path: Path) -> None:
     names = ("one", "two", "three")
     extra = ("--drain-seconds", "0.5")
     with redis_server() as redis, population(redis, tmp_path, *names, extra=extra) as nodes:
-        run(scenario(), 120)
+        run(scenario(), HANGS)
 
 
 def all_nodes(asked: NodeProcess) -> set[str]:

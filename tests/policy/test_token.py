@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.outcome import LATER, Later, Unavailable
 from wsproto_sip.auth.throttle import Cause, Failure, Throttle
+from wsproto_sip.auth.used import FirstUse, UsedTokens
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import AuthenticationPolicy, Basic
 from wsproto_sip.policy.decision import (
@@ -313,3 +314,47 @@ def test_any_request_gets_a_decision(cookie: bytes, value: bytes, query: str) ->
         assert isinstance(decision, Reject)
         assert decision.status in (400, 401, 403)
     assert not any(c < " " or "\x7f" <= c <= "\x9f" for token in seen for c in token)
+
+
+def test_token_in_a_query_is_used_once() -> None:
+    policy = TokenPolicy([QUERY, COOKIE], verify, used=UsedTokens(60.0))
+    first = context("/?token=t0k+en/==")
+    assert policy(context("/?token=wrong")).status == 403  # type: ignore[union-attr]
+    assert policy(first) == Continue(identity=ALICE)
+    again = policy(first)
+    assert isinstance(again, Reject)
+    assert (again.status, again.reason) == (403, "the token was used before")
+    assert policy(replace(first, now=60.0)) == Continue(identity=ALICE)
+    # In a cookie, it is not seen by others.
+    for _ in range(2):
+        assert policy(cookies(b"sid=t0k+en/==")) == Continue(identity=ALICE)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_shared_store_remembers_used_tokens(known: bool) -> None:
+    def later(question: TokenQuestion) -> Identity | Later | None:
+        return verify(question) if known else LATER
+
+    policy = TokenPolicy([QUERY], later, used=UsedTokens(60.0, shared=True))
+    chain = PolicyChain([policy])
+    outcomes: list[tuple[object, object]] = [
+        (True, Accept),
+        (False, 403),
+        (Unavailable("down", 7), 503),
+    ]
+    for answer, expected in outcomes:
+        pending = chain.decide(context("/?token=t0k+en/=="))
+        if not known:
+            # First, whose it is.
+            assert isinstance(pending, Pending)
+            assert isinstance(pending.question, TokenQuestion)
+            pending = chain.resume(pending, ALICE)
+        assert isinstance(pending, Pending)
+        assert isinstance(pending.question, FirstUse)
+        outcome = chain.resume(pending, answer)
+        if isinstance(outcome, Accept):
+            assert expected is Accept
+            assert outcome.identity == ALICE
+        else:
+            assert isinstance(outcome, Reject)
+            assert outcome.status == expected

@@ -29,6 +29,7 @@ from .nonces import Nonces
 from .outcome import LATER, Denied, Later, Question, Unavailable
 from .throttle import Attempt, Cause, Failure, Slowdown, Throttle, ThrottleConfig
 from .timed import TimedAccounts, timed_credentials
+from .used import FirstUse, UsedTokens
 from .verifier import AccountQuestion, DigestVerifier, Proven
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "DigestError",
     "DigestVerifier",
     "Failure",
+    "FirstUse",
     "Identity",
     "Later",
     "Lookup",
@@ -57,6 +59,7 @@ __all__ = [
     "ThrottleConfig",
     "TimedAccounts",
     "Unavailable",
+    "UsedTokens",
     "Users",
     "account_lookup",
     "answer_challenge",

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 from ..auth.attempt import judge
 from ..auth.identity import Identity, check_realm
 from ..auth.outcome import Denied, Later, Question
 from ..auth.throttle import Attempt, Throttle
+from ..auth.used import UsedTokens
 from .authentication import Judgement, Malformed
 from .decision import Continue, Decision, Deferred, Reject, RequestContext, header_values, refuse
 
@@ -98,6 +100,9 @@ class TokenPolicy:
         require_tls: Whether tokens sent without TLS are refused unread.
         max_length: The maximum length of a token in bytes; a longer one is answered with 400.
         throttle: Slows guessing down; by default a separate one with default settings.
+        used: Has tokens in a query accepted once; as often as they are valid by default. A token
+            counts as used even if a later policy rejects the request. With ``shared``, a
+            :class:`~wsproto_sip.auth.used.FirstUse` is asked.
 
     Raises:
         ValueError: ``sources`` is empty, or ``max_length`` is not positive.
@@ -112,6 +117,7 @@ class TokenPolicy:
         require_tls: bool = False,
         max_length: int = 4096,
         throttle: Throttle | None = None,
+        used: UsedTokens | None = None,
     ) -> None:
         if not sources:
             raise ValueError("at least one source is required")
@@ -123,6 +129,7 @@ class TokenPolicy:
         self._require_tls = require_tls
         self._max_length = max_length
         self._throttle = Throttle() if throttle is None else throttle
+        self._used = used
         self._bearer = any(item.source is Source.BEARER for item in sources)
 
     def __call__(self, context: RequestContext, /) -> Decision:
@@ -147,9 +154,21 @@ class TokenPolicy:
             return self._concluded(Denied("a token without TLS"))
         outcome = _judged(question, self._verify, self._throttle)
         if isinstance(outcome, Question):
-            asked = outcome.then(self._concluded)
+            asked = outcome.then(partial(self._used_now, question))
             return Deferred(asked.question, asked.conclude)
-        return self._concluded(outcome)
+        return self._used_now(question, outcome)
+
+    def _used_now(self, question: TokenQuestion, outcome: Identity | Denied) -> Decision:
+        """Use a valid token, if it is good for one use."""
+        if self._used is None or question.source.source is not Source.QUERY:
+            return self._concluded(outcome)
+        if isinstance(outcome, Denied):
+            return self._concluded(outcome)
+        denied = self._used.use(question.token, question.context.now)
+        if isinstance(denied, Question):
+            asked = denied.then(lambda late: self._concluded(late or outcome))
+            return Deferred(asked.question, asked.conclude)
+        return self._concluded(denied or outcome)
 
     def _concluded(self, outcome: Identity | Denied) -> Decision:
         if isinstance(outcome, Identity):

@@ -26,6 +26,7 @@ from wsproto_sip.adapters.asyncio.location import (
     Writing,
 )
 from wsproto_sip.auth.outcome import Unavailable
+from wsproto_sip.auth.used import FirstUse
 from wsproto_sip.sip.registrar.domains import Domains
 from wsproto_sip.sip.registrar.registrar import Registrar, RegistrarConfig
 from wsproto_sip.sip.registrar.store import (
@@ -63,6 +64,7 @@ class Shared:
         entries: The nodes.
         server: The server's run.
         ahead: By how much its clock is ahead.
+        used: Tokens that were used.
     """
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class Shared:
         self.entries: dict[str, NodeEntry] = {}
         self.server = "a"
         self.ahead = 0.0
+        self.used: set[str] = set()
 
 
 class Engine:
@@ -105,6 +108,14 @@ class Engine:
         if self.refusal is not None:
             return [self.refusal for _ in questions]
         return [self.shared.location.ask(reader, question) for question in questions]
+
+    async def use(self, question: FirstUse) -> bool:
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        first = question.name not in self.shared.used
+        self.shared.used.add(question.name)
+        return first
 
     async def announce(self, entry: NodeEntry, writing: Writing, lifetime: float) -> Population:
         assert lifetime == 14.0
@@ -244,6 +255,41 @@ def test_invalid_entries(values: dict[str, Any]) -> None:
 def test_other_texts_are_not_entries(text: str) -> None:
     with pytest.raises(ValueError):
         NodeEntry.from_text("one", "1", text)
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_used_at_one_node() -> None:
+    async def scenario() -> None:
+        shared = Shared()
+        ask = FirstUse("a", 60.0)
+        async with (
+            node(shared, replace(NODE, port=free_port())) as one,
+            node(shared, replace(OTHER, port=free_port())) as two,
+        ):
+            answers = [each.service.resolver() for each in (one, two, one)]
+            assert [await answer(ask) for answer in answers] == [True, False, False]
+
+    run(scenario())
+
+
+def test_tokens_are_not_used_while_the_store_is_down() -> None:
+    async def play(shared: Shared, running: Running) -> None:
+        resolve = running.service.resolver()
+        running.loses()
+        assert await resolve(FirstUse("a", 60.0)) == Unavailable("the location store: cut", 5)
+        # It is not asked again until it is reached.
+        assert not running.service.up
+        assert await resolve(FirstUse("a", 60.0)) == Unavailable("the location store: cut", 5)
+        running.engine.failure = None
+        await until(lambda: running.service.up)
+        running.engine.gate.clear()
+        silent = await resolve(FirstUse("a", 60.0))
+        assert silent == Unavailable("the location store: no answer in time", 5)
+        running.engine.gate.set()
+
+    scenario(play, timeout=0.05)
 
 
 # -- questions -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from wsproto_sip.adapters.asyncio.location import (
 )
 from wsproto_sip.adapters.asyncio.location_redis import RedisEngine, RedisPlace, RedisTls
 from wsproto_sip.auth.outcome import Unavailable
+from wsproto_sip.auth.used import FirstUse
 from wsproto_sip.sip.message.address import NameAddr
 from wsproto_sip.sip.registrar.records import key_of, record_of
 from wsproto_sip.sip.registrar.store import Binding, Conflict, Done, Found, Lookup, Node, Update
@@ -134,6 +135,25 @@ def test_redis_py_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(ImportError, match=r"wsproto-sip\[redis\]"):
         RedisEngine("redis://a")
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+@needs_redis
+def test_a_token_is_used_once(redis: RedisServer) -> None:
+    async def scenario() -> None:
+        async with engine(redis.url, prefix="tokens:") as one:
+            asked = [one.use(FirstUse("a", 60.0)) for _ in range(10)]
+            assert sorted(await asyncio.gather(*asked)) == [False] * 9 + [True]
+            assert await one.use(FirstUse("b", 60.0))
+            left = redis.run("PTTL", "tokens:used:a")
+            assert 0 < int(left[1:]) <= 60_000
+            assert await one.use(FirstUse("c", 0.0001))
+            with pytest.raises(EngineError, match="out of range"):
+                await one.use(FirstUse("d", 1e18))
+
+    run(scenario())
 
 
 # -- bindings --------------------------------------------------------------------------------------

@@ -858,6 +858,33 @@ def test_a_side_listens_before_it_has_upstreams() -> None:
     run(scenario())
 
 
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs TCP_USER_TIMEOUT (Linux)"
+)
+@pytest.mark.parametrize("is_node", [False, True])
+def test_silent_connection_between_nodes_is_given_up_by_tcp(is_node: bool) -> None:
+    async def scenario() -> None:
+        core, owner = Core(), Owner()
+        upstream = Upstream("core", HOST, core.port, HOST, free_port(), "tcp", is_node=is_node)
+        links = UpstreamLinks(owner, [upstream])
+        async with core.listening():
+            await links.open()
+            try:
+                await core.stream()
+                _, writer = await asyncio.open_connection(HOST, upstream.local_port)
+                server = links._servers["core"]
+                await until(lambda: len(server._streams) == 2)
+                for stream in server._streams.values():
+                    sock = stream.transport.get_extra_info("socket")
+                    silence = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                    assert silence == (10_000 if is_node else 0)
+                writer.close()
+            finally:
+                await links.close()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("found", [True, False])
 def test_a_stranger_may_be_introduced(found: bool) -> None:
     """It has connected before its upstream was known; what it sends meanwhile is kept."""

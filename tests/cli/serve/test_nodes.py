@@ -22,6 +22,7 @@ from wsproto_sip.cli.serve.nodes import (
     node_line,
     node_tls,
     store_families,
+    takes_commands,
 )
 from wsproto_sip.cli.serve.settings import Settings, SettingsError
 
@@ -231,6 +232,35 @@ def test_what_there_is_to_say() -> None:
     line = made(unix, lambda service: node_line(unix, service))
     assert line.endswith("at 127.0.0.1:5070; registrations are shared at /run/redis.sock")
     assert "with certificates" in line
+    line = made(NODE, lambda service: node_line(NODE, service))
+    assert line.endswith(
+        "registrations are shared at store.example:6379; "
+        "commands for other nodes are off, because the store has no password"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({}, False),
+        ({"store": "rediss://store.example"}, False),
+        ({"store": "redis://user@store.example"}, False),
+        ({"store": "redis+sentinel://127.0.0.1,10.0.0.1/name"}, False),
+        ({"store": "redis+cluster://127.0.0.1,store.example"}, False),
+        ({"store": "redis://:word@store.example"}, True),
+        ({"store_password": "file"}, True),
+        ({"store": "rediss://store.example", "store_tls_cert": "file"}, True),
+        ({"store": "redis://127.0.0.1"}, True),
+        ({"store": "valkey://localhost"}, True),
+        ({"store": "redis://[::1]"}, True),
+        ({"store": "redis+sentinel://127.0.0.1,127.0.0.2/name"}, True),
+        ({"store": "unix:///run/redis.sock"}, True),
+    ],
+)
+def test_commands_are_taken_from_a_store_that_only_nodes_reach(
+    fields: dict[str, Any], taken: bool
+) -> None:
+    assert takes_commands(replace(NODE, **fields)) is taken
 
 
 def test_metrics() -> None:

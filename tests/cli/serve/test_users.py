@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
-from tests.adapters._sip import phone
+from tests.adapters._sip import HOST, free_port, phone
+from tests.peers._redis import needs_redis, redis_server
 from tests.peers._support import run
 from wsproto_sip.auth import (
     LATER,
@@ -138,6 +139,7 @@ JWT = {"jwt_key": ("a",)}
             HTTP | {"token_query": "a"},
             "--token-query: requires --jwt-key or --users-http-tokens",
         ),
+        ({"token_once": 60.0}, "--token-once: requires --token-query"),
         ({"token_cookie": "a"}, "--token-cookie: requires --jwt-key or --users-http-tokens"),
         ({"sip_token_server": "a"}, "--sip-token-server: requires --jwt-key or --users-http-"),
         (
@@ -666,6 +668,36 @@ def test_a_token_lets_a_client_in(key: str) -> None:
                 assert (await bob.register()).status == 403
 
         run(scenario())
+
+
+def test_a_token_that_is_good_for_one_use(key: str) -> None:
+    flags = jwt_flags(key, "--token-query", "t", "--token-cookie", "c", "--token-once", "60")
+    with launched(*flags, *DOMAIN) as service:
+        token, other = signed(), signed(jti="2")
+        assert status_of(f"{service.url}?t={token}") == 101
+        assert status_of(f"{service.url}?t={token}") == 403
+        assert status_of(f"{service.url}?t={other}") == 101
+        # What only its owner has seen may be sent again.
+        for _ in range(2):
+            assert service.status(additional_headers={"Cookie": f"c={token}"}) == 101
+            assert service.status(additional_headers={"Authorization": f"Bearer {token}"}) == 101
+
+
+@needs_redis
+def test_a_token_that_is_good_for_one_use_at_one_of_several_nodes(key: str, tmp_path: Path) -> None:
+    written(tmp_path / "keys", "ab" * 32)
+    with redis_server() as redis, ExitStack() as stack:
+        shared = ["--store", redis.url, "--sip-flow-keys", str(tmp_path / "keys"), *DOMAIN]
+        flags = jwt_flags(key, "--token-query", "t", "--token-once", "60", *shared)
+        one, two = [
+            stack.enter_context(launched(*flags, "--node-listen", f"{HOST}:{free_port()}"))
+            for _ in range(2)
+        ]
+        first, second = signed(jti="1"), signed(jti="2")
+        assert [status_of(f"{each.url}?t={first}") for each in (one, two)] == [101, 403]
+        assert [status_of(f"{each.url}?t={second}") for each in (two, one)] == [101, 403]
+        redis.kill()
+        assert status_of(f"{one.url}?t={signed(jti='3')}") == 503
 
 
 def test_tokens_in_sip(key: str, tmp_path: Path) -> None:

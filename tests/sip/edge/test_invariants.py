@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from fuzz.sip_edge import INVARIANTS, STEPS, BrokenInvariant, World, drive
+from fuzz.invariants import BrokenInvariant
+from fuzz.sip_edge import INVARIANTS, STEPS, World, drive
 
 
 class EdgeMachine(RuleBasedStateMachine):
@@ -75,6 +76,7 @@ def test_honest_steps_reach_somebody(mode: int, core: int, users: int) -> None:
 
 
 def test_each_invariant_has_its_sentence() -> None:
-    error = BrokenInvariant(57, "seen")
-    assert error.number == 57
-    assert str(error) == f"57: {INVARIANTS[57]} seen"
+    with pytest.raises(BrokenInvariant) as caught:
+        INVARIANTS.hold(57, False, "seen")
+    assert caught.value.number == 57
+    assert str(caught.value) == f"57: {INVARIANTS[57]} 'seen'"

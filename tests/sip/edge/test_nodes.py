@@ -251,8 +251,8 @@ def test_what_a_node_sends_leads_to_a_connection_or_nowhere() -> None:
     there = f"sip:{token}@two.test:5070;transport=tcp"
     forged = ("A" if token[-1] != "A" else "B").join([token[:-1], ""])
     assert sent("sip:x@elsewhere.test", f"sip:{forged}@two.test:5070;transport=tcp") == 403
-    assert sent(BOB, "sip:two.test:5070;transport=tcp") == 404
-    assert sent("sip:x@elsewhere.test", "sip:two.test:5070;transport=tcp") == 404
+    assert sent(BOB, "sip:two.test:5070;transport=tcp") == 403
+    assert sent("sip:x@elsewhere.test", "sip:two.test:5070;transport=tcp") == 403
     assert sent("sip:x@elsewhere.test", "sip:three.test:5070;transport=tcp") == 403
     assert sent("tel:+1", "sip:two.test:5070;transport=tcp") == 416
     # A client that knows a node's own token may not use it, in whichever place.

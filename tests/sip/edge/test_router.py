@@ -1087,7 +1087,7 @@ def test_a_call_to_another_node_and_back_along_its_routes() -> None:
     cluster.run()
     again.request("INFO")
     for route, status in (
-        ("sip:two.test:5070", 404),
+        ("sip:two.test:5070", 403),
         ("sip:three.test:5070", 403),
         ("tel:+1", 403),
         (f"sip:{'A' * 52}@three.test", 403),

@@ -37,7 +37,7 @@ BINDING = Binding(
 )
 
 times = st.floats(0, 4e9, allow_nan=False)
-words = st.text(st.characters(blacklist_categories=("Cc", "Zl", "Zp")), max_size=20)
+words = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp")), max_size=20)
 bindings = st.builds(
     Binding,
     contact=st.builds(

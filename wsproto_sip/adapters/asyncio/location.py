@@ -34,6 +34,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ...auth.outcome import Unavailable
+from ...auth.used import FirstUse
 from ...errors import WsprotoSipError
 from ...server.histogram import Histogram
 from ...sip.edge.config import Upstream
@@ -238,6 +239,17 @@ class Engine(Protocol):
 
         Raises:
             EngineError: The database cannot be reached, or refuses to serve.
+        """
+        ...
+
+    async def use(self, question: FirstUse) -> bool:
+        """Remember that a token was used, and return whether it was not yet.
+
+        Args:
+            question: The token, and for how long to remember it.
+
+        Raises:
+            EngineError: As for :meth:`perform`.
         """
         ...
 
@@ -464,6 +476,8 @@ class LocationService:
         async def resolve(question: object) -> object:
             if isinstance(question, Lookup | Update):
                 return await self.answer(question)
+            if isinstance(question, FirstUse):
+                return await self._use_token(question)
             return await answer_to(otherwise, question)
 
         return resolve
@@ -493,6 +507,17 @@ class LocationService:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return await future
+
+    async def _use_token(self, question: FirstUse) -> bool | Unavailable:
+        reason = self._down
+        if not reason:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self.engine.use(question)
+            except (EngineError, TimeoutError) as exc:
+                reason = str(exc) or "no answer in time"
+                self._lose(reason)
+        return Unavailable(f"the location store: {reason}", _RETRY_AFTER)
 
     def _refused(self, question: Lookup | Update, reason: str) -> NotAsked:
         self.counts[_kind(question), "refused"] += 1

@@ -6,7 +6,7 @@ version of the address, and each other field a binding
 which compares the version and changes single bindings. Versions are the server's time in
 microseconds: they increase even after an address was forgotten. The server forgets an address a few
 seconds after its last binding has expired. ``ws:gruu:N`` leads from the number in a temporary GRUU
-to the address.
+to the address. ``ws:used:DIGEST`` stands for a token that was used.
 
 The nodes are one hash, ``ws:nodes``. Its script reads all entries, drops those that have not been
 renewed, and writes that of the node that asks.
@@ -29,6 +29,7 @@ from ...sip.registrar.store import Conflict, Done, Found, Lookup, Node, Update
 from .location import MARGIN, EngineError, NodeEntry, Own, Population, Writing
 
 if TYPE_CHECKING:
+    from ...auth.used import FirstUse
     from ...sip.registrar.store import Binding
 
 __all__ = ["RedisEngine", "RedisPlace", "RedisTls"]
@@ -366,6 +367,14 @@ class RedisEngine:
             return Done(int(result))
         pairs = dict(zip(result[::2], result[1::2], strict=True))
         return Conflict(_found(question.aor, pairs, reader, ahead))
+
+    async def use(self, question: FirstUse) -> bool:
+        """Remember that a token was used, and return whether it was not yet."""
+        key, last = f"{self.prefix}used:{question.name}", _milliseconds(question.seconds)
+        (result,) = await self._run([["SET", key, "", "NX", "PX", max(last, 1)]])
+        if isinstance(result, Exception):
+            raise EngineError(str(result))
+        return bool(result)
 
     # -- nodes -------------------------------------------------------------------------------------
 

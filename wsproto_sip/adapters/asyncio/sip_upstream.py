@@ -51,6 +51,14 @@ _UNREACHABLE: Final = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH
 #: Bytes of the report of an ICMP error, which begins with its errno.
 _REPORT_SIZE: Final = 512
 
+#: How TCP gives up a connection between nodes, as far as the system can: probes after 5 s in which
+#: nothing was sent, and its end after 10 s in which nothing was acknowledged.
+_SILENCE: Final = [
+    (option, value)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_USER_TIMEOUT", 10_000))
+    if (option := getattr(socket, name, None)) is not None
+]
+
 #: Size of the receive buffer for datagrams, in bytes.
 _RECEIVE_BUFFER: Final = 1024 * 1024
 
@@ -671,6 +679,7 @@ class _Server:
             _logger.warning("upstream %s is reachable again", self.upstream.name)
         self._failures = 0
         self._streams[STREAM] = stream
+        self._watch(stream)
         waiting, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         for data in waiting:
@@ -687,11 +696,19 @@ class _Server:
             return None
         self._last += 1
         self._streams[self._last] = stream
+        self._watch(stream)
         if self._resume is not None:
             # It is there again, so there is nothing to wait for any more.
             self._resume.cancel()
             self._resumed()
         return self._last
+
+    def _watch(self, stream: _Stream) -> None:
+        """Let TCP give up a connection with another node soon, since nothing else probes it."""
+        if self.upstream.is_node:
+            sock = stream.transport.get_extra_info("socket")
+            for option, value in _SILENCE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def overrun(self, stream: _Stream) -> None:
         """Give up a connection whose peer does not read."""

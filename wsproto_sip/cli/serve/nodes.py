@@ -328,10 +328,13 @@ def node_line(settings: Settings, location: LocationService) -> str:
     entry, place = location.entry, _place(settings)
     where = ", ".join(authority(*each) for each in place.hosts) or place.path
     by = "with certificates" if entry.transport == "tls" else "over TCP"
-    return (
+    line = (
         f"Node {entry.name}, which others reach {by} at {entry.host}:{entry.port}; "
         f"registrations are shared at {where}"
     )
+    if not takes_commands(settings):
+        line += "; commands for other nodes are off, because the store has no password"
+    return line
 
 
 def store_families(location: LocationService) -> list[Family]:

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from ...adapters.asyncio.answers import Resolve
     from ...adapters.asyncio.management import Channel
     from ...adapters.asyncio.msrp import MsrpService
     from ...adapters.asyncio.population import PopulationCommands
@@ -165,11 +166,13 @@ class Service:
         config = endpoint_config(settings, self._throttle, self._users, self._is_counted_on)
         self._endpoint = Endpoint(config, now=now)
         self._endpoint.statistics.authentication_failures = self._throttle.counts
+        self._location = location = location_service(settings)
+        answers: Resolve = self._users.answers
         self._server = EndpointServer(
             self._endpoint,
             self._handle,
             proxies=proxies(settings),
-            resolve=self._users.answers,
+            resolve=answers if location is None else location.resolver(answers),
         )
         # Connections opened by this side; echoing on them could go on for ever.
         self._own: set[int] = set()
@@ -177,7 +180,6 @@ class Service:
         self._msrp: MsrpService | None = None
         self._sip_files = sip_files(settings)
         self._sip: SipService | None = None
-        self._location = location_service(settings)
         self._commands: PopulationCommands | None = None
         self._upstreams = UpstreamSet(settings) if settings.upstream else None
         self.offers: list[str] = []

@@ -475,6 +475,13 @@ class Settings:
     token_query: str | None = _option(
         None, _text("name", "NAME"), "query parameter with a token in the handshake"
     )
+    token_once: float | None = _option(
+        None,
+        _seconds(1, 86400),
+        "accept a token of --token-query once, and remember it for this time, which has to be "
+        "longer than tokens are valid; nodes of a --store remember it together",
+        restart=True,
+    )
     token_cookie: str | None = _option(
         None, _text("name", "NAME"), "cookie with a token in the handshake"
     )

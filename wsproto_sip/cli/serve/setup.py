@@ -327,7 +327,14 @@ def _authentication(
         sources = token_sources(settings)
         if sources:
             found.append(
-                TokenPolicy(sources, verify, required=False, require_tls=secure, throttle=throttle)
+                TokenPolicy(
+                    sources,
+                    verify,
+                    required=False,
+                    require_tls=secure,
+                    throttle=throttle,
+                    used=users.used,
+                )
             )
         realm = settings.auth_realm
         schemes.append(Bearer(realm, verify, require_tls=secure, throttle=throttle))

@@ -22,6 +22,7 @@ from ...adapters.asyncio.users_sql import DEFAULT_QUERY, SqlUsers
 from ...adapters.jwt import JwtVerifier
 from ...auth.cache import AccountCache
 from ...auth.outcome import LATER
+from ...auth.used import UsedTokens
 from ...policy.token import Source, TokenSource
 from ...server.management.prometheus import Family
 from ...subprotocols import MSRP, SIP
@@ -139,6 +140,8 @@ def _check(settings: Settings) -> None:
     if settings.users_http_tokens and settings.jwt_key:
         raise SettingsError("--users-http-tokens: not together with --jwt-key, which knows tokens")
     tokens, sources, places = _tokens_of(settings), _sources_of(settings), places_of(settings)
+    if settings.token_once is not None and settings.token_query is None:
+        raise SettingsError("--token-once: requires --token-query")
     for name in ("token_query", "token_cookie", "sip_token_server"):
         if getattr(settings, name) is not None and tokens is None:
             raise SettingsError(f"--{option_name(name)}: requires --jwt-key or --users-http-tokens")
@@ -210,6 +213,7 @@ class UserSources:
         places: The checks that use them.
         has_accounts: Whether a service or a database has accounts.
         has_tokens: Whether tokens are accepted.
+        used: Has tokens in a query accepted once; ``None`` if they may be used again.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
@@ -217,6 +221,10 @@ class UserSources:
         self._sources = sources = self.prepare(settings, start=True)
         self.places = places_of(settings)
         self.has_accounts, self.has_tokens = sources.shape[:2]
+        self.used = None
+        if settings.token_once is not None:
+            shared = settings.store is not None
+            self.used = UsedTokens(float(settings.token_once), shared=shared)
         self._closing: set[asyncio.Task[None]] = set()
         self.answers = Answers(
             realm=settings.auth_realm,

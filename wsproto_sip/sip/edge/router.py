@@ -318,6 +318,10 @@ class EdgeRouter:
                 return Rejection(403, "a route to another element")
             if origin is not None and any(self._is_for_nodes(route.uri) for route in routes):
                 return Rejection(403, "a route that only nodes write")
+            if origin is not None and not any(self._names_node(each.uri, node) for each in routes):
+                # A client learns the way to another node from the routes of a dialog alone, and
+                # these name its connection there (RFC 5626 §5.3).
+                return Rejection(403, "a route to a node without a token")
             return [[Target(None, node=node)]]
         return self._by_registrar(self._registrar, request, now, found)
 
@@ -325,11 +329,17 @@ class EdgeRouter:
         """Return the other node that a route leads to: by its address, or by a token of it."""
         if not isinstance(uri, SipUri):
             return None
-        name = self._by_node.get(self._tokens.node_of(uri.user or "") or b"")
-        if name is None:
-            name = self.upstream_named(uri)
+        name = self._node_of_token(uri) or self.upstream_named(uri)
         upstream = self._upstreams.get(name or "")
         return upstream.name if upstream is not None and upstream.is_node else None
+
+    def _node_of_token(self, uri: SipUri) -> str | None:
+        """Return the other node that a URI's token names, which is not checked here."""
+        return self._by_node.get(self._tokens.node_of(uri.user or "") or b"")
+
+    def _names_node(self, uri: Uri, node: str) -> bool:
+        """Return whether a route has a token that names another node."""
+        return isinstance(uri, SipUri) and self._node_of_token(uri) == node
 
     def _is_for_nodes(self, uri: Uri) -> bool:
         """Return whether a route has a token that leads from one node to a client of another."""
