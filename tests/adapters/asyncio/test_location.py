@@ -377,6 +377,31 @@ def test_other_questions_are_for_others() -> None:
     scenario(play)
 
 
+def test_questions_can_be_asked_without_a_task() -> None:
+    async def play(shared: Shared, running: Running) -> None:
+        resolve: Any = running.service.resolver()
+        answers: asyncio.Queue[object] = asyncio.Queue()
+        assert not resolve.ask("who", answers.put_nowait)
+        assert resolve.ask(Lookup(ALICE), answers.put_nowait)
+        assert await answers.get() == Found(ALICE)
+        running.engine.gate.clear()
+        assert resolve.ask(Lookup(ALICE), answers.put_nowait)
+        await until(lambda: running.engine.batches == [1, 1])
+        assert resolve.ask(Update(ALICE, 0), answers.put_nowait)
+        # Others do not wait for this address.
+        assert resolve.ask(Lookup("sip:bob@sip.test"), answers.put_nowait)
+        await until(lambda: running.engine.batches == [1, 1, 1])
+        running.loses()
+        running.engine.gate.set()
+        kinds = [type(await answers.get()) for _ in range(3)]
+        assert sorted(kinds, key=str) == sorted([Unavailable, Unavailable, NotAsked], key=str)
+        assert resolve.ask(Lookup(ALICE), answers.put_nowait)
+        assert answers.empty()
+        assert isinstance(await answers.get(), NotAsked)
+
+    scenario(play)
+
+
 def test_one_question_may_be_refused() -> None:
     async def play(shared: Shared, running: Running) -> None:
         running.engine.refusal = Unavailable("wrong type")

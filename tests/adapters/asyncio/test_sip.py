@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -317,6 +318,24 @@ def test_upstreams_can_be_replaced_while_in_use() -> None:
     run(scenario())
 
 
+class AtOnce:
+    """Answers questions with or without a task of their own."""
+
+    def __init__(
+        self, resolve: Callable[[object], Awaitable[object]], answer: Callable[[object], object]
+    ) -> None:
+        self._resolve = resolve
+        self._answer = answer
+
+    async def __call__(self, question: object) -> object:
+        return await self._resolve(question)
+
+    def ask(self, question: object, settle: Callable[[object], object]) -> bool:
+        """Answer in the next turn of the loop."""
+        asyncio.get_running_loop().call_soon(settle, self._answer(question))
+        return True
+
+
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_two_nodes_call_each_other(transport: str) -> None:
     """Each has one telephone; a store answers both, and the node that stays misses the other."""
@@ -335,7 +354,9 @@ def test_two_nodes_call_each_other(transport: str) -> None:
                 return location.ask(Node(name, "1"), question)
 
             tls = {"client_tls": CLIENT_TLS, "server_tls": SERVER_TLS}
-            service = {"resolve": resolve, "pauses": (0.01, 0.02)}
+            at_once = AtOnce(resolve, partial(location.ask, Node(name, "1")))
+            given = at_once if transport == "tls" else resolve
+            service = {"resolve": given, "pauses": (0.01, 0.02)}
             return {"service": service | tls, "registrar": registrars[name]}
 
         def others(name: str) -> list[Upstream]:

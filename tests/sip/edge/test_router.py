@@ -1130,3 +1130,29 @@ def test_a_call_to_another_node_and_back_along_its_routes() -> None:
         alice.send("MESSAGE", uri)
         cluster.run()
         alice.response(480)
+
+
+def test_token_of_a_connection_is_made_once_for_each_key() -> None:
+    world = NodeWorld()
+    phone = Phone(world, "alice", registers=False)
+    known = world.edge._rooms.router
+    connection = known._connections.get(phone.cid)
+    assert connection is not None
+    first = known.token_of(connection)
+    assert known.token_of(connection) is first
+    world.edge._tokens.rotate(b"another key of 16 bytes")
+    assert known.token_of(connection) != first
+    assert known._opened(first, "x", None) == connection.flow
+    # What comes from a node without a token leads nowhere.
+    fields = [
+        ("Via", "SIP/2.0/TCP two.test:5070;branch=z9hG4bKx"),
+        ("From", "<sip:bob@sip.test>;tag=b"),
+        ("To", "<sip:alice@sip.test>"),
+        ("Call-ID", "x"),
+        ("CSeq", "1 MESSAGE"),
+    ]
+    world.edge.use_nodes([Cluster.seen("two", "one")])
+    request = SipRequest("MESSAGE", phone.contact, fields)
+    source = Source("192.0.2.9", 5070, "tcp")
+    world.from_upstream(request, upstream="two", link=2, source=source)
+    assert world.upstream_response().status == 404

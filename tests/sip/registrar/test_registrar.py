@@ -949,6 +949,21 @@ def test_answers_that_overtake_each_other() -> None:
     assert location.bindings(ALICE) == [binding]
 
 
+def test_another_client_registers_before_an_answer_has_come() -> None:
+    location, server, names = Location(), node(), ("<sip:a@x.invalid>", "<sip:b@x.invalid>")
+    finished(server, location, register(names[0], cseq=1), 0.0, Flow(1, 1))
+    one = planned(server, register(names[0], cseq=2), 1.0, Flow(1, 1))
+    answer = location.ask(Node("one", "1"), one.question)
+    finished(server, location, register(names[1]), 1.0, Flow(2, 1))
+    assert server.bindings == 2
+    server.proceed(one, answer, 2.0)
+    run_errands(server, location)
+    held = server.store.get(ALICE)
+    assert sorted(str(each.uri) for each in held) == ["sip:a@x.invalid", "sip:b@x.invalid"]
+    assert {each.cseq for each in held if each.flow == Flow(1, 1)} == {2}
+    assert sorted(location.bindings(ALICE), key=str) == sorted(held, key=str)
+
+
 def test_a_connection_that_ends_while_another_of_its_user_registers() -> None:
     location, server = Location(), node()
     assert finished(server, location, register("<sip:a@x.invalid>"), 0.0, Flow(1, 1)).status == 200

@@ -25,7 +25,7 @@ import json
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -275,20 +275,21 @@ class Engine(Protocol):
         ...
 
 
-_Waiting = tuple[Lookup | Update, "asyncio.Future[_Answer]", float]
-
-
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """Questions that are asked one batch after the other.
+class _Waiting:
+    """A question that waits for its answer.
 
     Args:
-        waiting: Those that wait, with what gets their answer and when they came.
-        task: The batch that is under way.
+        question: The question.
+        settle: Takes the answer.
+        began: When it came.
+        future: What the answer is for, if that can be given up.
     """
 
-    waiting: list[_Waiting] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
+    question: Lookup | Update
+    settle: Callable[[_Answer], object]
+    began: float
+    future: asyncio.Future[_Answer] | None = None
 
 
 class LocationService:
@@ -366,7 +367,11 @@ class LocationService:
         self._departed: dict[str, tuple[NodeEntry, float]] = {}
         #: Nodes whose entry cannot be used, so that each is logged once.
         self._strange: set[tuple[str, str]] = set()
-        self._lanes = [_Lane() for _ in range(_BATCHES)]
+        #: Questions that wait to be sent, the batches that are under way, and the addresses that
+        #: these are about.
+        self._waiting: deque[_Waiting] = deque()
+        self._batches: set[asyncio.Task[None]] = set()
+        self._asked: set[str] = set()
         self._flushing = False
         self._keeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -385,7 +390,7 @@ class LocationService:
     @property
     def waiting(self) -> int:
         """The number of questions that wait to be sent."""
-        return sum([len(lane.waiting) for lane in self._lanes])
+        return len(self._waiting)
 
     @property
     def ready(self) -> bool:
@@ -451,7 +456,7 @@ class LocationService:
         """Take this node's entry away, so that its bindings no longer count, and stop."""
         up, self._down = self.up, "the node stops"
         self._refuse_waiting(self._down)
-        running = [self._keeper, *[lane.task for lane in self._lanes]]
+        running = [self._keeper, *self._batches]
         tasks = [task for task in running if task is not None]
         for task in tasks:
             task.cancel()
@@ -472,15 +477,7 @@ class LocationService:
         Args:
             otherwise: Answers those that are not for the store.
         """
-
-        async def resolve(question: object) -> object:
-            if isinstance(question, Lookup | Update):
-                return await self.answer(question)
-            if isinstance(question, FirstUse):
-                return await self._use_token(question)
-            return await answer_to(otherwise, question)
-
-        return resolve
+        return _Resolver(self, otherwise)
 
     async def answer(self, question: Lookup | Update) -> _Answer:
         """Answer a question.
@@ -493,22 +490,41 @@ class LocationService:
             :class:`~wsproto_sip.auth.outcome.Unavailable` if there is none, which is a
             :class:`~wsproto_sip.sip.registrar.store.NotAsked` if the question was not sent.
         """
-        if self._down:
-            return self._refused(question, self._down)
-        if self.waiting >= self._max_waiting:
-            return self._refused(question, "too many questions wait")
         future: asyncio.Future[_Answer] = self._loop.create_future()
-        # What is asked about one address is answered in its order: a change that is not known of
-        # here yet must not be mistaken for one that has ended.
-        lane = self._lanes[hash(question.aor) % len(self._lanes)]
-        lane.waiting.append((question, future, self._loop.time()))
+        self.ask(question, partial(_settle, future), future)
+        return await future
+
+    def ask(
+        self,
+        question: Lookup | Update,
+        settle: Callable[[_Answer], object],
+        future: asyncio.Future[_Answer] | None = None,
+    ) -> None:
+        """Have a question answered.
+
+        Args:
+            question: The question.
+            settle: Called with what :meth:`answer` returns, in a later turn of the loop.
+            future: What it is for: a question is not sent if that is done.
+        """
+        reason = self._down
+        if not reason and len(self._waiting) >= self._max_waiting:
+            reason = "too many questions wait"
+        if reason:
+            self._loop.call_soon(settle, self._refused(question, reason))
+            return
+        self._waiting.append(_Waiting(question, settle, self._loop.time(), future))
         if not self._flushing:
             # Whatever else this turn of the loop asks goes with it.
             self._flushing = True
             self._loop.call_soon(self._flush)
-        return await future
 
-    async def _use_token(self, question: FirstUse) -> bool | Unavailable:
+    async def use_token(self, question: FirstUse) -> bool | Unavailable:
+        """Use a token that is good for one use.
+
+        Args:
+            question: The question, whose answer is returned.
+        """
         reason = self._down
         if not reason:
             try:
@@ -524,18 +540,39 @@ class LocationService:
         return NotAsked(f"the location store: {reason}", _RETRY_AFTER)
 
     def _flush(self) -> None:
-        """Send the questions that wait."""
+        """Send the questions that wait, as far as may be."""
         self._flushing = False
-        for lane in self._lanes:
-            while lane.waiting and lane.task is None:
-                batch, lane.waiting = lane.waiting[:_BATCH], lane.waiting[_BATCH:]
-                batch = [item for item in batch if not item[1].done()]
-                if batch:
-                    lane.task = self._loop.create_task(self._perform(batch))
-                    lane.task.add_done_callback(partial(self._performed, lane))
+        while self._waiting and len(self._batches) < _BATCHES:
+            batch = self._next_batch()
+            if not batch:
+                return
+            # One by a GRUU has no address yet.
+            addresses = {item.question.aor for item in batch} - {""}
+            self._asked |= addresses
+            task = self._loop.create_task(self._perform(batch))
+            self._batches.add(task)
+            task.add_done_callback(partial(self._performed, addresses))
 
-    def _performed(self, lane: _Lane, _: asyncio.Task[None]) -> None:
-        lane.task = None
+    def _next_batch(self) -> list[_Waiting]:
+        """Take questions that can be sent together.
+
+        What is asked about one address is answered in its order: a change that is not known of here
+        yet must not be mistaken for one that has ended.
+        """
+        batch: list[_Waiting] = []
+        later: list[_Waiting] = []
+        waiting, asked = self._waiting, self._asked
+        while waiting and len(batch) < _BATCH:
+            item = waiting.popleft()
+            if item.future is not None and item.future.done():
+                continue
+            (later if item.question.aor in asked else batch).append(item)
+        waiting.extendleft(reversed(later))
+        return batch
+
+    def _performed(self, addresses: set[str], task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._asked -= addresses
         self._flush()
 
     async def _perform(self, batch: Sequence[_Waiting]) -> None:
@@ -543,7 +580,7 @@ class LocationService:
         answers: Sequence[_Answer]
         try:
             async with asyncio.timeout(self._timeout):
-                questions = [question for question, _, _ in batch]
+                questions = [item.question for item in batch]
                 answers = await self.engine.perform(questions, self.entry.node, self.ahead)
                 if any(self._names_stranger(_found(answer)) for answer in answers):
                     # Its entry is older than its bindings: it is there now, or the node is dead.
@@ -555,11 +592,10 @@ class LocationService:
         except asyncio.CancelledError:
             answers = [Unavailable("the node stops")] * len(batch)
         now = self._loop.time()
-        for (question, future, began), answer in zip(batch, answers, strict=True):
-            self.counts[_kind(question), _result(answer)] += 1
-            self.seconds.add(max(now - began, 0.0))
-            if not future.done():
-                future.set_result(self._judged(answer))
+        for item, answer in zip(batch, answers, strict=True):
+            self.counts[_kind(item.question), _result(answer)] += 1
+            self.seconds.add(max(now - item.began, 0.0))
+            self._loop.call_soon(item.settle, self._judged(answer))
 
     def _names_stranger(self, found: Found | None) -> bool:
         nodes = [] if found is None else [each.node for each in found.bindings]
@@ -606,11 +642,10 @@ class LocationService:
         self._refuse_waiting(reason)
 
     def _refuse_waiting(self, reason: str) -> None:
-        for lane in self._lanes:
-            waiting, lane.waiting = lane.waiting, []
-            for question, future, _ in waiting:
-                if not future.done():
-                    future.set_result(self._refused(question, reason))
+        waiting, self._waiting = self._waiting, deque()
+        for item in waiting:
+            if item.future is None or not item.future.done():
+                self._loop.call_soon(item.settle, self._refused(item.question, reason))
 
     async def _keep(self) -> None:
         """Renew the entry, read the others, and reach the store again."""
@@ -781,6 +816,47 @@ class LocationService:
             report("sip", logging.WARNING, "nodes-unreachable", reason=str(exc))
         else:
             self._used = nodes
+
+
+class _Resolver:
+    """Answers the questions of a SIP service: its ``resolve``.
+
+    Args:
+        service: Answers those for the location store.
+        otherwise: Answers others.
+    """
+
+    def __init__(self, service: LocationService, otherwise: Resolve | None) -> None:
+        self._service = service
+        self._otherwise = otherwise
+
+    async def __call__(self, question: object) -> object:
+        """Answer a question."""
+        if isinstance(question, Lookup | Update):
+            return await self._service.answer(question)
+        if isinstance(question, FirstUse):
+            return await self._service.use_token(question)
+        return await answer_to(self._otherwise, question)
+
+    def ask(self, question: object, settle: Callable[[object], object]) -> bool:
+        """Have a question for the location store answered without a task of its own.
+
+        Args:
+            question: The question.
+            settle: Called with the answer, in a later turn of the loop.
+
+        Returns:
+            Whether it is one.
+        """
+        if not isinstance(question, Lookup | Update):
+            return False
+        self._service.ask(question, settle)
+        return True
+
+
+def _settle(future: asyncio.Future[_Answer], answer: _Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 def _kind(question: Lookup | Update) -> str:

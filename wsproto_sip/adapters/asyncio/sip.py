@@ -81,6 +81,11 @@ class SipService:
         self.loop = server.loop
         self._server = server
         self._resolve = resolve
+        #: Takes questions with a function for the answer, if the resolver can do without a task.
+        self._ask: Callable[[object, Callable[[object], object]], bool] | None = getattr(
+            resolve, "ask", None
+        )
+        self._closed = False
         self._hook = hook
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
@@ -193,6 +198,7 @@ class SipService:
 
     async def close(self) -> None:
         """Stop the timer, and close the links to upstreams."""
+        self._closed = True
         if self._links is not None:
             await self._links.close()
         if self._timer is not None:
@@ -264,7 +270,12 @@ class SipService:
                 answer = Failed(error)
         else:
             answer = await answer_to(self._resolve, question)
-        self._perform(self.application.answer(number, answer, self.now()))
+        self._answered(number, answer)
+
+    def _answered(self, number: int, answer: object) -> None:
+        """Pass the answer to a question to the edge."""
+        if not self._closed:
+            self._perform(self.application.answer(number, answer, self.now()))
 
     def _perform(self, actions: Sequence[ForOwner]) -> None:
         """Do what the application and the endpoint ask for."""
@@ -277,7 +288,9 @@ class SipService:
         links = cast("UpstreamLinks", self._links)
         for action in actions:
             if isinstance(action, AskQuestion):
-                self._server.spawn(self._answer(action.number, action.question))
+                number, question = action.number, action.question
+                if self._ask is None or not self._ask(question, partial(self._answered, number)):
+                    self._server.spawn(self._answer(number, question))
             elif isinstance(action, HookFailed):
                 _logger.error("%s got 500", action.method, exc_info=action.error)
             elif isinstance(action, SendToUpstream):

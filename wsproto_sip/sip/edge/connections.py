@@ -52,6 +52,8 @@ class EdgeConnection:
     flow: Flow
     peer: Peer
     alias: Source
+    #: What other nodes lead requests to it with, and how often the keys had changed by then.
+    token: tuple[int, str] | None = None
     #: Users that have authenticated on it.
     proven: set[str] = field(default_factory=set)
     #: The upstream of its latest requests.

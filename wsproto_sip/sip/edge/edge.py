@@ -39,7 +39,7 @@ from .identity import Identities
 from .journal import EdgeJournal
 from .outbox import Outbox
 from .parking import Parking
-from .pipelines import HookError, Outcome, Passage, Rooms, conclude, handle, resume
+from .pipelines import UNNAMED, HookError, Outcome, Passage, Rooms, conclude, handle, resume
 from .probing import Prober
 from .router import EdgeRouter
 from .transactions import key_of
@@ -548,12 +548,11 @@ class SipEdge:
         if passage.method in ("ACK", "CANCEL"):
             return False
         try:
+            if not self._parking.is_waited_on(passage.origin or request.call_id):
+                return False
             key = key_of(request, passage.origin)
-            lane = passage.origin or request.call_id
         except SipParseError:
             # It is refused, and does not wait for its turn.
-            return False
-        if not self._parking.is_waited_on(lane):
             return False
         if not self._parking.repeated(key):
             refusal = self._parking.queue(passage, key, passage.party)
@@ -632,7 +631,9 @@ class SipEdge:
         """Let a request wait for an answer; return the answer if it cannot wait."""
         if passage.now >= self._parking.deadline_of(passage):
             return NotAsked(_TOO_LATE.reason)
-        key = key_of(passage.request, passage.origin)
+        key = passage.key
+        if key is UNNAMED:
+            key = key_of(passage.request, passage.origin)
         deadline = None
         if isinstance(question.question, Lookup | Update):
             deadline = passage.now + self.config.store_timeout

@@ -57,6 +57,7 @@ __all__ = [
     "DONE",
     "FROM_CLIENT",
     "FROM_UPSTREAM",
+    "UNNAMED",
     "Done",
     "HookError",
     "Outcome",
@@ -72,6 +73,8 @@ __all__ = [
 _UPSTREAM: Final = Party.trusted("upstream")
 #: The refusal that replaces an exception.
 _UNSENT: Final = Rejection(500, "not sent")
+#: What stands for the name of a transaction until it is computed.
+UNNAMED: Final[Key] = None, "", None, "", "", 0, ""
 _EXTENSIONS = ("gruu", "outbound", "path")
 #: Event packages whose state a server keeps, and those whose state clients keep themselves.
 _SERVED: Final = frozenset(["presence", "presence.winfo", "message-summary", "reg"])
@@ -163,8 +166,8 @@ class Passage:
     method: str = field(init=False)
     #: Whether it is an OPTIONS to the edge itself.
     for_edge: bool = False
-    #: The name of its transaction, and the base of its branch parameters.
-    key: Key = field(init=False)
+    #: The name of its transaction, :data:`UNNAMED` at first; the base of its branch parameters.
+    key: Key = UNNAMED
     base: str = field(init=False)
     #: Our routes that it came along, and whether they belong to a dialog.
     own: list[SipUri] = field(default_factory=list)
@@ -485,7 +488,7 @@ def register(rooms: Rooms, passage: Passage) -> Outcome:
 
         return Question(outcome.question, go_on)
 
-    token = "" if registrar.node is None else rooms.router.token_of(flow)
+    token = "" if registrar.node is None else rooms.router.token_of(connection)
     return end(
         registrar.plan(
             request, now, flow=flow, source=source, user=user, token=token, refused=refused

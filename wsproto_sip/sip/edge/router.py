@@ -524,9 +524,13 @@ class EdgeRouter:
             routes[node.name] = uri
         return routes
 
-    def token_of(self, flow: Flow) -> str:
+    def token_of(self, connection: EdgeConnection) -> str:
         """Return what the other nodes lead requests to a connection with."""
-        return self._tokens.make(flow)
+        keys, known = self._tokens.changes, connection.token
+        # Each REGISTER of a connection needs it, and it is the same until the keys change.
+        if known is None or known[0] != keys:
+            known = connection.token = keys, self._tokens.make(connection.flow)
+        return known[1]
 
     def _is_reachable(self, binding: Binding) -> bool:
         """Return whether a binding's connection is here, or at a node that runs."""

@@ -19,6 +19,8 @@ from .store import Binding, Node
 
 __all__ = ["RecordError", "binding_of", "key_of", "record_of"]
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 class RecordError(WsprotoSipError, ValueError):
     """A text is not the record of a binding."""
@@ -48,7 +50,7 @@ def record_of(binding: Binding, ahead: float = 0.0) -> str:
     node, outbound, flow = binding.node, binding.outbound, binding.flow
     if node is None:
         raise ValueError("only bindings of nodes have records")
-    return json.dumps(
+    return _ENCODER.encode(
         {
             "contact": str(binding.contact),
             "expires": binding.expires_at,
@@ -67,8 +69,7 @@ def record_of(binding: Binding, ahead: float = 0.0) -> str:
             "boot": node.boot,
             "token": binding.token,
             "flow": flow,
-        },
-        separators=(",", ":"),
+        }
     )
 
 

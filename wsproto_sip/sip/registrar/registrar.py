@@ -612,17 +612,15 @@ class Registrar:
         """Apply a change done by the location store."""
         key = requested.key
         # Memory may have changed meanwhile: what the update does not name stays as it is now.
-        touched = {each.name: -inf for each in (*update.drop, *update.put)}
-        touched |= {each.name: each.updated for each in update.put if each.node == self.node}
-        gone, later = [], set()
-        for each in self.store.get(key):
-            if (when := touched.get(each.name)) is not None:
-                if when != -inf and each.updated > when:
-                    # Answers arrived out of order.
-                    later.add(each.name)
-                else:
-                    gone.append(each)
-        came = [each for each in update.put if each.node == self.node and each.name not in later]
+        gone, later = list(self.store.get(key)), set[object]()
+        dropped = {id(each) for each in update.drop}
+        if not all(id(each) in dropped for each in gone):
+            gone, later = self._told_apart(gone, update)
+        came = [
+            each
+            for each in update.put
+            if each.node == self.node and not (later and each.name in later)
+        ]
         self._change(key, gone, came, now, Removal.REQUEST, change.claim)
         known = self._view(key).version
         overtaken = known not in (0, update.version)
@@ -635,6 +633,23 @@ class Registrar:
             self.errands.note(key, uncertain=overtaken)
         self.forget(key)
         return change.response
+
+    def _told_apart(
+        self, held: Sequence[Binding], update: Update
+    ) -> tuple[list[Binding], set[object]]:
+        """Return which bindings in memory an update removes, and the names that are newer here."""
+        touched = {each.name: -inf for each in (*update.drop, *update.put)}
+        touched |= {each.name: each.updated for each in update.put if each.node == self.node}
+        gone: list[Binding] = []
+        later: set[object] = set()
+        for each in held:
+            if (when := touched.get(each.name)) is not None:
+                if when != -inf and each.updated > when:
+                    # Answers arrived out of order.
+                    later.add(each.name)
+                else:
+                    gone.append(each)
+        return gone, later
 
     def _learn(self, found: Found, now: float) -> None:
         """Compare the location store's contents with the known ones."""

@@ -82,14 +82,18 @@ class FlowTokens:
         keys: Secrets of at least 16 bytes; the first makes new tokens, all of them open.
         node: From :func:`node_id`; empty unless this is a node of several.
 
+    Attributes:
+        changes: How often the keys were set: a token that was made before may be out of date.
+
     Raises:
         SipValueError: ``keys`` is empty, or a key is too short.
     """
 
-    __slots__ = ("_keys", "_length", "_mac_size", "_name_size", "_node", "_route_length")
+    __slots__ = ("_keys", "_length", "_mac_size", "_name_size", "_node", "_route_length", "changes")
 
     def __init__(self, keys: Sequence[bytes], node: bytes = b"") -> None:
         self._node = node
+        self.changes = 0
         self._name_size = len(node) + _NAME_SIZE
         # The last MAC fills the bytes up to a multiple of three.
         self._mac_size = _MAC_SIZE + -(self._name_size + _MAC_SIZE) % 3
@@ -110,6 +114,7 @@ class FlowTokens:
         if not keys:
             raise SipValueError("flow tokens need a key")
         self._keys = [self._derived(key) for key in keys]
+        self.changes += 1
 
     @staticmethod
     def _derived(key: bytes) -> bytes:
@@ -126,6 +131,7 @@ class FlowTokens:
         if keep < 0:
             raise SipValueError("keep must not be negative: {keep!r}")
         self._keys = [self._derived(key), *self._keys[:keep]]
+        self.changes += 1
 
     def make(self, flow: Flow) -> str:
         """Return the token of a flow, for the user part of Path.
