@@ -21,8 +21,10 @@ from tests._wire import (
     Seen,
     close_payload,
     frame,
+    masked,
     texts,
 )
+from wsproto_sip import frame_protocol
 from wsproto_sip._masking import KeySource
 from wsproto_sip.events import BytesMessage, CloseConnection, Message, TextMessage
 from wsproto_sip.extensions import Extension, PerMessageDeflate
@@ -95,9 +97,21 @@ def test_length_is_encoded_in_its_shortest_form(size: int) -> None:
         fin, rsv, opcode = first >= 0x80, first >> 4 & 7, first & 15
         plain = encode_frame(first, payload)
         assert plain == frame(opcode, payload, fin=fin, rsv=rsv, key=None)
-        masked = encode_frame(first, payload, KEY)
-        assert masked == frame(opcode, payload, fin=fin, rsv=rsv)
-        assert type(plain) is type(masked) is bytes
+        with_key = encode_frame(first, payload, KEY)
+        assert with_key == frame(opcode, payload, fin=fin, rsv=rsv)
+        assert type(plain) is type(with_key) is bytes
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_masked_frame_is_joined_by_the_compiled_engine_if_in_use(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(head: bytes, payload: bytes, key: bytes) -> bytes:
+        assert type(payload) is bytes
+        return head + masked(payload, key)
+
+    monkeypatch.setattr(frame_protocol, "joining", [join] if compiled else [])
+    assert encode_frame(0x81, b"hello", KEY) == frame(TEXT, b"hello")
 
 
 @pytest.mark.parametrize("size", EDGES)

@@ -26,6 +26,10 @@ def restored() -> Iterator[None]:
     _implementation.choose(os.environ)
 
 
+def joined(head: bytes, payload: bytes, key: bytes) -> bytes:
+    return head + masked(payload, key)
+
+
 inbox = type("KernelInbox", (Inbox,), {})
 
 
@@ -33,6 +37,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     kernel = ModuleType("wsproto_sip._kernel")
     kernel.__file__ = file
     kernel.mask = masked  # type: ignore[attr-defined]
+    kernel.masked_frame = joined  # type: ignore[attr-defined]
     kernel.KernelInbox = inbox  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wsproto_sip._kernel", kernel)
     monkeypatch.setattr(wsproto_sip, "_kernel", kernel, raising=False)
@@ -52,10 +57,10 @@ def test_compiled_kernel_is_used_unless_the_environment_forbids(
     compiled.KernelParser = kind = type("KernelParser", (FrameParser,), {})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wsproto_sip._compiled", compiled)
     assert _implementation.choose({}) == ("compiled", kind, inbox)
-    assert _masking._plugged_in == [masked]
+    assert (_masking._plugged_in, _masking.joining) == ([masked], [joined])
     assert _implementation.choose({"WSPROTO_SIP_PURE": "0"}) == ("compiled", kind, inbox)
     assert _implementation.choose({"WSPROTO_SIP_PURE": "1"}) == ("pure", FrameParser, Inbox)
-    assert _masking._plugged_in == []
+    assert (_masking._plugged_in, _masking.joining) == ([], [])
 
 
 @pytest.mark.usefixtures("restored")

@@ -38,7 +38,7 @@ def choose(environment: Mapping[str, str]) -> tuple[str, type[FrameParser], Any]
             if not _kernel.__file__.endswith(".py"):
                 from ._compiled import KernelParser  # noqa: PLC0415 - of use with it alone
 
-                set_default(_kernel.mask)
+                set_default(_kernel.mask, _kernel.masked_frame)
                 return "compiled", KernelParser, _kernel.KernelInbox
     set_default(None)
     return "pure", FrameParser, Inbox

@@ -17,6 +17,7 @@ tests import this module if it is not compiled.
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from functools import partial
 from typing import Any, Final, final
@@ -27,7 +28,15 @@ from mypy_extensions import i64, mypyc_attr, u8
 
 from .events import BytesMessage, TextMessage
 
-__all__ = ["Intake", "KernelInbox", "mask", "take_fragments", "take_frame", "take_messages"]
+__all__ = [
+    "Intake",
+    "KernelInbox",
+    "mask",
+    "masked_frame",
+    "take_fragments",
+    "take_frame",
+    "take_messages",
+]
 
 # Skipping __init__ saves a call of the interpreter.
 _new_text: Final[Any] = partial(object.__new__, TextMessage)
@@ -41,8 +50,8 @@ WHOLE: Final = 4
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 #: From this size on, two more copies cost less than writing word by word does, because the XOR of
-#: two vectors needs no checks and is done with the widest registers.
-_LARGE: Final = 8192
+#: two vectors needs no checks and is done with the widest registers. Keys are little-endian.
+_LARGE: Final[i64] = 8192 if sys.byteorder == "little" else 1 << 62
 
 # A buffer that grows costs more than the XOR of 1 KiB does. One that stays serves all threads that
 # share a lock, because nothing is called between its first use and its last.
@@ -77,17 +86,20 @@ def _words(data: bytes, start: i64, stop: i64, key: i64) -> Any:
     return vec[i64]([word ^ key for word in source])
 
 
+def _large(data: bytes, start: i64, stop: i64, key: i64) -> tuple[Any, bytes]:
+    """Return a part of ``data``, XORed, as a buffer of words, and fewer than eight bytes."""
+    middle = start + ((stop - start) & ~7)
+    return _words(data, start, middle, key), _unmask(data, middle, stop, key)
+
+
 def _unmask(data: bytes, start: i64, stop: i64, key: i64) -> bytes:
     """Return a part of ``data``, XORed with the key's eight bytes."""
+    if stop - start >= _LARGE:
+        return b"".join([*_large(data, start, stop, key)])
     out = _scratch if _SHARED else BytesWriter()
     out.truncate(0)
-    if stop - start < _LARGE:
-        _write(out, data, start, stop, key)
-        return out.getvalue()
-    middle = start + ((stop - start) & ~7)
-    _write(out, data, middle, stop, key)
-    rest = out.getvalue()
-    return b"".join([_words(data, start, middle, key), rest])
+    _write(out, data, start, stop, key)
+    return out.getvalue()
 
 
 def _rotate(key: i64, count: i64) -> i64:
@@ -130,6 +142,23 @@ def mask(payload: bytes, key: bytes) -> bytes:
         The same number of bytes.
     """
     return _unmask(payload, 0, len(payload), _key_at(key, 0))
+
+
+def masked_frame(head: bytes, payload: bytes, key: bytes) -> bytes:
+    """Return a frame.
+
+    Args:
+        head: Its header, with the key.
+        payload: The unmasked payload.
+        key: The key's four bytes.
+    """
+    if len(payload) < _LARGE:
+        out = _scratch if _SHARED else BytesWriter()
+        out.truncate(0)
+        out.write(head)
+        _write(out, payload, 0, len(payload), _key_at(key, 0))
+        return out.getvalue()
+    return b"".join([head, *_large(payload, 0, len(payload), _key_at(key, 0))])
 
 
 def _message(first: i64, payload: bytes, mode: i64) -> Any:
@@ -326,9 +355,7 @@ class Partial:
         tail = self.tail
         size = stop - start
         if size >= _LARGE:
-            middle = start + (size & ~7)
-            part = _words(data, start, middle, self.key)
-            rest = _unmask(data, middle, stop, self.key)
+            part, rest = _large(data, start, stop, self.key)
             if self.first == _TEXT:
                 part = bytes(part)
                 right = part.isascii() and rest.isascii()

@@ -41,6 +41,7 @@ __all__ = [
     "KeySource",
     "apply_mask",
     "fast_frames",
+    "joining",
     "plug_in",
     "rotate_key",
     "set_default",
@@ -100,6 +101,10 @@ _NO_OCTETS: Final = bytearray()
 # compiled engine's function, if that is in use.
 _plugged_in: Final[list[Callable[[bytes, bytes], bytes]]] = []
 _default: Final[list[Callable[[bytes, bytes], bytes]]] = []
+#: The compiled engine's function that makes a masked frame of header, payload and key, as long as
+#: no function is plugged in to mask.
+joining: Final[list[Callable[[bytes, bytes, bytes], bytes]]] = []
+_default_joining: Final[list[Callable[[bytes, bytes, bytes], bytes]]] = []
 
 
 def plug_in(function: Callable[[bytes, bytes], bytes] | None) -> None:
@@ -109,16 +114,22 @@ def plug_in(function: Callable[[bytes, bytes], bytes] | None) -> None:
         function: Returns the XOR of a payload and a key; ``None`` for the default.
     """
     _plugged_in[:] = _default if function is None else [function]
+    joining[:] = _default_joining if function is None else []
     fast_frames.cache_clear()
 
 
-def set_default(function: Callable[[bytes, bytes], bytes] | None) -> None:
-    """Choose the function used when none is plugged in, and unplug any.
+def set_default(
+    function: Callable[[bytes, bytes], bytes] | None,
+    join: Callable[[bytes, bytes, bytes], bytes] | None = None,
+) -> None:
+    """Choose the functions used when none is plugged in, and unplug any.
 
     Args:
         function: Returns the XOR of a payload and a key; ``None`` for this module's.
+        join: Returns a frame, made of its header, its payload and its key.
     """
     _default[:] = [] if function is None else [function]
+    _default_joining[:] = [] if join is None else [join]
     plug_in(None)
 
 

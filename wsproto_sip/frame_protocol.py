@@ -11,7 +11,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ._masking import KeySource, apply_mask
+from ._masking import KeySource, apply_mask, joining
 from .errors import WsprotoSipError
 from .events import CloseConnection, TextMessage
 from .utilities import LocalProtocolError
@@ -214,6 +214,8 @@ def encode_frame(first_byte: int, payload: bytes, key: bytes | None = None) -> b
         head = _pack_medium_masked(first_byte, 0xFE, size, key)
     else:
         head = _pack_long_masked(first_byte, 0xFF, size, key)
+    if joining:
+        return joining[0](head, bytes(payload), key)
     return head + apply_mask(payload, key)
 
 
