@@ -106,7 +106,9 @@ def count_tests(reports: Sequence[str]) -> Data:
     """Count the results in pytest's JUnit reports.
 
     Args:
-        reports: The reports, with Hypothesis's statistics among their properties.
+        reports: The reports, with Hypothesis's statistics among their properties, which
+            pytest-xdist leaves out. A test in several reports counts once, as failed if it failed
+            in one.
     """
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     ends: Counter[str] = Counter()
@@ -114,9 +116,14 @@ def count_tests(reports: Sequence[str]) -> Data:
     attacks: dict[str, list[str]] = defaultdict(list)
     shared = {name: what for file, what in ENDS.items() for name in test_names(ROOT / file)}
     roots = [ElementTree.fromstring(report) for report in reports]
+    cases: dict[tuple[str, str], ElementTree.Element] = {}
     for case in (case for root in roots for case in root.iter("testcase")):
-        where = case.get("classname", "").replace(".", "/")
-        test, _, parameters = case.get("name", "").partition("[")
+        key = case.get("classname", ""), case.get("name", "")
+        if key not in cases or {child.tag for child in case} & {"failure", "error"}:
+            cases[key] = case
+    for (place, name), case in cases.items():
+        where = place.replace(".", "/")
+        test, _, parameters = name.partition("[")
         children = {child.tag for child in case}
         outcome = "skipped" if "skipped" in children else "passed"
         outcome = "failed" if children & {"failure", "error"} else outcome
