@@ -16,7 +16,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -101,9 +100,15 @@ class _Function:
         self._answer(process)
 
     def _answer(self, process: subprocess.Popen[str]) -> None:
-        timer = Timer(self._patience, process.kill)
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            process.kill()
+
+        timer = Timer(self._patience, give_up)
         timer.start()
-        begun = time.monotonic()
         try:
             answer = process.stdout.readline() if process.stdout is not None else ""
         finally:
@@ -112,7 +117,6 @@ class _Function:
             return
         if answer.startswith("failed "):
             raise EventHookError(answer.removeprefix("failed ").strip())
-        late = time.monotonic() - begun >= self._patience
         self.end()
         raise EventHookError(
             answer.strip() or (f"no answer in {self._patience:g} s" if late else "it has ended"),
