@@ -107,8 +107,7 @@ def count_tests(reports: Sequence[str]) -> Data:
 
     Args:
         reports: The reports, with Hypothesis's statistics among their properties, which
-            pytest-xdist leaves out. A test in several reports counts once, as failed if it failed
-            in one.
+            pytest-xdist leaves out. A test in several reports counts as in the last.
     """
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     ends: Counter[str] = Counter()
@@ -116,11 +115,11 @@ def count_tests(reports: Sequence[str]) -> Data:
     attacks: dict[str, list[str]] = defaultdict(list)
     shared = {name: what for file, what in ENDS.items() for name in test_names(ROOT / file)}
     roots = [ElementTree.fromstring(report) for report in reports]
-    cases: dict[tuple[str, str], ElementTree.Element] = {}
-    for case in (case for root in roots for case in root.iter("testcase")):
-        key = case.get("classname", ""), case.get("name", "")
-        if key not in cases or {child.tag for child in case} & {"failure", "error"}:
-            cases[key] = case
+    cases = {
+        (case.get("classname", ""), case.get("name", "")): case
+        for root in roots
+        for case in root.iter("testcase")
+    }
     for (place, name), case in cases.items():
         where = place.replace(".", "/")
         test, _, parameters = name.partition("[")
