@@ -184,6 +184,8 @@ def _msrp_chunks() -> list[bytes]:
         head + b"Message-ID: 1\r\nByte-Range: 1-2/2\r\nContent-Type: text/plain\r\n\r\nhi"
         b"\r\n-------abcd1234$\r\n",
         head + b"Message-ID: 1\r\nByte-Range: 1-*/9\r\n-------abcd1234+\r\n",
+        # A line of the body resembles the end-line.
+        head + b"Content-Type: text/plain\r\n\r\n-------abcd1234$x\r\n-------abcd1234$\r\n",
         head.replace(b"SEND", b"200 OK") + b"-------abcd1234$\r\n",
     ]
 

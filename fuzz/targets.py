@@ -41,7 +41,7 @@ from wsproto_sip.events import (
     TextMessage,
 )
 from wsproto_sip.extensions import Extension, PerMessageDeflate
-from wsproto_sip.msrp.message.chunk import MsrpParseError, parse_chunk
+from wsproto_sip.msrp.message.chunk import MsrpParseError, MsrpRequest, parse_chunk
 from wsproto_sip.msrp.message.stream import ChunkPart, MsrpStreamParser
 from wsproto_sip.server.management.kamailio import ModParams
 from wsproto_sip.server.management.kamailio_cfg import ModParamError, read_kamailio_cfg
@@ -221,7 +221,14 @@ def msrp_chunk(data: bytes) -> None:
     except MsrpParseError as error:
         error.response()
     else:
-        assert parse_chunk(chunk.to_bytes()) == chunk, "a chunk does not read back"
+        try:
+            written = chunk.to_bytes()
+        except LocalProtocolError:
+            # What resembles the end-line is received, and never sent.
+            assert isinstance(chunk, MsrpRequest)
+            assert b"-------" + chunk.transaction_id in (chunk.body or b""), chunk
+        else:
+            assert parse_chunk(written) == chunk, "a chunk does not read back"
     parser = MsrpStreamParser(cut=True)
     try:
         for read in _reads(data, 7):

@@ -191,7 +191,8 @@ class MsrpRequest(_Fields):
         Raises:
             LocalProtocolError: The bytes would not be parsed as this chunk: the id, the method, a
                 field or a path is malformed, a body has no Content-Type, or the body contains the
-                end-line.
+                end-line. A line that only begins like it is refused too: a lax receiver could take
+                it for the end.
         """
         _check(self.method, _METHOD_ONLY, "method")
         typed = bool(self.headers) and self.headers[-1][0].lower() == b"content-type"
