@@ -27,6 +27,7 @@ from tests._sessions import (
     run,
     server,
 )
+from wsproto_sip._compiled import KernelParser
 from wsproto_sip.events import (
     AcceptConnection,
     BytesMessage,
@@ -420,13 +421,26 @@ class TestReceiving:
         assert outcome(cuts) == outcome([])
 
 
+def test_events_of_the_compiled_engine_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its front takes whole messages, and leaves the rest to the parser."""
+    monkeypatch.setattr("wsproto_sip.session.session.PARSER", KernelParser)
+    session = server()
+    data = frame(TEXT, b"a") + frame(PING, b"p") + frame(TEXT, b"b")
+    assert session.receive(data, 0.0) == [TextMessage("a"), Ping(b"p"), TextMessage("b")]
+    assert session.receive(frame(TEXT, b"c"), 0.0) == [TextMessage("c")]
+
+
 class TestSending:
     def test_refused_events_change_nothing(self) -> None:
         session = Session(ConnectionType.SERVER, now=0.0)
         with pytest.raises(LocalProtocolError):
             session.send(TextMessage("a"), 0.0)
         session = server()
-        for wrong in (AcceptConnection(), "text", None):
+        with pytest.raises(
+            LocalProtocolError, match="cannot be sent in state OPEN"
+        ):
+            session.send(AcceptConnection(), 0.0)
+        for wrong in ("text", None):
             with pytest.raises(TypeError, match="not an event that an open session sends"):
                 session.send(wrong, 0.0)  # type: ignore[arg-type]
         for event in (Ping(b"x" * 126), Pong(b"x" * 126), TextMessage("\ud800")):

@@ -429,8 +429,8 @@ class Session:
                 self._send_ping(event)
             else:
                 self._write_control(Opcode.PONG, event.payload)
-        elif self._state is not _OPEN:
-            # For example an answer to a handshake that has timed out meanwhile.
+        elif self._state is not _OPEN or isinstance(event, Event):
+            # For example an answer to a handshake that has timed out meanwhile, or a second one.
             raise self._refusal(event)
         else:
             raise TypeError(f"not an event that an open session sends: {event!r}")
