@@ -1206,7 +1206,7 @@ def test_input_after_the_end_is_not_kept(end: bytes | None) -> None:
     assert parser.closed
     more = frame(TEXT, b"x" * 10_000)
     pieces = [more, b"x", more[:5000]] * 100
-    assert peak_of(parser, pieces) < 1000
+    assert peak_of(parser, pieces) < 3000
 
 
 def test_parser_at_rest_is_small() -> None:
