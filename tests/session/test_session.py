@@ -436,9 +436,7 @@ class TestSending:
         with pytest.raises(LocalProtocolError):
             session.send(TextMessage("a"), 0.0)
         session = server()
-        with pytest.raises(
-            LocalProtocolError, match="cannot be sent in state OPEN"
-        ):
+        with pytest.raises(LocalProtocolError, match="cannot be sent in state OPEN"):
             session.send(AcceptConnection(), 0.0)
         for wrong in ("text", None):
             with pytest.raises(TypeError, match="not an event that an open session sends"):
