@@ -495,7 +495,7 @@ class TestAdmission:
             with pytest.raises(LocalProtocolError, match="connection 1 is not open"):
                 server.send(client.cid, event, 0.0)
         server.decide(client.cid, "yes", 0.0)
-        with pytest.raises(TypeError, match="AcceptConnection"):
+        with pytest.raises(LocalProtocolError, match="AcceptConnection"):
             server.send(client.cid, AcceptConnection(), 0.0)
 
 
