@@ -14,12 +14,13 @@ from hypothesis import given, strategies as st
 pytest.importorskip("librt.strings", reason="librt is missing: pip install 'wsproto-sip[compiled]'")
 
 from tests import test_parser
-from tests._wire import BINARY, TEXT, Stream, cut, cuttings, frame, masked, seen, streams
+from tests._wire import BINARY, PING, TEXT, Stream, cut, cuttings, frame, masked, seen, streams
 from tests.test_parser import *  # noqa: F403 - to run them here too
 from tests.test_parser import OPEN, both_modes, both_roles, deflate
 from wsproto_sip import masking
 from wsproto_sip._compiled import KernelParser
 from wsproto_sip._parser import FrameParser
+from wsproto_sip.events import Ping, TextMessage
 from wsproto_sip.limits import Limits
 
 if TYPE_CHECKING:
@@ -164,3 +165,10 @@ def test_large_payloads_are_masked_by_the_plugged_in_function() -> None:
     finally:
         masking.use(None)
     assert sizes == [1024, 5000]
+
+
+def test_read_ends_within_the_head_of_a_message() -> None:
+    parser = KernelParser(False, OPEN, whole_messages=True)
+    message = frame(TEXT, b"a")
+    assert parser.receive(frame(PING, b"p") + message[:3]) == [Ping(b"p")]
+    assert parser.receive(message[3:]) == [TextMessage("a")]
