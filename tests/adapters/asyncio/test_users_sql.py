@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ HASHES = {Algorithm.MD5: "ab" * 16, Algorithm.SHA_256: "cd" * 32}
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "users 100%.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE users (username, password, ha1, ha1_sha256, name)")
         connection.executemany(
             "INSERT INTO users VALUES (?, ?, ?, ?, ?)",
@@ -70,7 +71,7 @@ def test_accounts_are_found_by_their_columns(database: Path, number: int) -> Non
             ):
                 with pytest.raises(ValueError, match=reason):
                     await users.account(asked(name))
-            with sqlite3.connect(database) as connection:
+            with closing(sqlite3.connect(database)) as connection, connection:
                 connection.execute("UPDATE users SET password = 'new' WHERE username = 'alice'")
             connection.close()
             assert await users.account(asked("alice")) == Account(Identity("alice"), "new")
@@ -147,7 +148,7 @@ def test_missing_database_is_opened_later(tmp_path: Path) -> None:
         await other.close()
         # A query does not create it.
         assert not path.exists()
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE others (username TEXT, password TEXT)")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             await users.account(asked("alice"))

@@ -226,7 +226,8 @@ def _connector(url: str) -> Callable[[], _Connection]:
             'databases other than SQLite need SQLAlchemy: pip install "wsproto-sip[sql]"'
         ) from exc
     try:
-        engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
+        # Each worker has one connection, which ends when it is closed.
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as exc:
         raise ValueError(f"not the URL of a database: {exc}") from None
     return lambda: _Alchemy(engine, sqlalchemy.text)
