@@ -148,7 +148,7 @@ def test_missing_database_is_opened_later(tmp_path: Path) -> None:
         await other.close()
         # A query does not create it.
         assert not path.exists()
-        with closing(sqlite3.connect(path)) as connection, connection:
+        with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE others (username TEXT, password TEXT)")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             await users.account(asked("alice"))
