@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from wsproto_sip.errors import WsprotoSipError
 from wsproto_sip.sip import SipRequest, SipResponse, parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.cli._service import Service
@@ -224,6 +224,17 @@ class Crowd:
         """How often each client has registered anew."""
         return {member: member.life for member in self.members}
 
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[list[asyncio.Task[None]]]:
+        """Let all clients live; yield their tasks, to which a test may add others."""
+        tasks = [asyncio.create_task(member.live()) for member in self.members]
+        try:
+            yield tasks
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def gathered(self, bound: float, *, anew: Mapping[Member, int] | None = None) -> None:
         """Wait until all clients are registered.
 
@@ -253,10 +264,9 @@ class Crowd:
 def test_calls_between_living_clients_while_nodes_die(tmp_path: Path) -> None:
     async def scenario() -> Crowd:
         crowd = Crowd(nodes, CLIENTS)
-        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
-        try:
+        async with crowd.living() as tasks:
             await crowd.gathered(RETURN * 4)
-            tasks += [asyncio.ensure_future(crowd.keep_calling()) for _ in range(CALLERS)]
+            tasks += [asyncio.create_task(crowd.keep_calling()) for _ in range(CALLERS)]
             for turn in range(ROUNDS):
                 node = nodes[turn % len(nodes)]
                 crowd.alive.remove(node)
@@ -271,10 +281,6 @@ def test_calls_between_living_clients_while_nodes_die(tmp_path: Path) -> None:
                 calls = len(crowd.calls)
                 while len(crowd.calls) < calls + CALLERS:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         return crowd
 
     names = ("one", "two", "three", "four")
@@ -292,8 +298,7 @@ def test_calls_between_living_clients_while_nodes_die(tmp_path: Path) -> None:
 def test_clients_of_a_dead_node_return_to_the_others(tmp_path: Path) -> None:
     async def scenario() -> None:
         crowd = Crowd(nodes, STORM)
-        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
-        try:
+        async with crowd.living():
             await crowd.gathered(RETURN * 4)
             before, dead = crowd.lives, nodes[0]
             lost = [member for member in crowd.members if member.url == dead.url]
@@ -314,10 +319,6 @@ def test_clients_of_a_dead_node_return_to_the_others(tmp_path: Path) -> None:
                 made = await asyncio.gather(*[caller.call(callee) for caller, callee in pairs])
                 assert set(made) == {200}
             print(f"{len(lost)} of {STORM} clients returned; {crowd.tries} connections tried")
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         assert max(crowd.delivered.values()) == 1
 
     names = ("one", "two", "three")

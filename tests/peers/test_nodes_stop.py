@@ -30,6 +30,18 @@ pytestmark = needs_redis
 HANGS = 300.0
 
 
+@pytest.fixture
+def processes(tmp_path: Path) -> tuple[str, ...]:
+    """Return the options of a server of two processes, but for its store."""
+    keys = tmp_path / "keys"
+    keys.write_text("ab" * 32 + "\n")
+    keys.chmod(0o600)
+    return (
+        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
+        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
+    )
+
+
 def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with (
@@ -68,15 +80,10 @@ def test_node_that_stops_keeps_calls_until_they_end(tmp_path: Path) -> None:
         assert redis.run("HKEYS", "ws:nodes").split()[-1] == "two"
 
 
-def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("ab" * 32 + "\n")
-    keys.chmod(0o600)
-    flags = (
-        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
-        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
-        *("--ctl-socket", str(tmp_path / "ctl")),
-    )
+def test_processes_of_one_machine_share_their_users(
+    tmp_path: Path, processes: tuple[str, ...]
+) -> None:
+    flags = (*processes, "--ctl-socket", str(tmp_path / "ctl"))
 
     async def scenario(url: str) -> None:
         async with AsyncExitStack() as stack:
@@ -98,21 +105,13 @@ def test_processes_of_one_machine_share_their_users(tmp_path: Path) -> None:
         assert redis.run("HLEN", "ws:nodes") == ":0\r\n"
 
 
-def test_processes_are_replaced_while_clients_connect(tmp_path: Path) -> None:
+def test_processes_are_replaced_while_clients_connect(processes: tuple[str, ...]) -> None:
     """SIGUSR2: a client that is sent away, or meets a process that stops, is in at its next try."""
-    keys = tmp_path / "keys"
-    keys.write_text("ab" * 32 + "\n")
-    keys.chmod(0o600)
-    flags = (
-        *("--processes", "2", "--sip-flow-keys", str(keys), "--sip-domain", DOMAIN),
-        *("--node-name", "here", "--node-listen", f"{HOST}:0", "--no-page"),
-        *("--log-format", "json", *WIDE),
-    )
+    flags = (*processes, "--log-format", "json", *WIDE)
 
     async def scenario(service: Service) -> None:
         crowd = Crowd([service], 12)
-        tasks = [asyncio.ensure_future(member.live()) for member in crowd.members]
-        try:
+        async with crowd.living():
             await crowd.gathered(60)
             before = crowd.lives
             service.process.send_signal(signal.SIGUSR2)
@@ -123,10 +122,6 @@ def test_processes_are_replaced_while_clients_connect(tmp_path: Path) -> None:
                 crowd.members, crowd.members[1:] + crowd.members[:1], strict=True
             ):
                 assert await caller.call(callee) == 200
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         assert max(crowd.delivered.values()) == 1
 
     with redis_server() as redis, launched("--store", redis.url, *flags) as service:
