@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wsproto_sip.adapters.reports import LOGGERS, Line, Reports, report
-from wsproto_sip.auth import Attempt, Cause as Why, Failure, Identity
+from wsproto_sip.auth import Attempt, Failure, FailureCause, Identity
 from wsproto_sip.events import BytesMessage, Request
 from wsproto_sip.msrp.relay import journal as relay
 from wsproto_sip.server.events import Answer, Closed, Opened, Traffic
@@ -332,7 +332,7 @@ def test_events_of_an_msrp_relay_are_reported(
 
 
 def test_failed_login_is_reported(told: Told) -> None:
-    failure = Failure(Attempt("sip", "[::1]", "alice"), Why.PAIR, 2.04)
+    failure = Failure(Attempt("sip", "[::1]", "alice"), FailureCause.PAIR, 2.04)
     told.reports.authentication_failed(failure)
     assert told.line == (
         "wsproto_sip.auth",

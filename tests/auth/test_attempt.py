@@ -9,7 +9,7 @@ import pytest
 from wsproto_sip.auth.attempt import judge
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.outcome import LATER, Denied, Question, Unavailable
-from wsproto_sip.auth.throttle import Attempt, Cause, Slowdown, Throttle, ThrottleConfig
+from wsproto_sip.auth.throttle import Attempt, FailureCause, Slowdown, Throttle, ThrottleConfig
 
 ALICE = Identity("alice", "token")
 
@@ -37,7 +37,7 @@ def test_answer_may_come_later() -> None:
     assert pending.conclude(ALICE) == ALICE
     pending = judged(lambda question: LATER, throttle)
     assert pending.conclude(None) == Denied("unknown")
-    assert throttle.counts == {("test", Cause.WRONG): 1}
+    assert throttle.counts == {("test", FailureCause.WRONG): 1}
 
 
 def test_early_attempts_are_refused_unread() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 from wsproto_sip.auth.outcome import Denied
 from wsproto_sip.auth.throttle import (
     Attempt,
-    Cause,
     Failure,
+    FailureCause,
     Slowdown,
     Slowed,
     Throttle,
@@ -112,7 +112,9 @@ def test_known_address_is_not_slowed_down_by_an_attack_of_many() -> None:
     assert log_in(throttle, ALICE, 0.0)
     under_attack(throttle)
     assert log_in(throttle, replace(ALICE, connection=7), 60.0)
-    assert throttle.admit(replace(ALICE, address="192.0.2.2"), 60.0) == Slowed(Cause.USER, 30.0)
+    assert throttle.admit(replace(ALICE, address="192.0.2.2"), 60.0) == Slowed(
+        FailureCause.USER, 30.0
+    )
 
 
 def test_unknown_address_waits_for_itself_alone() -> None:
@@ -135,7 +137,7 @@ def test_mistake_under_attack_costs_another_wait() -> None:
     throttle.admit(ALICE, 60.0)
     assert fail(throttle, ALICE, 90.0)
     under_attack(throttle, seconds=1)
-    assert throttle.admit(ALICE, 95.0) == Slowed(Cause.USER, 25.0)
+    assert throttle.admit(ALICE, 95.0) == Slowed(FailureCause.USER, 25.0)
     assert log_in(throttle, ALICE, 120.0)
 
 
@@ -150,7 +152,7 @@ def test_known_users_of_an_attackers_address_are_not_slowed_down() -> None:
     guesser = replace(EVE, username="dave", connection=None)
     now = next(HOUR + second for second in range(61) if fail(throttle, guesser, HOUR + second))
     unknown = throttle.admit(replace(EVE, username="carol", connection=7), now)
-    assert unknown == Slowed(Cause.ADDRESS, 60.0)
+    assert unknown == Slowed(FailureCause.ADDRESS, 60.0)
     assert log_in(throttle, replace(EVE, username="carol", connection=7), now + 60.0)
 
 
@@ -226,7 +228,7 @@ def test_exception_withdraws_the_attempt() -> None:
     with ticket:
         pass
     ticket.failed()
-    assert throttle.counts == {("sip", Cause.WRONG): 1}
+    assert throttle.counts == {("sip", FailureCause.WRONG): 1}
 
 
 def test_only_the_first_report_counts() -> None:
@@ -237,7 +239,7 @@ def test_only_the_first_report_counts() -> None:
     ticket.failed()
     ticket.succeeded()
     ticket.withdrawn()
-    assert throttle.counts == {("sip", Cause.WRONG): 1}
+    assert throttle.counts == {("sip", FailureCause.WRONG): 1}
     assert [fail(throttle, ALICE, 0.0) for _ in range(6)] == [True] * 5 + [False]
 
 
@@ -260,11 +262,15 @@ def test_each_guess_is_reported_and_each_delay_once() -> None:
     told: list[Failure] = []
     throttle = Throttle(report=told.append)
     assert looked_at(throttle, [EVE], seconds=4, rate=1000) == 8
-    causes = [*[Cause.WRONG] * 6, *[Cause.PAIR, Cause.WRONG] * 2, Cause.PAIR]
+    causes = [
+        *[FailureCause.WRONG] * 6,
+        *[FailureCause.PAIR, FailureCause.WRONG] * 2,
+        FailureCause.PAIR,
+    ]
     assert [failure.cause for failure in told] == causes
     assert {failure.attempt for failure in told} == {EVE}
     assert [round(failure.wait) for failure in told if failure.wait] == [1, 2, 4]
-    assert throttle.counts == {("sip", Cause.WRONG): 8, ("sip", Cause.PAIR): 3992}
+    assert throttle.counts == {("sip", FailureCause.WRONG): 8, ("sip", FailureCause.PAIR): 3992}
 
 
 def test_failure_that_is_noted_slows_nothing_down() -> None:
@@ -272,8 +278,8 @@ def test_failure_that_is_noted_slows_nothing_down() -> None:
     throttle = Throttle(report=told.append)
     for _ in range(100):
         throttle.note(EVE)
-    assert told == [Failure(EVE, Cause.WRONG)] * 100
-    assert throttle.counts == {("sip", Cause.WRONG): 100}
+    assert told == [Failure(EVE, FailureCause.WRONG)] * 100
+    assert throttle.counts == {("sip", FailureCause.WRONG): 100}
     assert len(throttle) == 0
 
 

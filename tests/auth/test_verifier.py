@@ -18,7 +18,7 @@ from wsproto_sip.auth.digest import (
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.nonces import Nonces
 from wsproto_sip.auth.outcome import LATER, Denied, Later, Question, Unavailable
-from wsproto_sip.auth.throttle import Attempt, Cause, Slowed, Throttle
+from wsproto_sip.auth.throttle import Attempt, FailureCause, Slowed, Throttle
 from wsproto_sip.auth.timed import TimedAccounts, timed_credentials
 from wsproto_sip.auth.verifier import AccountQuestion, DigestVerifier, Proven
 
@@ -275,7 +275,7 @@ def test_guesses_are_slowed_down_and_the_lookup_spared() -> None:
     ]
     assert outcomes[5:] == [WRONG, *[Denied("slowed-pair: wait 1 s", retry_after=1)] * 2]
     assert asked == ["alice"] * 6
-    assert throttle.counts == {("test", Cause.WRONG): 6, ("test", Cause.PAIR): 2}
+    assert throttle.counts == {("test", FailureCause.WRONG): 6, ("test", FailureCause.PAIR): 2}
     elsewhere = verifier.check(answered(challenge), "GET", 0.0, address="192.0.2.2")
     assert elsewhere == WRONG
 

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.outcome import LATER, Later, Unavailable
-from wsproto_sip.auth.throttle import Cause, Failure, Throttle
+from wsproto_sip.auth.throttle import Failure, FailureCause, Throttle
 from wsproto_sip.auth.used import FirstUse, UsedTokens
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import AuthenticationPolicy, Basic
@@ -234,8 +234,8 @@ def test_address_gets_86_guesses_at_tokens_in_an_hour() -> None:
     statuses = [guess(policy, f"guess{number}", number / 20) for number in range(20 * 3600)]
     assert statuses.count(403) == 86
     assert statuses.count(429) == 20 * 3600 - 86
-    assert throttle.counts["token", Cause.WRONG] == 86
-    assert throttle.counts["token", Cause.ADDRESS] == statuses.count(429)
+    assert throttle.counts["token", FailureCause.WRONG] == 86
+    assert throttle.counts["token", FailureCause.ADDRESS] == statuses.count(429)
     # Tokens are secrets: log lines use other names for them.
     names = {failure.attempt.username for failure in told}
     assert not any("guess" in name for name in names)

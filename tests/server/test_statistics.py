@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from wsproto_sip.auth.throttle import Cause
+from wsproto_sip.auth.throttle import FailureCause
 from wsproto_sip.server.management.commands import CommandError, Fault
 from wsproto_sip.server.shares import Bound
 from wsproto_sip.server.statistics import (
@@ -249,7 +249,10 @@ def test_reset_of_one_leaves_the_others() -> None:
 
 def test_failed_attempts_at_passwords() -> None:
     statistics = Statistics()
-    statistics.authentication_failures = {("sip", Cause.WRONG): 2, ("basic", Cause.PAIR): 7}
+    statistics.authentication_failures = {
+        ("sip", FailureCause.WRONG): 2,
+        ("basic", FailureCause.PAIR): 7,
+    }
     assert statistics.failures() == [("basic", "slowed-pair", 7), ("sip", "wrong", 2)]
     names = ["ws_authentication_failures_basic_slowed_pair", "ws_authentication_failures_sip_wrong"]
     assert statistics.result(names).to_lines() == [f"{names[0]}: 7", f"{names[1]}: 2"]

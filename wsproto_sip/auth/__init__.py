@@ -27,7 +27,7 @@ from .digest import (
 from .identity import Identity
 from .nonces import Nonces
 from .outcome import LATER, Denied, Later, Question, Unavailable
-from .throttle import Attempt, Cause, Failure, Slowdown, Throttle, ThrottleConfig
+from .throttle import Attempt, Failure, FailureCause, Slowdown, Throttle, ThrottleConfig
 from .timed import TimedAccounts, timed_credentials
 from .used import FirstUse, UsedTokens
 from .verifier import AccountQuestion, DigestVerifier, Proven
@@ -39,13 +39,13 @@ __all__ = [
     "AccountQuestion",
     "Algorithm",
     "Attempt",
-    "Cause",
     "Challenge",
     "Credentials",
     "Denied",
     "DigestError",
     "DigestVerifier",
     "Failure",
+    "FailureCause",
     "FirstUse",
     "Identity",
     "Later",

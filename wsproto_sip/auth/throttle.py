@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempt",
-    "Cause",
     "Failure",
+    "FailureCause",
     "Slowdown",
     "Slowed",
     "Throttle",
@@ -60,7 +60,7 @@ __all__ = [
 _MAX_DOUBLINGS: Final = 30
 
 
-class Cause(Enum):
+class FailureCause(Enum):
     """Why an attempt has failed; the values appear in log lines and metrics."""
 
     #: The credentials were wrong.
@@ -102,11 +102,11 @@ class Failure:
     Args:
         attempt: The attempt.
         cause: Why it failed.
-        wait: Seconds until the next attempt is checked; 0.0 for :attr:`Cause.WRONG`.
+        wait: Seconds until the next attempt is checked; 0.0 for :attr:`FailureCause.WRONG`.
     """
 
     attempt: Attempt
-    cause: Cause
+    cause: FailureCause
     wait: float = 0.0
 
 
@@ -119,7 +119,7 @@ class Slowed:
         wait: Seconds to wait before trying again; positive.
     """
 
-    cause: Cause
+    cause: FailureCause
     wait: float
 
     @property
@@ -199,7 +199,7 @@ class _Count:
     #: The delay that was reported; one log line is enough for each.
     told: float = -math.inf
     #: The cause of the delay.
-    cause: Cause | None = None
+    cause: FailureCause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class _Counts:
 
     __slots__ = ("_cause", "_counts", "_most", "slowdown")
 
-    def __init__(self, cause: Cause, slowdown: Slowdown, most: int) -> None:
+    def __init__(self, cause: FailureCause, slowdown: Slowdown, most: int) -> None:
         self.slowdown = slowdown
         self._cause = cause
         self._most = most
@@ -259,7 +259,7 @@ class _Counts:
         count.failures = self._left(count, now) + 1.0
         count.at = now
         delay = self.slowdown.delay(count.failures)
-        count.cause = Cause.USER if least > delay else self._cause
+        count.cause = FailureCause.USER if least > delay else self._cause
         if max(delay, least) > 0:
             count.open_at = now + max(delay, least)
         return _Counted(count, before, count.open_at)
@@ -267,7 +267,7 @@ class _Counts:
     def hold(self, key: Hashable, now: float, delay: float) -> _Count:
         """Delay the next attempt at a place that has not failed."""
         count = self._make(key, now)
-        count.open_at, count.cause = now + delay, Cause.USER
+        count.open_at, count.cause = now + delay, FailureCause.USER
         return count
 
     def forget(self, key: Hashable) -> None:
@@ -322,7 +322,7 @@ class Ticket:
         """Report that the credentials are wrong."""
         if not self._settled:
             self._settled = True
-            self._throttle._report(Failure(self._attempt, Cause.WRONG))
+            self._throttle._report(Failure(self._attempt, FailureCause.WRONG))
 
     def succeeded(self) -> None:
         """Report that the credentials are right."""
@@ -364,11 +364,11 @@ class Throttle:
     ) -> None:
         most = config.max_entries
         self.report = report
-        self.counts: Counter[tuple[str, Cause]] = Counter()
-        self._pairs = _Counts(Cause.PAIR, config.pair, most)
-        self._connections = _Counts(Cause.CONNECTION, config.connection, most)
-        self._addresses = _Counts(Cause.ADDRESS, config.address, most)
-        self._users = _Counts(Cause.USER, config.user, most)
+        self.counts: Counter[tuple[str, FailureCause]] = Counter()
+        self._pairs = _Counts(FailureCause.PAIR, config.pair, most)
+        self._connections = _Counts(FailureCause.CONNECTION, config.connection, most)
+        self._addresses = _Counts(FailureCause.ADDRESS, config.address, most)
+        self._users = _Counts(FailureCause.USER, config.user, most)
         #: Pairs that have logged in, the most recent ones at the end.
         self._proven: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._most = most
@@ -440,10 +440,10 @@ class Throttle:
         Args:
             attempt: The attempt.
         """
-        self._report(Failure(attempt, Cause.WRONG))
+        self._report(Failure(attempt, FailureCause.WRONG))
 
     def _refuse(self, attempt: Attempt, count: _Count, now: float) -> Slowed:
-        cause = count.cause or Cause.USER
+        cause = count.cause or FailureCause.USER
         slowed = Slowed(cause, count.open_at - now)
         if count.told < count.open_at:
             count.told = count.open_at

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..auth.throttle import Cause
+from ..auth.throttle import FailureCause
 from ..subprotocols import MSRP, SIP
 from .histogram import Histogram
 from .management.commands import CommandError, FactsResult, Fault
@@ -162,7 +162,7 @@ class Statistics:
         self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
         self.handshakes = Histogram(ROUND_TRIP_BOUNDS)
         self.message_sizes: Histogram | None = None
-        self.authentication_failures: Mapping[tuple[str, Cause], int] = {}
+        self.authentication_failures: Mapping[tuple[str, FailureCause], int] = {}
         self.refusals: list[Callable[[], Mapping[tuple[str, Bound], int]]] = []
 
     def _families(self, subprotocol: str | None) -> tuple[_Family, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wsproto_sip.adapters.reports import Reports, report
-from wsproto_sip.auth import Attempt, Cause, Challenge, Failure, answer_challenge
+from wsproto_sip.auth import Attempt, Challenge, Failure, FailureCause, answer_challenge
 from wsproto_sip.cli.serve.logs import set_up
 from wsproto_sip.msrp import MsrpRequest, MsrpResponse, MsrpUri, parse_chunk
 from wsproto_sip.sip import SipResponse, parse_message
@@ -109,7 +109,9 @@ def test_a_name_cannot_have_another_address_banned(
         )
     ]
     for name in names:
-        Reports().authentication_failed(Failure(Attempt("sip", "203.0.113.7", name), Cause.WRONG))
+        Reports().authentication_failed(
+            Failure(Attempt("sip", "203.0.113.7", name), FailureCause.WRONG)
+        )
         report("ws", logging.INFO, "opened", connection=1, target=f"/{name}")
         report("ws", logging.INFO, "closed", reason=name)
         report("ws", logging.WARNING, "something", name=name)

@@ -7,7 +7,7 @@ from operator import add
 import pytest
 from hypothesis import given, strategies as st
 
-from wsproto_sip.auth.throttle import Cause
+from wsproto_sip.auth.throttle import FailureCause
 from wsproto_sip.server.histogram import Histogram
 from wsproto_sip.server.management.prometheus import (
     CONTENT_TYPE,
@@ -86,7 +86,10 @@ def test_answers_and_sizes() -> None:
 
 def test_failed_attempts_at_passwords_by_service_and_cause() -> None:
     statistics = Statistics()
-    statistics.authentication_failures = {("sip", Cause.WRONG): 2, ("basic", Cause.PAIR): 7}
+    statistics.authentication_failures = {
+        ("sip", FailureCause.WRONG): 2,
+        ("basic", FailureCause.PAIR): 7,
+    }
     types, samples = parse(render(connection_families(statistics)))
     assert types["ws_authentication_failures"] == "counter"
     name = as_read("ws_authentication_failures")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sip._phones import World, entropy
-from wsproto_sip.auth.throttle import Cause, Failure, Throttle
+from wsproto_sip.auth.throttle import Failure, FailureCause, Throttle
 from wsproto_sip.sip.message.message import SipResponse
 from wsproto_sip.sip.message.transport import Source
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
@@ -34,7 +34,7 @@ def test_a_guesser_is_refused_and_the_user_registers_all_the_same() -> None:
     # Ten a second for a minute: 6 for nothing, and then with 1, 2, 4, 8, 16 and 32 s between.
     assert statuses.count(401) == 11
     assert statuses.count(503) == 589
-    assert throttle.counts == {("sip", Cause.WRONG): 11, ("sip", Cause.PAIR): 589}
+    assert throttle.counts == {("sip", FailureCause.WRONG): 11, ("sip", FailureCause.PAIR): 589}
     assert {failure.attempt.address for failure in told} == {"203.0.113.9"}
     assert len(told) == 11 + 6
     # The right password would be refused too: there is nothing to learn.

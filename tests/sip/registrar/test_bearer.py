@@ -4,7 +4,7 @@ import pytest
 
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.outcome import LATER, Denied, Later, Question, Unavailable
-from wsproto_sip.auth.throttle import Cause, Throttle
+from wsproto_sip.auth.throttle import FailureCause, Throttle
 from wsproto_sip.sip.registrar.bearer import BearerQuestion, BearerVerifier
 
 ALICE = Identity("alice", "token")
@@ -81,7 +81,7 @@ def test_guesses_are_slowed_down_as_those_at_passwords_are() -> None:
     for number in range(12):
         guess(server, f"x{number}", 0.0, "192.0.2.2")
     assert guess(server, "abc", 0.0, "192.0.2.2") == "taken"
-    assert throttle.counts["bearer", Cause.WRONG] == 22
+    assert throttle.counts["bearer", FailureCause.WRONG] == 22
     assert guess(server, "abc", 1.0) == "taken"
 
 
