@@ -118,8 +118,6 @@ def _tell_sessions_apart(app: Sphinx, document: document) -> None:
         module = node.get("py:module") or ""
         if node.get("reftarget") == "Session" and not module.startswith("wsproto_sip.msrp"):
             node["reftarget"] = "wsproto_sip.session.session.Session"
-        if node.get("reftarget") == "Challenge" and module.startswith("wsproto_sip.auth"):
-            node["reftarget"] = "wsproto_sip.auth.digest.Challenge"
 
 
 class States(SphinxDirective):

@@ -14,7 +14,7 @@ from wsproto_sip.cli.serve.page import telephone
 from wsproto_sip.policy import OriginPolicy, PagePolicy, PolicyChain, SubprotocolPolicy
 from wsproto_sip.server import Endpoint, EndpointConfig, subprotocol_profiles
 from wsproto_sip.sip import (
-    Challenge,
+    ChallengeScope,
     DigestAuthenticator,
     Domains,
     EdgeApplication,
@@ -64,7 +64,7 @@ async def main():
     server = EndpointServer(endpoint, handle)
     domains = Domains((DOMAIN,))
     edge = SipEdge(
-        EdgeConfig("127.0.0.1", domains, challenge=Challenge.ALL),
+        EdgeConfig("127.0.0.1", domains, challenge=ChallengeScope.ALL),
         registrar=Registrar(RegistrarConfig(domains)),
         authenticator=DigestAuthenticator(DOMAIN, USERS, domains=domains),
         hook=decide,

@@ -24,7 +24,7 @@ from wsproto_sip.adapters.asyncio.sip import SipService
 from wsproto_sip.policy import PolicyChain, SubprotocolPolicy
 from wsproto_sip.server import Endpoint, EndpointConfig, subprotocol_profiles
 from wsproto_sip.sip import (
-    Challenge,
+    ChallengeScope,
     DigestAuthenticator,
     Domains,
     EdgeApplication,
@@ -57,7 +57,7 @@ async def main(name, port, node_port, keys):
     location = LocationService(RedisEngine(os.environ["REDIS"]), entry)
     domains = Domains((DOMAIN,))
     edge = SipEdge(
-        EdgeConfig("127.0.0.1", domains, challenge=Challenge.ALL),
+        EdgeConfig("127.0.0.1", domains, challenge=ChallengeScope.ALL),
         registrar=Registrar(RegistrarConfig(domains), node=entry.node, gruu_keys=keys),
         authenticator=DigestAuthenticator(DOMAIN, USERS, domains=domains),
         flow_keys=keys,

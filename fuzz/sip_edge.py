@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from wsproto_sip.auth import Challenge as DigestChallenge, answer_challenge
+from wsproto_sip.auth import Challenge, answer_challenge
 from wsproto_sip.sip import Source, parse_message
 from wsproto_sip.sip.edge.actions import (
     EdgeAction,
@@ -34,7 +34,7 @@ from wsproto_sip.sip.edge.actions import (
 from wsproto_sip.sip.edge.config import (
     DATAGRAMS,
     STREAM,
-    Challenge,
+    ChallengeScope,
     EdgeConfig,
     EdgeMode,
     Probing,
@@ -419,7 +419,7 @@ class World:
                 upstreams=UPSTREAMS if core else (),
                 # Often enough to occur, without dominating the steps.
                 probing=Probing(interval=60.0),
-                challenge=Challenge.ALL if users == 2 else Challenge.OWN,
+                challenge=ChallengeScope.ALL if users == 2 else ChallengeScope.OWN,
             ),
             authenticator=authenticator,
             entropy=entropy,
@@ -643,7 +643,7 @@ class World:
             return ""
         proxy = party.challenge.status == 407
         text = party.challenge.one(b"proxy-authenticate" if proxy else b"www-authenticate")
-        challenge = DigestChallenge.parse(text.decode())
+        challenge = Challenge.parse(text.decode())
         if challenge is None:
             return ""
         # Only its user knows a password.

@@ -11,7 +11,7 @@ from .edge.actions import (
     SendToUpstream,
 )
 from .edge.application import EdgeApplication
-from .edge.config import Challenge, EdgeConfig, EdgeMode, Upstream
+from .edge.config import ChallengeScope, EdgeConfig, EdgeMode, Upstream
 from .edge.connections import Peer
 from .edge.edge import SipEdge
 from .edge.hook import EdgeHook, HookRequest, Proceed, Refuse, Verdict
@@ -46,7 +46,7 @@ __all__ = [
     "BearerVerifier",
     "Binding",
     "CSeq",
-    "Challenge",
+    "ChallengeScope",
     "DigestAuthenticator",
     "Domains",
     "EdgeAction",

@@ -34,7 +34,7 @@ from wsproto_sip.sip import (
     parse_uri,
 )
 from wsproto_sip.sip.edge.actions import SendToConnection
-from wsproto_sip.sip.edge.config import STREAM, Challenge, EdgeConfig, EdgeMode
+from wsproto_sip.sip.edge.config import STREAM, ChallengeScope, EdgeConfig, EdgeMode
 from wsproto_sip.sip.edge.connections import Peer
 from wsproto_sip.sip.edge.edge import SipEdge
 from wsproto_sip.sip.edge.hook import HookRequest, Proceed, Refuse, Verdict
@@ -60,7 +60,7 @@ def pair(
 ) -> tuple[World, Phone, Phone]:
     """Alice and bob, registered."""
     if digest:
-        options |= {"authenticator": authenticator(), "challenge": Challenge.ALL}
+        options |= {"authenticator": authenticator(), "challenge": ChallengeScope.ALL}
     world = World(mode, **options)
     alice = world.phone("alice", password="wonderland")
     return world, alice, world.phone("bob", password="builder")
@@ -692,7 +692,7 @@ def test_user_is_believed_on_the_connection_that_has_proven_it() -> None:
 
 
 def test_stranger_may_speak_in_any_name_if_so_configured() -> None:
-    world = World(authenticator=authenticator(), challenge=Challenge.NONE)
+    world = World(authenticator=authenticator(), challenge=ChallengeScope.NONE)
     alice = world.phone("alice", password="wonderland")
     mallory = world.phone("mallory", registers=False)
     mallory.send("MESSAGE", alice.aor, sender=f"<{BOB}>;tag=1")
@@ -897,7 +897,7 @@ def test_a_callee_speaks_under_the_name_that_was_called(
     bob = world.phone("bob", login=login, password="builder")
     _, there = call(alice, bob, to=f"<{called}>")
     if login is None:
-        world.edge._identities._config = replace(world.edge.config, challenge=Challenge.ALL)
+        world.edge._identities._config = replace(world.edge.config, challenge=ChallengeScope.ALL)
         world.edge.authenticator = authenticator()
     if known_by == "password":
         assert bob.register().status == 200
@@ -939,10 +939,10 @@ PREFERRED = ("P-Preferred-Identity", "<sip:alice@sip.test>")
 WITHHELD = ("Privacy", "id")
 
 
-@pytest.mark.parametrize("challenge", Challenge)
+@pytest.mark.parametrize("challenge", ChallengeScope)
 @pytest.mark.parametrize("login", ["alice", None])
 def test_an_anonymous_call_needs_no_more_than_a_password(
-    challenge: Challenge, login: str | None
+    challenge: ChallengeScope, login: str | None
 ) -> None:
     world = World(authenticator=authenticator(), challenge=challenge)
     alice = world.phone("alice", login=login, password="wonderland")
@@ -963,7 +963,7 @@ def test_an_anonymous_call_needs_no_more_than_a_password(
         bob.answer(invite, 486)
         bob.request("ACK")
         alice.response(486)
-    if login is not None or challenge is not Challenge.NONE:
+    if login is not None or challenge is not ChallengeScope.NONE:
         other = ("P-Preferred-Identity", f"<{BOB}>")
         assert alice.ask("MESSAGE", BOB, other, sender=ANONYMOUS).status == 403
 
@@ -1142,7 +1142,7 @@ def test_a_user_cannot_register_another_one_at_the_upstream(
         upstream=UPSTREAM,
         domains=Domains(("sip.test", "other.test")),
         authenticator=authenticator(),
-        challenge=Challenge.ALL,
+        challenge=ChallengeScope.ALL,
         check_identity=check_identity,
     )
     alice = world.phone("alice", login=login, password="wonderland", registers=False)
@@ -1593,7 +1593,7 @@ def late_pair(**options: object) -> tuple[World, Phone, Phone]:
         entropy=entropy(),
         throttle=options.pop("throttle", None),  # type: ignore[arg-type]
     )
-    world = World(authenticator=late, challenge=Challenge.ALL, **options)  # type: ignore[arg-type]
+    world = World(authenticator=late, challenge=ChallengeScope.ALL, **options)  # type: ignore[arg-type]
     alice = world.phone("alice", password="wonderland", registers=False)
     return world, alice, world.phone("bob", registers=False)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.sip._phones import SDP, UPSTREAM, Phone, World, call
 from wsproto_sip.auth import LATER, Later, Unavailable
 from wsproto_sip.sip import SipParseError, SipRequest, SipUri, parse_uri
-from wsproto_sip.sip.edge.config import Challenge
+from wsproto_sip.sip.edge.config import ChallengeScope
 from wsproto_sip.sip.edge.connections import Peer
 from wsproto_sip.sip.edge.hook import (
     EdgeHook,
@@ -188,7 +188,7 @@ def test_neither_options_to_the_edge_nor_a_cancel_are_asked_about() -> None:
 
 def test_in_front_of_an_upstream_both_sides_are_asked_about() -> None:
     hook = Hook(Proceed(add=[("X-Hook", "1")]))
-    world = World(hook=hook, upstream=UPSTREAM, challenge=Challenge.NONE)
+    world = World(hook=hook, upstream=UPSTREAM, challenge=ChallengeScope.NONE)
     source = Source("192.0.2.7", 4000, "wss")
     alice = Phone(
         world, "alice", registers=False, transport="wss", source=source, peer=Peer(source, "alice")

@@ -23,7 +23,7 @@ from wsproto_sip.auth import (
 from wsproto_sip.server.shares import ShareConfig
 from wsproto_sip.sip import SipRequest, parse_message
 from wsproto_sip.sip.edge.actions import EdgeAction, SendToConnection
-from wsproto_sip.sip.edge.config import Challenge
+from wsproto_sip.sip.edge.config import ChallengeScope
 from wsproto_sip.sip.edge.hook import HookRequest
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
 
@@ -34,7 +34,7 @@ BOB = "sip:bob@sip.test"
 def late_world(kind: type[World] = World, **options: object) -> tuple[World, Phone, Phone]:
     """Alice, whose password is kept elsewhere, and bob."""
     throttle = options.pop("throttle", None)
-    world = kind(challenge=Challenge.ALL, **options)  # type: ignore[arg-type]
+    world = kind(challenge=ChallengeScope.ALL, **options)  # type: ignore[arg-type]
     bob = world.phone("bob")
     world.edge.authenticator = DigestAuthenticator(
         "sip.test",

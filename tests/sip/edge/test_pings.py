@@ -9,7 +9,7 @@ from tests.sip._phones import Phone, World, entropy
 from wsproto_sip.server.shares import ShareConfig
 from wsproto_sip.sip import SipResponse
 from wsproto_sip.sip.edge import pipelines
-from wsproto_sip.sip.edge.config import Challenge
+from wsproto_sip.sip.edge.config import ChallengeScope
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
 
 STEPS = pipelines.FROM_CLIENT[1:]
@@ -83,7 +83,7 @@ def test_password_is_asked_for_in_both_ways() -> None:
 
 
 def test_pace_is_kept_in_both_ways() -> None:
-    pair = Pair(requests_per_second=ShareConfig(4, reserve=0), challenge=Challenge.NONE)
+    pair = Pair(requests_per_second=ShareConfig(4, reserve=0), challenge=ChallengeScope.NONE)
     answers = [pair.say(head(CSeq=f"{number} OPTIONS")) for number in range(1, 5)]
     assert all(quick == usual for quick, usual in answers)
     assert b"SIP/2.0 503 " in bytes(str(answers[-1][0][0]), "ascii")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.asyncio.sip import SipService
 from ...sip.edge.application import EdgeApplication
-from ...sip.edge.config import Challenge, EdgeConfig, EdgeMode, Probing
+from ...sip.edge.config import ChallengeScope, EdgeConfig, EdgeMode, Probing
 from ...sip.edge.edge import SipEdge
 from ...sip.message.errors import SipValueError
 from ...sip.message.limits import DEFAULT_LIMITS
@@ -48,7 +48,7 @@ _PROBE_TIMEOUT = 4.0
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 _DEFAULTS = Settings()
 #: What --sip-challenge, --no-sip-challenge and neither of them mean.
-_CHALLENGES = {True: Challenge.ALL, False: Challenge.NONE, None: Challenge.OWN}
+_CHALLENGES = {True: ChallengeScope.ALL, False: ChallengeScope.NONE, None: ChallengeScope.OWN}
 #: Refused without sip, because they would have no effect.
 _OPTIONS = ("sip_domain", "sip_users", "sip_name", "sip_hook", "sip_flow_keys", "upstream")
 #: Refused without an upstream, because they would have no effect.

@@ -16,7 +16,7 @@ from ..registrar.domains import Domains
 __all__ = [
     "DATAGRAMS",
     "STREAM",
-    "Challenge",
+    "ChallengeScope",
     "EdgeConfig",
     "EdgeMode",
     "Probing",
@@ -46,7 +46,7 @@ class EdgeMode(Enum):
     ALIAS = "alias"
 
 
-class Challenge(Enum):
+class ChallengeScope(Enum):
     """Which requests need a password, besides REGISTER, if there is an authenticator."""
 
     #: None: clients without a password may act in the name of any user.
@@ -229,7 +229,7 @@ class EdgeConfig:
     port: int | None = None
     mode: EdgeMode = EdgeMode.OUTBOUND
     upstreams: tuple[Upstream, ...] = ()
-    challenge: Challenge = Challenge.OWN
+    challenge: ChallengeScope = ChallengeScope.OWN
     check_identity: bool = True
     open_to_strangers: bool = False
     assert_identity: bool = False

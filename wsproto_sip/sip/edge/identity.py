@@ -18,7 +18,7 @@ from ...auth.outcome import Question
 from ..message.uri import SipUri
 from ..rules.identity import check_identity, claims
 from ..rules.routing import Rejection
-from .config import Challenge
+from .config import ChallengeScope
 
 if TYPE_CHECKING:
     from ..message.message import SipRequest
@@ -75,7 +75,7 @@ class Identities:
         if user is not None:
             expected = self._of(user, target).aor
             right = isinstance(target, SipUri) and target.aor == expected
-        elif self.authenticator is not None and self._config.challenge is not Challenge.NONE:
+        elif self.authenticator is not None and self._config.challenge is not ChallengeScope.NONE:
             # From names the user that answered the challenge.
             sender = request.from_.sip_uri
             aor = self._domains.aor(target) if isinstance(target, SipUri) else None
@@ -127,16 +127,16 @@ class Identities:
         authenticator, challenge = self.authenticator, self._config.challenge
         if authenticator is None or connection.peer.user is not None:
             return None
-        if challenge is Challenge.NONE:
+        if challenge is ChallengeScope.NONE:
             return None
-        if challenge is Challenge.OWN and not self._is_own(request):
+        if challenge is ChallengeScope.OWN and not self._is_own(request):
             return None
         if in_dialog and connection.proven:
             return None
         sender = request.from_.uri
         name = self._claimed(request)
         # An earlier proof on this connection is enough, unless each request needs a new one.
-        if name in connection.proven and challenge is Challenge.OWN:
+        if name in connection.proven and challenge is ChallengeScope.OWN:
             return check_identity(request, self._of(name, sender))
 
         def proven(outcome: str | Rejection) -> Rejection | None:
