@@ -10,7 +10,7 @@ from wsproto_sip.auth import Identity
 from wsproto_sip.policy import (
     OriginPolicy,
     PolicyChain,
-    Source,
+    TokenPlace,
     TokenPolicy,
     TokenSource,
 )
@@ -29,7 +29,10 @@ POLICIES = PolicyChain(
     [
         OriginPolicy(["https://app.example"], allow_null=False, allow_missing=True),
         TokenPolicy(
-            [TokenSource(Source.COOKIE, "session"), TokenSource(Source.QUERY, "token")],
+            [
+                TokenSource(TokenPlace.COOKIE, "session"),
+                TokenSource(TokenPlace.QUERY, "token"),
+            ],
             verify,
         ),
     ]

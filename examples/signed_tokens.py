@@ -15,7 +15,7 @@ from wsproto_sip.adapters.jwt import JwtVerifier
 from wsproto_sip.policy import (
     OriginPolicy,
     PolicyChain,
-    Source,
+    TokenPlace,
     TokenPolicy,
     TokenSource,
 )
@@ -34,7 +34,7 @@ POLICIES = PolicyChain(
     [
         OriginPolicy(["https://app.example"], allow_null=False, allow_missing=True),
         TokenPolicy(
-            [TokenSource(Source.QUERY, "token")],
+            [TokenSource(TokenPlace.QUERY, "token")],
             JwtVerifier([SECRET], algorithms=["HS256"], audience="websocket"),
         ),
     ]

@@ -20,11 +20,11 @@ from wsproto_sip.policy.decision import (
     Reject,
     RequestContext,
 )
-from wsproto_sip.policy.token import Bearer, Source, TokenPolicy, TokenQuestion, TokenSource
+from wsproto_sip.policy.token import Bearer, TokenPlace, TokenPolicy, TokenQuestion, TokenSource
 
-COOKIE = TokenSource(Source.COOKIE, "sid")
-BEARER = TokenSource(Source.BEARER)
-QUERY = TokenSource(Source.QUERY, "token")
+COOKIE = TokenSource(TokenPlace.COOKIE, "sid")
+BEARER = TokenSource(TokenPlace.BEARER)
+QUERY = TokenSource(TokenPlace.QUERY, "token")
 ALICE = Identity("alice", "token")
 
 
@@ -289,7 +289,7 @@ def test_hook_that_fails_is_not_held_against_the_token() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a;b", "a=b", "\xe4"])
 def test_names_are_tokens(name: str) -> None:
-    for source in (Source.COOKIE, Source.QUERY):
+    for source in (TokenPlace.COOKIE, TokenPlace.QUERY):
         with pytest.raises(ValueError, match="not the name of a cookie or parameter"):
             TokenSource(source, name)
 

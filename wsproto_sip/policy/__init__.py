@@ -35,7 +35,7 @@ from .page import PagePolicy, Resource
 from .proxy_protocol import ProxyHeader, ProxyHeaderParser
 from .subprotocol import SubprotocolPolicy
 from .target import TargetPolicy
-from .token import Bearer, Source, TokenPolicy, TokenQuestion, TokenSource
+from .token import Bearer, TokenPlace, TokenPolicy, TokenQuestion, TokenSource
 
 __all__ = [
     "ANY_ORIGIN",
@@ -69,9 +69,9 @@ __all__ = [
     "RequestContext",
     "Resource",
     "Respond",
-    "Source",
     "SubprotocolPolicy",
     "TargetPolicy",
+    "TokenPlace",
     "TokenPolicy",
     "TokenQuestion",
     "TokenSource",

@@ -22,7 +22,7 @@ from ..auth.used import UsedTokens
 from .authentication import Judgement, Malformed
 from .decision import Continue, Decision, Deferred, Reject, RequestContext, header_values, refuse
 
-__all__ = ["Bearer", "Source", "TokenPolicy", "TokenQuestion", "TokenSource"]
+__all__ = ["Bearer", "TokenPlace", "TokenPolicy", "TokenQuestion", "TokenSource"]
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
@@ -33,7 +33,7 @@ _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _PRINTABLE = re.compile("[^\\x00-\\x1f\\x7f-\\x9f]+")
 
 
-class Source(Enum):
+class TokenPlace(Enum):
     """Where to look for a token."""
 
     COOKIE = "cookie"
@@ -48,18 +48,18 @@ class TokenSource:
     Tokens in a query end up in the logs of every server on the way; keep them short-lived.
 
     Args:
-        source: The kind of place.
+        place: The kind of place.
         name: The name of the cookie or the parameter; not used for bearer tokens (RFC 6750).
 
     Raises:
         ValueError: A cookie or parameter has no name, or its name is not a token.
     """
 
-    source: Source
+    place: TokenPlace
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.source is not Source.BEARER and not _NAME.fullmatch(self.name):
+        if self.place is not TokenPlace.BEARER and not _NAME.fullmatch(self.name):
             raise ValueError(f"not the name of a cookie or parameter: {self.name!r}")
 
 
@@ -130,20 +130,20 @@ class TokenPolicy:
         self._max_length = max_length
         self._throttle = Throttle() if throttle is None else throttle
         self._used = used
-        self._bearer = any(item.source is Source.BEARER for item in sources)
+        self._bearer = any(item.place is TokenPlace.BEARER for item in sources)
 
     def __call__(self, context: RequestContext, /) -> Decision:
         """Find the token and verify it."""
         for source in self._sources:
             try:
-                raw = _FINDERS[source.source](context, source.name)
+                raw = _FINDERS[source.place](context, source.name)
                 token = None if raw is None else raw.decode("utf-8")
             except ValueError:
-                return refuse(400, f"malformed or repeated {source.source.value} token")
+                return refuse(400, f"malformed or repeated {source.place.value} token")
             if token is None:
                 continue
             if len(token) > self._max_length or not _PRINTABLE.fullmatch(token):
-                return refuse(400, f"malformed or repeated {source.source.value} token")
+                return refuse(400, f"malformed or repeated {source.place.value} token")
             return self._ask(TokenQuestion(token, source, context))
         if self._required and context.identity is None:
             return self._refusal("no token", b"Bearer")
@@ -160,7 +160,7 @@ class TokenPolicy:
 
     def _used_now(self, question: TokenQuestion, outcome: Identity | Denied) -> Decision:
         """Use a valid token, if it is good for one use."""
-        if self._used is None or question.source.source is not Source.QUERY:
+        if self._used is None or question.source.place is not TokenPlace.QUERY:
             return self._concluded(outcome)
         if isinstance(outcome, Denied):
             return self._concluded(outcome)
@@ -230,7 +230,9 @@ class Bearer:
             return Denied("a token without TLS")
         if not _TOKEN.fullmatch(credentials) or len(credentials) > self._max_length:
             return Malformed("malformed bearer token")
-        question = TokenQuestion(credentials.decode("ascii"), TokenSource(Source.BEARER), context)
+        question = TokenQuestion(
+            credentials.decode("ascii"), TokenSource(TokenPlace.BEARER), context
+        )
         return _judged(question, self._verify, self._throttle)
 
 
@@ -289,8 +291,8 @@ def _find_query(context: RequestContext, name: str) -> bytes | None:
     return _only(found)
 
 
-_FINDERS: dict[Source, Callable[[RequestContext, str], bytes | None]] = {
-    Source.COOKIE: _find_cookie,
-    Source.BEARER: _find_bearer,
-    Source.QUERY: _find_query,
+_FINDERS: dict[TokenPlace, Callable[[RequestContext, str], bytes | None]] = {
+    TokenPlace.COOKIE: _find_cookie,
+    TokenPlace.BEARER: _find_bearer,
+    TokenPlace.QUERY: _find_query,
 }

@@ -23,7 +23,7 @@ from wsproto_sip.auth import (
 from wsproto_sip.events import Request
 from wsproto_sip.policy.authentication import BasicQuestion
 from wsproto_sip.policy.decision import RequestContext
-from wsproto_sip.policy.token import Source, TokenQuestion, TokenSource
+from wsproto_sip.policy.token import TokenPlace, TokenQuestion, TokenSource
 from wsproto_sip.sip.registrar.bearer import BearerQuestion
 
 ALICE = Account(Identity("alice"), "wonderland")
@@ -85,7 +85,7 @@ def test_password_is_compared_with_its_account() -> None:
 
 def test_tokens_go_to_the_token_source() -> None:
     context = RequestContext(Request(host="h", target="/"))
-    source = TokenSource(Source.QUERY, "t")
+    source = TokenSource(TokenPlace.QUERY, "t")
 
     async def scenario() -> None:
         answers = Answers(tokens=Tokens())

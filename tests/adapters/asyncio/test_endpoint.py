@@ -33,7 +33,7 @@ from wsproto_sip.events import (
 from wsproto_sip.limits import Limits
 from wsproto_sip.policy.decision import PolicyChain
 from wsproto_sip.policy.forwarded import TrustedNetworks
-from wsproto_sip.policy.token import Source, TokenPolicy, TokenQuestion, TokenSource
+from wsproto_sip.policy.token import TokenPlace, TokenPolicy, TokenQuestion, TokenSource
 from wsproto_sip.server import endpoint as server_endpoint
 from wsproto_sip.server.config import EndpointConfig
 from wsproto_sip.server.events import AdmissionPending, Closed, Opened, Writable
@@ -245,7 +245,7 @@ def test_peer_that_breaks_the_handler_cannot_fill_the_log(
 
 
 def test_identity_may_be_decided_later() -> None:
-    policy = TokenPolicy([TokenSource(Source.QUERY, "token")], lambda question: LATER)
+    policy = TokenPolicy([TokenSource(TokenPlace.QUERY, "token")], lambda question: LATER)
     config = EndpointConfig(policies=PolicyChain([policy]))
 
     async def scenario() -> None:
@@ -278,7 +278,7 @@ def test_identity_may_be_decided_later() -> None:
 
 
 def test_questions_of_policies_are_answered_by_resolve() -> None:
-    policy = TokenPolicy([TokenSource(Source.QUERY, "token")], lambda question: LATER)
+    policy = TokenPolicy([TokenSource(TokenPlace.QUERY, "token")], lambda question: LATER)
     config = EndpointConfig(policies=PolicyChain([policy]))
 
     async def resolve(question: object) -> Identity | None:

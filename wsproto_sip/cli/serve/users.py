@@ -23,7 +23,7 @@ from ...adapters.jwt import JwtVerifier
 from ...auth.cache import AccountCache
 from ...auth.outcome import LATER
 from ...auth.used import UsedTokens
-from ...policy.token import Source, TokenSource
+from ...policy.token import TokenPlace, TokenSource
 from ...server.management.prometheus import Family
 from ...subprotocols import MSRP, SIP
 from .._text import reason_of
@@ -100,8 +100,8 @@ def token_sources(settings: Settings) -> list[TokenSource]:
     """
     found = []
     for option, name, source in (
-        ("token-query", settings.token_query, Source.QUERY),
-        ("token-cookie", settings.token_cookie, Source.COOKIE),
+        ("token-query", settings.token_query, TokenPlace.QUERY),
+        ("token-cookie", settings.token_cookie, TokenPlace.COOKIE),
     ):
         if name is not None:
             try:
