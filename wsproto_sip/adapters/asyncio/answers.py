@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...auth.cache import AccountCache
     from ...auth.identity import Identity
 
-__all__ = ["AccountSource", "Answers", "Resolve", "TokenSource", "answer_to"]
+__all__ = ["AccountSource", "Answers", "IdentitySource", "Resolve", "answer_to"]
 
 _logger = logging.getLogger("wsproto_sip.auth")
 
@@ -51,7 +51,7 @@ class AccountSource(Protocol):
         ...
 
 
-class TokenSource(Protocol):
+class IdentitySource(Protocol):
     """A source of identities for tokens."""
 
     async def identity(self, token: str) -> Identity | None:
@@ -104,7 +104,7 @@ class Answers:
     def __init__(
         self,
         accounts: AccountSource | None = None,
-        tokens: TokenSource | None = None,
+        tokens: IdentitySource | None = None,
         *,
         cache: AccountCache | None = None,
         realm: str = "",
@@ -134,7 +134,7 @@ class Answers:
     def use(
         self,
         accounts: AccountSource | None,
-        tokens: TokenSource | None,
+        tokens: IdentitySource | None,
         cache: AccountCache | None,
     ) -> None:
         """Ask other sources from now on; pending questions are answered by the earlier ones.
