@@ -40,7 +40,7 @@ from wsproto_sip.states import ConnectionState, ConnectionType
 from ..._sessions import REQUEST, frame
 from .._ends import Plan, plans
 from .._strain import Strain
-from .._suite import BOUND, HOST, echo, nothing_leaks, peer, place, reset, turns
+from .._suite import BOUND, HOST, UPGRADE, echo, nothing_leaks, peer, place, reset, turns
 from .._transport import Transport, play, receive
 
 if TYPE_CHECKING:
@@ -73,6 +73,36 @@ class OnAsyncio(Strain):
                 await scenario
 
         super().run(checked())
+
+    @pytest.mark.parametrize("call", ["send", "pong"])
+    def test_endless_sender_notices_a_reset(self, call: str) -> None:
+        """A task that never has to wait lets the loop report the end."""
+        most = 100_000
+        sent: list[int] = []
+
+        async def scenario() -> None:
+            loop = asyncio.get_running_loop()
+            over = asyncio.Event()
+            with socket.socket() as sock:
+
+                async def program(connection: End) -> None:
+                    with suppress(ConnectionClosedError):
+                        for number in range(most):
+                            if number == 100:
+                                reset(sock)
+                                sock.close()
+                            await getattr(connection, call)(b"x")
+                            sent.append(number)
+                    over.set()
+
+                async with self.serving(program) as port:
+                    sock.setblocking(False)
+                    await loop.sock_connect(sock, (HOST, port))
+                    await loop.sock_sendall(sock, UPGRADE)
+                    await over.wait()
+
+        self.run(scenario())
+        assert len(sent) < most
 
 
 class TestStandardLoop(OnAsyncio):

@@ -210,6 +210,16 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
             self._follow_session()
         else:
             session.touched = False
+        if transport.is_closing():
+            await self._notice_end()
+
+    async def _notice_end(self) -> None:
+        """Let the loop report the end of the transport.
+
+        After a failed write a transport takes and drops everything, so nothing else would stop a
+        task that sends without end, and with it the loop.
+        """
+        await asyncio.sleep(0)
 
     async def _send_pieces(self, pieces: Pieces) -> None:
         if not self._writable:
@@ -306,6 +316,8 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
         if not self._pong(payload):
             await asyncio.shield(self._lost)
             raise self._closed_error()
+        if self.transport.is_closing():
+            await self._notice_end()
 
     async def close(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until it is closed (RFC 6455 §7.1.2).
