@@ -468,6 +468,58 @@ class TestSending:
         assert session.data_to_send() == b"\x81\x01a\x82\x01b\x81\x01c\x8a\x01d"
         assert session.data_to_send() == b""
 
+    @pytest.mark.parametrize("role", ConnectionType)
+    def test_message_and_its_bytes_in_one_step(self, role: ConnectionType) -> None:
+        config = SessionConfig(entropy=fixed_entropy)
+        session = Session.established(role, now=0.0, config=config)
+        other = Session.established(role, now=0.0, config=config)
+        session.touched = False
+        messages: list[tuple[Any, Any]] = [
+            ("a\u20ac", TextMessage("a\u20ac")),
+            (b"b" * 200, BytesMessage(b"b" * 200)),
+            (bytearray(b"c"), BytesMessage(b"c")),
+            (prepared := PreparedMessage(TextMessage("d")), prepared),
+        ]
+        for message, event in messages:
+            other.send(event, 1.0)
+            assert session.send_message(message, 1.0) == other.data_to_send()
+        assert not session.touched
+
+    def test_message_in_one_step_comes_after_what_waits(self) -> None:
+        session = server(limits=Limits(max_outgoing=20))
+        session.send(TextMessage("a"), 0.0)
+        session.touched = False
+        assert session.send_message("b", 0.0) == b"\x81\x01a\x81\x01b"
+        assert session.touched
+        session.receive(frame(PING, b"p"), 0.0)
+        assert session.send_message(b"c", 0.0) == b"\x8a\x01p\x82\x01c"
+        session.transport_backlog(10, 0.0)
+        prepared = PreparedMessage(BytesMessage(bytes(10)))
+        assert session.send_message(prepared, 0.0).endswith(b"too much output waits")
+        assert session.handle_timeout(0.0) == [CloseConnection(1008, "too much output waits")]
+
+    def test_message_in_one_step_before_the_answer_to_a_close_frame(self) -> None:
+        session = server()
+        session.receive(NORMAL, 0.0)
+        assert session.send_message("a", 0.0) == b"\x81\x01a\x88\x05\x03\xe8bye"
+        with pytest.raises(LocalProtocolError, match="CLOSED"):
+            session.send_message("b", 0.0)
+
+    def test_refused_message_in_one_step_changes_nothing(self) -> None:
+        session = Session(ConnectionType.SERVER, now=0.0)
+        with pytest.raises(LocalProtocolError):
+            session.send_message("a", 0.0)
+        session = server()
+        with pytest.raises(LocalProtocolError, match="text cannot be sent"):
+            session.send_message("\ud800", 0.0)
+        with pytest.raises(TypeError):
+            session.send_message(5, 0.0)  # type: ignore[arg-type]
+        session.send(TextMessage("a", message_finished=False), 0.0)
+        assert session.data_to_send() == b"\x01\x01a"
+        with pytest.raises(LocalProtocolError, match="cannot change"):
+            session.send_message(b"b", 0.0)
+        assert session.send_message("b", 0.0) == b"\x80\x01b"
+
     def test_ping_of_the_callers_is_timed(self) -> None:
         client, answerer = pair()
         client.send(Ping(b"mine"), 1.0)

@@ -445,7 +445,9 @@ class Driver(Generic[W]):
     def _take(self) -> str | bytes:
         """Take the first of the waiting messages."""
         message = self._messages.pop(0)
-        self._taken()
+        self._busy = True
+        if self.session.paused or self._gone:
+            self._taken()
         return message
 
     def _taken(self) -> None:

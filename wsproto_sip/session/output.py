@@ -45,16 +45,17 @@ class Output:
         encoder: Encodes the frames.
         waiting: The number of bytes waiting for :meth:`take`.
         backlog: The number of bytes that the transport had not sent at its last report.
+        handed_out: The number of bytes taken since that report.
         pongs: The payloads of the Pongs that are due, in order.
     """
 
     __slots__ = (
         "_frames",
-        "_handed_out",
         "_ping_leaves_in",
         "_pong_leaves_in",
         "backlog",
         "encoder",
+        "handed_out",
         "pongs",
         "waiting",
     )
@@ -64,8 +65,7 @@ class Output:
         self._frames = _NOTHING
         self.waiting = 0
         self.backlog = 0
-        # Bytes taken since the backlog was last reported.
-        self._handed_out = 0
+        self.handed_out = 0
         self.pongs = _NOTHING
         # How many more bytes the transport has to send until the last Pong has left, and until the
         # unanswered Ping has.
@@ -84,7 +84,7 @@ class Output:
 
     def mark_ping(self) -> None:
         """Remember the position of the last Ping: see :attr:`ping_waits`."""
-        self._ping_leaves_in = self.backlog + self._handed_out + self.waiting
+        self._ping_leaves_in = self.backlog + self.handed_out + self.waiting
 
     @property
     def ping_waits(self) -> bool:
@@ -118,7 +118,7 @@ class Output:
         self.pongs = _NOTHING
         encoder = self.encoder
         raw = b"".join([encoder.control(Opcode.PONG, payload) for payload in pongs])
-        in_transport = self.backlog + self._handed_out
+        in_transport = self.backlog + self.handed_out
         self._pong_leaves_in = in_transport + len(raw)
         if self._ping_leaves_in > in_transport:
             self._ping_leaves_in += len(raw)
@@ -141,7 +141,7 @@ class Output:
             return b""
         raw = frames[0] if len(frames) == 1 else b"".join(frames)
         self._frames = _NOTHING
-        self._handed_out += len(raw)
+        self.handed_out += len(raw)
         self.waiting = 0
         return raw
 
@@ -154,9 +154,9 @@ class Output:
         Returns:
             How many bytes the transport has sent since the last report; 0 or less if none.
         """
-        sent = self.backlog + self._handed_out - size
+        sent = self.backlog + self.handed_out - size
         self.backlog = size
-        self._handed_out = 0
+        self.handed_out = 0
         if sent > 0:
             self._pong_leaves_in -= sent
             self._ping_leaves_in -= sent

@@ -40,7 +40,17 @@ from typing import TYPE_CHECKING, Any, Final
 from .._implementation import PARSER
 from .._masking import KeySource
 from ..connection import arrange_extensions
-from ..events import CloseConnection, Event, Message, Ping, Pong, RejectConnection, Request
+from ..events import (
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Message,
+    Ping,
+    Pong,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
 from ..frame_protocol import CloseReason, FrameEncoder, Opcode, wire_code
 from ..handshake import H11Handshake
 from ..limits import bound
@@ -434,6 +444,43 @@ class Session:
             raise self._refusal(event)
         else:
             raise TypeError(f"not an event that an open session sends: {event!r}")
+
+    def send_message(self, message: str | BytesLike | PreparedMessage, now: float) -> bytes:
+        """Send a whole message and take the output, which is usually its frame alone.
+
+        This is :meth:`send` and :meth:`data_to_send` in one step. If nothing else waits to be sent,
+        it costs less, and does not touch the session.
+
+        Args:
+            message: ``str`` is sent as text, bytes as binary; or a prepared message.
+            now: The time.
+
+        Returns:
+            The bytes to write to the transport, including automatic answers.
+
+        Raises:
+            LocalProtocolError: As for :meth:`send`.
+            TypeError: The message is of another type.
+        """
+        output = self._output
+        text = isinstance(message, str)
+        if self._state is not _OPEN or output.waiting or output.pongs or output.backlog:
+            event: Event | PreparedMessage
+            if isinstance(message, PreparedMessage):
+                event = message
+            else:
+                event = TextMessage(message) if text else BytesMessage(message)  # type: ignore[arg-type]
+            self.send(event, now)
+            return self.data_to_send()
+        encoder = output.encoder
+        if text:
+            raw = encoder.text(message)  # type: ignore[arg-type]
+        elif isinstance(message, PreparedMessage):
+            raw = message.frame(encoder)
+        else:
+            raw = encoder.binary(message)  # type: ignore[arg-type]
+        output.handed_out += len(raw)
+        return raw
 
     def _may_answer(self) -> bool:
         """Return whether earlier messages may be answered although reading has stopped (§5.5.1)."""

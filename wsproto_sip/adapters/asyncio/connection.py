@@ -15,11 +15,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterable
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from ...events import BytesMessage, TextMessage
 from ...frame_protocol import CloseReason
 from ...session.lifecycle import ConnectionClosed
+from ...session.prepared import PreparedMessage
 from ...states import ConnectionState
 from ...utilities import LocalProtocolError
 from .._driver import Driver, PieceKind, is_pieces, last_piece, message_event, piece_event
@@ -40,6 +41,8 @@ __all__ = ["Connection", "ShownConnection"]
 
 _OPEN = ConnectionState.OPEN
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
+#: The types of nearly all messages that are sent.
+_USUAL: Final = frozenset([str, bytes, PreparedMessage])
 
 
 class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
@@ -184,32 +187,28 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
             LocalProtocolError: The text cannot be encoded.
             RuntimeError: Called by the iterator of another message, which would wait for itself.
         """
-        if type(message) is not str and type(message) is not bytes and is_pieces(message):
+        usual = type(message) in _USUAL
+        if not usual and is_pieces(message):
             await self._send_pieces(cast("Pieces", message))
             return
         if not self._writable:
             await self._wait_turn()
         session = self.session
-        now = self._time()
         try:
-            session.send(
-                TextMessage(message) if type(message) is str else message_event(message),  # type: ignore[arg-type]
-                now,
-            )
+            if usual and self._answer_by == inf:
+                data = session.send_message(message, self._time())  # type: ignore[arg-type]
+            else:
+                session.send(message_event(message), self._time())  # type: ignore[arg-type]
+                data = b""
         except LocalProtocolError:
             if session.state is _OPEN or session.state is _REMOTE_CLOSING:
                 raise
             await asyncio.shield(self._lost)
             raise self._closed_error() from None
-        if self._answer_by != inf:
-            self._follow_session()
-            return
         transport = self.transport
-        transport.write(session.data_to_send())
-        if self._stuck or transport.get_write_buffer_size():
+        transport.write(data)
+        if session.touched or self._stuck or transport.get_write_buffer_size():
             self._follow_session()
-        else:
-            session.touched = False
         if transport.is_closing():
             await self._notice_end()
 
@@ -374,9 +373,6 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
     def buffer_updated(self, nbytes: int) -> None:
         """Process bytes from the transport."""
         session = self.session
-        if self._reading and (session.paused or session.has_work):
-            self._reading = False
-            self.transport.pause_reading()
         events = session.receive(bytes(self._buffer[:nbytes]), self._time())
         if (
             not session.touched
@@ -392,6 +388,9 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
             return
         self._dispatch(events)
         self._follow_session()
+        if self._reading and self._held_up:
+            self._reading = False
+            self._pause_reading()
 
     def eof_received(self) -> None:
         """Process the end of the input; the transport then closes itself."""

@@ -24,6 +24,9 @@ class Wakeup:
 
     Args:
         loop: The loop of the task.
+
+    Attributes:
+        waiting: Whether a task waits and was not woken yet.
     """
 
     # Set by the task when it starts to wait.
@@ -35,32 +38,26 @@ class Wakeup:
         "_callback",
         "_cancelled",
         "_context",
-        "_done",
         "_loop",
+        "waiting",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asyncio_future_blocking = False
-        self._done = True
-        self._cancelled = False
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a task waits and was not woken yet."""
-        return not self._done
+        self.waiting = self._cancelled = False
 
     def __await__(self) -> Generator[Any, None, None]:
-        self._done = self._cancelled = False
-        self._asyncio_future_blocking = True
+        self._cancelled = False
+        self.waiting = self._asyncio_future_blocking = True
+        # The task calls result(), and raises here what that raises.
         yield self
-        self.result()
 
     def wake(self) -> None:
         """Resume the task, if possible before this returns."""
-        if self._done:
+        if not self.waiting:
             return
-        self._done = True
+        self.waiting = False
         if asyncio.current_task(self._loop) is None:
             self._context.run(self._callback, self)
         else:
@@ -79,9 +76,9 @@ class Wakeup:
 
     def cancel(self, msg: object = None) -> bool:
         """Cancel the wait."""
-        if self._done:
+        if not self.waiting:
             return False
-        self._done = self._cancelled = True
+        self.waiting, self._cancelled = False, True
         self._loop.call_soon(self._callback, self, context=self._context)
         return True
 
