@@ -76,13 +76,14 @@ def test_options_on_the_page_exist() -> None:
 def test_numbers_on_the_page_are_the_defaults() -> None:
     limits, config = MsrpLimits(), MsrpRelayConfig("a", 1)
     assert config.authentication_timeout == config.transaction_timeout == 30.0
-    for words in (
-        f"{limits.max_chunk_size // 1024} KiB a chunk",
-        f"{limits.max_sessions_per_connection} sessions a\nconnection",
-        f"{limits.max_transactions_per_connection} unanswered chunks a connection",
-        f"{limits.max_authentication_failures} wrong passwords",
-        f"{limits.max_malformed} malformed chunks",
-        f"{limits.max_transactions:,} chunks are unanswered in all",
-        f"below {limits.max_message_size >> 20} MiB",
+    for row in (
+        f"size of a chunk | {limits.max_chunk_size // 1024} KiB",
+        f"sessions of a connection | {limits.max_sessions_per_connection} |",
+        f"unanswered chunks of a connection | {limits.max_transactions_per_connection:,} |",
+        f"unanswered chunks in all | {limits.max_transactions:,} ",
+        f"wrong passwords of a connection | {limits.max_authentication_failures} |",
+        f"malformed chunks of a connection | {limits.max_malformed} |",
+        f"time without a session | {config.authentication_timeout:.0f} seconds",
+        f"size of a message, in the client | {limits.max_message_size >> 20} MiB",
     ):
-        assert words in TEXT, words
+        assert f"| {row}" in TEXT, row

@@ -82,7 +82,7 @@ class Identities:
             right = aor is not None and aor == self._domains.aor(sender)
         else:
             return None
-        return None if right else Rejection(403, f"{target!s:.100} is somebody else")
+        return None if right else Rejection(403, f"{target!s:.100} is not the authenticated user")
 
     def registering(
         self, request: SipRequest, connection: EdgeConnection, now: float
