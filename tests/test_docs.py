@@ -707,7 +707,9 @@ def test_environment_variables_are_listed() -> None:
     assert [name for name in sorted(found) if f"`{name}`" not in page] == []
 
 
-@pytest.mark.parametrize("page", ["howto/compression.md", "howto/session.md", "explanation/keepalive.md"])
+@pytest.mark.parametrize(
+    "page", ["howto/compression.md", "howto/session.md", "explanation/keepalive.md"]
+)
 def test_examples_of_a_page_run(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     examples = re.findall(r"^```pycon\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
