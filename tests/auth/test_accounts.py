@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from wsproto_sip.auth.accounts import (
     Account,
+    account_from,
     account_lookup,
     common_algorithms,
     parse_accounts,
@@ -38,9 +39,9 @@ def test_file_is_parsed() -> None:
         ("alice", "not user:password or user:realm:HA1"),
         (":secret", "not user:password or user:realm:HA1"),
         ("a\x85b:secret", "not user:password or user:realm:HA1"),
-        ("alice:$2y$05$abc", "a hashed password: write user:realm:HA1 instead"),
-        ("alice:$apr1$abc", "a hashed password: write user:realm:HA1 instead"),
-        ("alice:{SHA}abc=", "a hashed password: write user:realm:HA1 instead"),
+        ("alice:$2y$05$abc", "a hashed password: of hashes, only HA1 can be used"),
+        ("alice:$apr1$abc", "a hashed password: of hashes, only HA1 can be used"),
+        ("alice:{SHA}abc=", "a hashed password: of hashes, only HA1 can be used"),
         (f"bob:other:{SHA}", "the hash is for realm 'other', not 'the realm'"),
         ("known:again", "duplicate user: known"),
         (f"known:{REALM}:{SHA}", "duplicate user: known"),
@@ -53,6 +54,27 @@ def test_error_names_the_line(line: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_accounts(text, REALM)
     assert str(caught.value) == f"line 3: {message}"
+
+
+@pytest.mark.parametrize("value", ["", "none", "x" * 32, MD5.upper(), f"{MD5} ", SHA])
+def test_hash_that_everyone_could_know_makes_no_account(value: str) -> None:
+    with pytest.raises(ValueError, match="not the 32 digits of MD5"):
+        Account(Identity("bob"), None, {Algorithm.MD5: value})
+
+
+def test_account_of_a_source() -> None:
+    assert account_from("bob", "builder") == Account(Identity("bob"), "builder")
+    hashes = {Algorithm.MD5: MD5.upper(), Algorithm.SHA_256: SHA}
+    assert account_from("bob", None, hashes) == Account(
+        Identity("bob"), None, {**hashes, Algorithm.MD5: MD5}
+    )
+    for name, password, reason in (
+        ("a\nb", "x", "not a user name"),
+        ("bob", "", "the password is empty"),
+        ("bob", "$2y$05$abc", "a hashed password"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            account_from(name, password)
 
 
 def test_basic() -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Account",
     "Lookup",
     "Users",
+    "account_from",
     "account_lookup",
     "common_algorithms",
     "parse_accounts",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _HA1 = re.compile(r"([^:]*):([0-9A-Fa-f]{64}|[0-9A-Fa-f]{32})")
+_HEX = re.compile("[0-9a-f]+")
 _FOREIGN = re.compile(r"\$[0-9A-Za-z]+\$|\{[A-Z]+\}")
 
 
@@ -40,11 +42,21 @@ class Account:
         password: The password; ``None`` if only hashes are stored.
         ha1: The results of :func:`~wsproto_sip.auth.digest.digest_ha1`, by hash; they take
             precedence over the password.
+
+    Raises:
+        ValueError: A hash is not lower-case hexadecimal of its length. Everyone could log in with
+            an empty one, or with a word like ``none``.
     """
 
     identity: Identity
     password: str | None = field(default=None, repr=False)
     ha1: Mapping[Algorithm, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for algorithm, value in self.ha1.items():
+            size = 32 if algorithm is Algorithm.MD5 else 64
+            if len(value) != size or not _HEX.fullmatch(value):
+                raise ValueError(f"a hash is not the {size} digits of {algorithm.value}")
 
 
 Lookup = Callable[[str], Account | Later | None]
@@ -108,8 +120,7 @@ def _take(line: str, realm: str, accounts: dict[str, Account]) -> None:
     known = accounts.get(name)
     match = _HA1.fullmatch(secret)
     if match is None:
-        if _FOREIGN.match(secret):
-            raise ValueError("a hashed password: write user:realm:HA1 instead")
+        _check_plain(secret)
         if known is not None:
             raise ValueError(f"duplicate user: {name}")
         accounts[name] = Account(Identity(name), secret)
@@ -121,6 +132,36 @@ def _take(line: str, realm: str, accounts: dict[str, Account]) -> None:
     if algorithm in hashes or (known is not None and known.password is not None):
         raise ValueError(f"duplicate user: {name}")
     accounts[name] = Account(Identity(name), None, {**hashes, algorithm: match[2].lower()})
+
+
+def account_from(
+    name: str, password: str | None, ha1: Mapping[Algorithm, str] | None = None
+) -> Account:
+    """Make an account of what a database or a service has about a user.
+
+    Args:
+        name: The name of the user.
+        password: The password. An empty one is an error, because those that store it mean a user
+            without one.
+        ha1: Hashes; their letters may be of either case.
+
+    Raises:
+        ValueError: It does not make an account.
+    """
+    if not is_username(name):
+        raise ValueError("the name is not a user name")
+    if password is not None:
+        if not password:
+            raise ValueError("the password is empty")
+        _check_plain(password)
+    hashes = {algorithm: value.lower() for algorithm, value in (ha1 or {}).items()}
+    return Account(Identity(name), password, hashes)
+
+
+def _check_plain(password: str) -> None:
+    """Refuse the hashes of other systems, which could be used like a password."""
+    if _FOREIGN.match(password):
+        raise ValueError("a hashed password: of hashes, only HA1 can be used")
 
 
 def account_lookup(users: Users) -> Lookup:

@@ -74,7 +74,7 @@ def status(code: int, *fields: str, body: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_account_is_requested_and_found(tls: bool) -> None:
-    hashes = {"MD5": "AB" * 16, "SHA-256": "cd" * 32}
+    hashes = {"MD5": "AB" * 16, "SHA-256": "cd" * 32, "SHA-512-256": None}
 
     async def scenario() -> None:
         async with service({"password": "x"}, {"ha1": hashes, "name": "al"}, tls=tls) as there:
@@ -138,6 +138,11 @@ def test_interim_responses_are_skipped() -> None:
         ({"ha1": "x"}, "no password or ha1"),
         ({"name": "alice"}, "no password or ha1"),
         ({"ha1": {"SHA-1": "x"}}, "SHA-1"),
+        ({"ha1": {"MD5": None}}, "no password or ha1"),
+        ({"ha1": {"MD5": ""}}, "not the 32 digits of MD5"),
+        ({"ha1": {"MD5": "cd" * 32}}, "not the 32 digits of MD5"),
+        ({"password": ""}, "the password is empty"),
+        ({"password": "$2y$05$abc"}, "a hashed password"),
     ],
 )
 def test_invalid_answer_is_an_error(answer: Any, reason: str) -> None:

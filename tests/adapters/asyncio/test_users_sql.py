@@ -29,7 +29,12 @@ def database(tmp_path: Path) -> Path:
             [
                 ("alice", "wonderland", None, None, None),
                 ("bob", None, "AB" * 16, "cd" * 32, "robert"),
+                ("carol", b"caf\xc3\xa9", None, None, None),
+                ("dave", None, b"ab" * 16 + b"  ", None, None),
                 ("nothing", None, None, None, None),
+                ("locked", "", None, None, None),
+                ("starred", None, "*", None, None),
+                ("crypted", "$2y$05$abc", None, None, None),
                 ("odd", "x", None, None, "a\nb"),
                 ("twice", "1", None, None, None),
                 ("twice", "2", None, None, None),
@@ -60,12 +65,18 @@ def test_accounts_are_found_by_their_columns(database: Path, number: int) -> Non
             found = await asyncio.gather(*[users.account(asked("alice")) for _ in range(8)])
             assert found == [Account(Identity("alice"), "wonderland")] * 8
             assert await users.account(asked("bob")) == Account(Identity("robert"), None, HASHES)
+            assert await users.account(asked("carol")) == Account(Identity("carol"), "café")
+            md5 = {Algorithm.MD5: HASHES[Algorithm.MD5]}
+            assert await users.account(asked("dave")) == Account(Identity("dave"), None, md5)
             assert await users.account(asked("alice", "alice@sip.test")) == found[0]
             assert await users.account(asked("nobody")) is None
             # Values are not inserted into the query text.
             assert await users.account(asked("' OR 1=1 --")) is None
             for name, reason in (
                 ("nothing", "no column password, ha1 or ha1_sha256"),
+                ("locked", "the password is empty"),
+                ("starred", "not the 32 digits of MD5"),
+                ("crypted", "a hashed password"),
                 ("odd", "not a user name"),
                 ("twice", "more than one row"),
             ):

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from ...auth.accounts import Account
+from ...auth.accounts import Account, account_from
 from ...auth.digest import Algorithm
 from ...auth.identity import Identity, is_username
 from .._tls import client_context
@@ -233,7 +233,8 @@ def _account(found: dict[str, Any], name: str) -> Account:
     password, hashes = found.get("password"), found.get("ha1", {})
     if not isinstance(password, str | None) or not isinstance(hashes, dict):
         raise ValueError("the answer of the service has no password or ha1")
-    ha1 = {Algorithm(key): str(value).lower() for key, value in hashes.items()}
+    # The service does not have a hash that is null.
+    ha1 = {Algorithm(key): str(value) for key, value in hashes.items() if value is not None}
     if password is None and not ha1:
         raise ValueError("the answer of the service has no password or ha1")
-    return Account(Identity(_name(found, name)), password, ha1)
+    return account_from(_name(found, name), password, ha1)

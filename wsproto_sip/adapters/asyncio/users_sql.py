@@ -24,9 +24,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
-from ...auth.accounts import Account
+from ...auth.accounts import Account, account_from
 from ...auth.digest import Algorithm
-from ...auth.identity import Identity, is_username
 
 if TYPE_CHECKING:
     from ...auth.verifier import AccountQuestion
@@ -234,15 +233,21 @@ def _connector(url: str) -> Callable[[], _Connection]:
 
 
 def _account(row: Mapping[str, Any], asked: str) -> Account:
-    name = row.get("name") or asked
-    if not isinstance(name, str) or not is_username(name):
-        raise ValueError("the name in the database is not a user name")
     password = row.get("password")
+    # Columns of a fixed width (CHAR) end with spaces.
     ha1 = {
-        algorithm: str(row[column]).lower()
+        algorithm: _text(row[column]).rstrip(" ")
         for column, algorithm in _HASHES.items()
         if row.get(column)
     }
     if password is None and not ha1:
         raise ValueError("the row has no column password, ha1 or ha1_sha256")
-    return Account(Identity(name), None if password is None else str(password), ha1)
+    name = _text(row.get("name") or asked)
+    return account_from(name, None if password is None else _text(password), ha1)
+
+
+def _text(value: object) -> str:
+    """Return the text of a column, which may hold bytes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode()
+    return str(value)
