@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -70,6 +72,42 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     for action in options_of(parser_of(command)):
         assert action.help
         assert all(option in out for option in action.option_strings)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_is_one_line(command: str) -> None:
+    usage = parser_of(command).format_usage()
+    assert usage.count("\n") == 1
+    assert len(usage) < 110
+
+
+def test_help_says_which_options_may_be_repeated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["connect", "--help"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines["--subprotocol"].endswith("; may be repeated")
+    assert "repeated" not in lines["--origin"]
+
+
+@pytest.mark.parametrize("command", ["serve", "connect", "ctl"])
+def test_examples_of_the_help_are_commands(command: str) -> None:
+    parser = parser_of(command)
+    text = str(parser.epilog).partition("Examples:\n")[2].replace("\\\n", " ")
+    commands = re.findall(rf"wsproto-sip {command}.*", text)
+    assert len(commands) >= 3
+    for line in commands:
+        parser.parse_args(shlex.split(line)[2:])
+
+
+def test_parameters_of_a_command_are_optional(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ctl", "--socket", "x"])
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "wsproto-sip ctl: the following arguments are required: COMMAND"
+    assert parser_of("ctl").parse_args(["--socket", "x", "ws.dump"]).params == []
 
 
 @pytest.mark.parametrize(

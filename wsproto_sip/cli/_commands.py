@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -17,7 +18,7 @@ from ._text import did_you_mean, escape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["COMMANDS", "Parser", "options_of", "parser_of", "program_parser"]
+__all__ = ["COMMANDS", "Parser", "help_of", "options_of", "parser_of", "program_parser"]
 
 #: Module and help of each command, by its name.
 COMMANDS: Final = {
@@ -27,6 +28,30 @@ COMMANDS: Final = {
     "completion": ("completion", "a script that completes words in bash, zsh or fish"),
     "manual": ("manual", "the man page"),
 }
+
+
+def help_of(action: argparse.Action) -> str:
+    """Return the help of an option, which says so if it may be repeated.
+
+    Args:
+        action: The option or argument.
+    """
+    text = str(action.help or "")
+    many = isinstance(action, argparse._AppendAction) and "repeated" not in text
+    return f"{text}; may be repeated" if many else text
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """The layout of the help: descriptions are wrapped, lines of an epilog are kept."""
+
+    def add_text(self, text: str | None) -> None:
+        """Wrap a text of one line, which the base class would leave as it is."""
+        if text is not None and "\n" not in text and text is not argparse.SUPPRESS:
+            text = textwrap.fill(text, self._width - self._current_indent)
+        super().add_text(text)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return help_of(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +65,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, allow_abbrev=False, **options)
+        super().__init__(prog, allow_abbrev=False, formatter_class=_Help, **options)
 
     def error(self, message: str) -> NoReturn:
         """Report an error, without the whole usage, and exit with 2.
@@ -103,7 +128,6 @@ def program_parser() -> Parser:
         usage="wsproto-sip [--version] [--help] COMMAND …",
         description="A WebSocket server with SIP and MSRP, a client, and commands for the server.",
         epilog="\n".join(["commands:", *listed, "", "'COMMAND --help' explains a command."]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)

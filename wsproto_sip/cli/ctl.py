@@ -242,19 +242,34 @@ def _number(text: str) -> object:
     return float(text) if re.fullmatch(r"[0-9]+\.[0-9]+(e[+-]?[0-9]+)?", text) else text
 
 
+_EPILOG: Final = """\
+Parameters:
+  ws.dump [id_hash|used_desc|used_asc] [NAME=VALUE ...]
+      NAME is offset, limit, after, subprotocol, address, identity or state
+  ws.close ID [CODE [REASON]]
+  ws.ping ID
+  ws.pong ID
+
+If the server has a --store, NODE/ID is a connection of another node. To ask all nodes,
+write all as the first parameter of ws.dump, ul.dump, ws.statistics, ws.disable,
+ws.enable, reload, core.uptime, core.version or top.
+
+Examples:
+  wsproto-sip ctl --socket /run/wsproto-sip/ctl core.help
+  wsproto-sip ctl --socket /run/wsproto-sip/ctl ws.dump used_desc limit=20
+  wsproto-sip ctl --url http://127.0.0.1:8090/ ws.close 17 1001 'see you later'"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ctl`` to its parser."""
     parser.description = (
         "Send a command to a running server and show the answer. The exit code is 1 if "
         "the server refused the command, and 2 if the server cannot be reached."
     )
-    parser.epilog = (
-        "ws.dump [id_hash|used_desc|used_asc] also takes NAME=VALUE: offset, limit, "
-        "after, subprotocol, address, identity, state. ws.close, ws.ping and ws.pong take an ID, "
-        "ws.close also a code and a reason. With a --store, NODE/ID is a connection of another "
-        "node, and all as the first parameter of ws.dump, ul.dump, ws.statistics, ws.disable, "
-        "ws.enable, reload, core.uptime, core.version and top asks all nodes."
+    parser.usage = (
+        "%(prog)s (--socket PATH | --url URL | --fifo PATH) [OPTION ...] COMMAND [PARAMETER ...]"
     )
+    parser.epilog = _EPILOG
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", metavar="PATH", help="path of the server's --ctl-socket")
     where.add_argument("--url", metavar="URL", help="URL of the server's --ctl-http")
@@ -283,7 +298,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help="command of the server, listed by core.help; or top, a live view of the server",
     )
-    parser.add_argument("params", metavar="PARAMETER", nargs="*", help="parameter of the command")
+    # Without a default, it would be reported as missing together with COMMAND.
+    parser.add_argument(
+        "params", metavar="PARAMETER", nargs="*", default=[], help="parameter of the command"
+    )
     parser.set_defaults(run=_run)
 
 

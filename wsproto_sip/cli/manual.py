@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .. import __version__
-from ._commands import COMMANDS, parser_of
+from ._commands import COMMANDS, help_of, parser_of
 
 __all__ = ["add_arguments", "page"]
 
@@ -39,6 +39,12 @@ def _text(text: str) -> str:
     return f"\\&{words}" if words.startswith((".", "'")) else words
 
 
+def _line(text: str) -> str:
+    """Return a line for roff that keeps its indentation."""
+    words = text.lstrip(" ")
+    return "\\ " * (len(text) - len(words)) + _text(words)
+
+
 def _option(action: argparse.Action) -> Iterator[str]:
     metavar = str(action.metavar or action.dest.upper())
     names = ", ".join(f"\\fB{_text(name)}\\fR" for name in action.option_strings)
@@ -50,11 +56,9 @@ def _option(action: argparse.Action) -> Iterator[str]:
         shown = f"{names} [\\fI{_text(metavar)}\\fR]"
     else:
         shown = f"{names} \\fI{_text(metavar)}\\fR"
-    help = str(action.help or "").replace("%(default)s", str(action.default))
-    many = isinstance(action, argparse._AppendAction) and "repeated" not in help
     yield ".TP"
     yield shown
-    yield _text(help + ("; may be repeated" if many else ""))
+    yield _text(help_of(action).replace("%(default)s", str(action.default)))
 
 
 def _command(name: str, text: str) -> Iterator[str]:
@@ -71,8 +75,7 @@ def _command(name: str, text: str) -> Iterator[str]:
             if action.help is not argparse.SUPPRESS:
                 yield from _option(action)
     if parser.epilog:
-        yield ".PP"
-        yield _text(parser.epilog)
+        yield from (".PP", ".nf", *map(_line, parser.epilog.splitlines()), ".fi")
 
 
 def _listed(title: str, items: tuple[tuple[str, str], ...]) -> Iterator[str]:

@@ -104,10 +104,22 @@ def parse_resolve(text: str) -> tuple[str, int, str]:
     return uri.host, uri.port, str(ip_address(address.removeprefix("[").removesuffix("]")))
 
 
+_EXAMPLES: Final = """\
+Examples:
+  wsproto-sip connect wss://example.com/chat
+  printf 'hello\\n' | wsproto-sip connect ws://127.0.0.1:8080/
+  wsproto-sip connect --subprotocol sip --auth alice --show wss://example.com/"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``connect`` to its parser."""
-    parser.description = "Send each line of standard input as a message; print the answers."
-    parser.epilog = "Exit codes: " + "; ".join(f"{code} {why}" for code, why in EXIT_CODES.items())
+    parser.usage = "%(prog)s [OPTION ...] URL"
+    parser.description = (
+        "Connect to a WebSocket server. Send each line of standard input as a message, and print "
+        "the messages of the server."
+    )
+    codes = [f"  {code:<4} {why}" for code, why in EXIT_CODES.items()]
+    parser.epilog = "\n".join([_EXAMPLES, "", "Exit codes:", *codes])
     add = parser.add_argument
     add("url", metavar="URL", help="URL to connect to, ws://host:port/path or wss://…")
     add("--subprotocol", action="append", default=[], metavar="NAME", help="offer a sub-protocol")

@@ -55,11 +55,25 @@ or in a browser's console, on a page that may connect:
 """  # noqa: E501  # one line to copy
 
 
+_EXAMPLES: Final = """\
+Examples:
+  wsproto-sip serve
+      serve this machine on port 8080, with a telephone for browsers
+  wsproto-sip serve --host 192.0.2.1 --port 443 --tls-cert chain.pem --tls-key key.pem \\
+      --origin https://phone.example.com --sip-domain example.com --sip-users users
+      let the users in a file register, from the pages of one site
+  wsproto-sip serve --config serve.toml --check-config
+      check a configuration without starting"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve`` to its parser."""
+    # All options together fill the screen before the first one is explained.
+    parser.usage = "%(prog)s [OPTION ...]"
+    parser.epilog = _EXAMPLES
     parser.description = (
-        "Serve WebSocket connections: a registrar and proxy for sip, a relay for msrp if it has "
-        "users, and an echo for all other messages. "
+        "Serve WebSocket connections. Clients of sip get a registrar and proxy, clients of msrp "
+        "get a relay if --msrp-users is given, and all others get their messages back. "
         "A flag overrides the same option in the file of --config, which overrides kamailio.cfg, "
         "which overrides the default."
     )
@@ -75,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="define a name for --kamailio-cfg, like Kamailio's -A; may be repeated",
+        help="define a name for --kamailio-cfg, like Kamailio's -A",
     )
     parser.add_argument(
         "--check-config",
