@@ -72,8 +72,7 @@ def _command(name: str, text: str) -> Iterator[str]:
             yield ".PP"
             yield f"\\fI{_text(str(group.title))}\\fR"
         for action in group._group_actions:
-            if action.help is not argparse.SUPPRESS:
-                yield from _option(action)
+            yield from _option(action)
     if parser.epilog:
         yield from (".PP", ".nf", *map(_line, parser.epilog.splitlines()), ".fi")
 
