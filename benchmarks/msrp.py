@@ -12,6 +12,10 @@ it, forwards it, and takes the receiver's response. *Forwarding* is the same wit
 (Failure-Report: no). The other columns are parts of it on their own. No sockets and no WebSocket
 frames are involved; CPU time counts. The output must contain all bytes of the input.
 
+The goal is for one ratio: a transaction with a chunk of 2 KiB by the parsing of that chunk, from
+medians of rounds in which the columns take turns. The time of a transaction includes that of this
+program for making the receiver's response, about 0.5 µs.
+
 Over loopback the relay runs in a separate process, on asyncio, with WebSocket; this process is both
 clients, with frames made in advance. ``server`` is the CPU time of the relay's process for a
 transaction, ``wall`` the elapsed time; the difference is that of the clients, which share the
@@ -57,7 +61,7 @@ from wsproto_sip.server.endpoint import Endpoint
 from wsproto_sip.session.config import SessionConfig
 
 SIZES = (100, 2048, 16384)
-#: A chunk of this size should be relayed in at most so many times the time of its parsing.
+#: A transaction with a chunk of this size may take so many times the time of its parsing.
 GOAL_SIZE, GOAL = 2048, 1.6
 COLUMNS = ("transaction", "forwarding", "parsing", "serialising", "framing")
 RELAY = MsrpUri.build("relay.example", 2855, secure=True, transport="ws")
@@ -343,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--rounds must be 1 or more")
     rows = [["µs per chunk, in memory", *COLUMNS, "MB/s relayed"]]
     outside = [["µs per chunk, over loopback", "server", "wall", "MB/s relayed"]]
-    goals = [[f"{GOAL_SIZE} B, in memory / parsing", "measured", "at most", ""]]
+    goals = [["in memory", "measured", "at most", ""]]
     count, rounds = (20, 1) if options.smoke else (1000, options.rounds)
     try:
         for size in SIZES:
@@ -360,10 +364,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 ]
             )
             if size == GOAL_SIZE:
-                for name in ("transaction", "forwarding"):
-                    ratio = medians[name] / medians["parsing"]
-                    verdict = "reached" if ratio <= GOAL else "NOT REACHED"
-                    goals.append([name, f"{ratio:.2f}", f"{GOAL}", verdict])
+                ratio = medians["transaction"] / medians["parsing"]
+                verdict = "reached" if ratio <= GOAL else "NOT REACHED"
+                name = f"{size} B, transaction / parsing"
+                goals.append([name, f"{ratio:.2f}", f"{GOAL}", verdict])
             server, wall = loopback(size, 5 * count, rounds)
             outside.append([f"{size} B", f"{server:.1f}", f"{wall:.1f}", f"{size / wall:.1f}"])
     except DeliveryError as error:

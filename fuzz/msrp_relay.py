@@ -2,12 +2,13 @@
 
 As :mod:`fuzz.sip_edge`, for the relay: clients that log in, send, answer for themselves and for
 others, and a peer relay. What the relay sends is read by a reader that shares no code with the
-library, after each step. A :class:`~fuzz.invariants.BrokenInvariant` names the invariant by number
-and sentence.
+library, after each step. Another relay gets the same in bytes that it reads the long way, and must
+do the same. A :class:`~fuzz.invariants.BrokenInvariant` names the invariant by number and sentence.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass, field
 from itertools import count
@@ -38,6 +39,7 @@ INVARIANTS: Final = Invariants(
         61: "Byte ranges stay in [1, 2**63).",
         # Beyond the list.
         0: "Only what was sent is delivered, and no state is left at the end.",
+        -1: "An ordinary chunk on a known route is treated like any other.",
     }
 )
 
@@ -79,6 +81,74 @@ def read(data: bytes) -> Read | None:
     pairs = [line.partition(b":")[::2] for line in head.split(b"\r\n") if line]
     fields = {name.strip().lower(): value.strip() for name, value in pairs}
     return Read(match[1], match[2], fields, body[:-2] if blank else None)
+
+
+# -- two relays -----------------------------------------------------------------------------------
+
+
+class LongWay(bytes):
+    """A chunk that a relay parses as a whole, since these are not plain bytes."""
+
+    __slots__ = ()
+
+
+def _relay(config: MsrpRelayConfig) -> MsrpRelay:
+    """Return a relay that makes the same ids as another one."""
+    entropy = random.Random(1).randbytes
+    return MsrpRelay(config, DigestServer("relay.example", USERS, entropy=entropy), entropy=entropy)
+
+
+class Twins:
+    """A relay, and one that parses every chunk as a whole; they do the same.
+
+    Args:
+        config: The configuration of both.
+    """
+
+    def __init__(self, config: MsrpRelayConfig) -> None:
+        self.relay, self._other = self._relays = _relay(config), _relay(config)
+
+    def receive(self, cid: int, data: bytes, now: float) -> list[RelayAction]:
+        """Take a chunk."""
+        return self._same(
+            [self.relay.receive(cid, data, now), self._other.receive(cid, LongWay(data), now)], data
+        )
+
+    def connection_opened(self, cid: int, now: float, peer: str | None = None) -> list[RelayAction]:
+        """Record a connection."""
+        return self._same([it.connection_opened(cid, now, peer=peer) for it in self._relays])
+
+    def connection_closed(self, cid: int, now: float) -> list[RelayAction]:
+        """Forget a connection."""
+        return self._same([relay.connection_closed(cid, now) for relay in self._relays])
+
+    def handle_timeout(self, now: float) -> list[RelayAction]:
+        """Do what is due."""
+        return self._same([relay.handle_timeout(now) for relay in self._relays])
+
+    def _same(self, actions: list[list[RelayAction]], data: bytes = b"") -> list[RelayAction]:
+        """Return the actions of both."""
+        known, other = actions
+        hold(-1, known == other, (data, known, other))
+        states = [self._state(relay) for relay in self._relays]
+        hold(-1, states[0] == states[1], (data, states))
+        return known
+
+    @staticmethod
+    def _state(relay: MsrpRelay) -> tuple[object, ...]:
+        journal = relay.journal
+        return (
+            relay.connections,
+            relay.sessions,
+            relay.transactions,
+            relay.next_deadline(),
+            relay.refused,
+            journal.relayed,
+            journal.refused,
+            journal.failed,
+            journal.dropped,
+            journal.sizes.total,
+        )
 
 
 # -- what clients say ------------------------------------------------------------------------------
@@ -132,9 +202,8 @@ class World:
     """A relay with everything around it."""
 
     def __init__(self) -> None:
-        self.relay = MsrpRelay(
-            MsrpRelayConfig("relay.example", 2855, peers={"bob": ("10.1.1.1", 2855)}),
-            DigestServer("relay.example", USERS),
+        self.relay = Twins(
+            MsrpRelayConfig("relay.example", 2855, peers={"bob": ("10.1.1.1", 2855)})
         )
         self.now = 1000.0
         self.numbers = count(1)
@@ -272,7 +341,7 @@ class World:
         while self.clients:
             self.leave(0)
         self.wait(3)
-        relay = self.relay
+        relay = self.relay.relay
         hold(0, not (relay.connections or relay.sessions or relay.transactions), "something stays")
 
     # -- between -----------------------------------------------------------------------------------

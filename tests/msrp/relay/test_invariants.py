@@ -50,6 +50,19 @@ def test_honest_steps_reach_somebody() -> None:
     world.finish()
 
 
+def test_steps_take_the_short_way() -> None:
+    """A second chunk on a route is not parsed as a whole."""
+    world = World()
+    for body in range(2):
+        world.send(0, 1, 1, 0, 0, body, 0)
+    (route,) = world.relay.relay._connections[1].routes.values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("wsproto_sip.msrp.relay.relay.split_chunk")
+        data = world.clients[1].sent[-1].replace(b"t00006", b"t00007")
+        assert len(world.relay.relay.receive(1, data, world.now)) == 2
+    assert route.is_open(world.now)
+
+
 def test_each_invariant_has_its_sentence() -> None:
     with pytest.raises(BrokenInvariant, match="60: Session ids"):
         INVARIANTS.hold(60, False)

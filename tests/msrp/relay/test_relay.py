@@ -30,14 +30,17 @@ from wsproto_sip.msrp.message.chunk import (
     MsrpChunk,
     MsrpRequest,
     MsrpResponse,
+    accept_send,
+    acceptance,
     parse_chunk,
 )
-from wsproto_sip.msrp.message.limits import MsrpLimits
+from wsproto_sip.msrp.message.limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from wsproto_sip.msrp.message.stream import ChunkPart
 from wsproto_sip.msrp.message.uri import MsrpUri, format_path, parse_path
 from wsproto_sip.msrp.relay.config import (
     DropConnection,
     ForwardToPeer,
+    MsrpRelayConfig,
     RelayNode,
     SendChunk,
     node_hop,
@@ -725,6 +728,144 @@ def test_chunk_too_large_for_the_next_hop_gets_413() -> None:
         sent = world.give(1, request)
         assert sent[0] == (1, request.response(codes))
         assert [len(chunk.to_bytes()) for _, chunk in sent[1:]] == [bound] * (not excess)
+
+
+# -- chunks on a route that is known ---------------------------------------------------------------
+
+
+def ordinary(client: Client, to: Client, mode: bytes = b"yes", body: bytes = b"hello") -> bytes:
+    """Return a SEND as most clients write it."""
+    held = b"1-%d/*" % len(body)
+    headers = ((b"Byte-Range", held), (b"Failure-Report", mode))
+    return client.request(client.to(to.session, to.uri), headers=headers, body=body).to_bytes()
+
+
+def chunks_to(world: World, cid: int, data: bytes) -> list[tuple[int | str, MsrpChunk]]:
+    world.do(world.relay.receive(cid, data, world.now))
+    return world.take()
+
+
+@pytest.mark.parametrize(
+    ("mode", "answered"), [(b"yes", True), (b"partial", False), (b"no", False)]
+)
+def test_known_route_is_used_as_it_was_found(
+    world: World, alice: Client, carol: Client, mode: bytes, answered: bool
+) -> None:
+    for _ in range(3):
+        data = ordinary(alice, carol, mode)
+        request = parse_chunk(data)
+        assert isinstance(request, MsrpRequest)
+        sent = chunks_to(world, 1, data)
+        if answered:
+            assert sent.pop(0) == (1, request.response(200))
+        passed = only(sent, 2)
+        assert isinstance(passed, MsrpRequest)
+        path = (carol.session, alice.session, alice.uri)
+        tid = passed.transaction_id
+        assert passed == replace(request, transaction_id=tid, to_path=(carol.uri,), from_path=path)
+        assert world.relay.transactions == (mode != b"no")
+        chunks_to(world, 2, passed.response(200).to_bytes())
+        assert world.relay.transactions == 0
+
+
+def test_known_route_ends_with_the_session_of_either_end(world: World, alice: Client) -> None:
+    for wait in (0, 10_000):
+        carol = world.client(2, "carol")
+        data = ordinary(alice, carol)
+        assert [to for to, _ in chunks_to(world, 1, data) + chunks_to(world, 1, data)] == [1, 2] * 2
+        if not wait:
+            world.do(world.relay.connection_closed(2, world.now))
+            world.take()
+        world.now += wait
+        assert code_of(chunks_to(world, 1, data), 1) == 481
+
+
+def test_known_route_belongs_to_its_connection(world: World, alice: Client, carol: Client) -> None:
+    data = ordinary(alice, carol)
+    for _ in range(2):
+        assert len(chunks_to(world, 1, data)) == 2
+        assert code_of(chunks_to(world, 2, data), 2) == 506
+
+
+def test_known_route_to_a_node_ends_with_it(world: World, alice: Client) -> None:
+    node = MsrpUri.parse(b"msrps://two.example:2855/theirs;tcp")
+    request = alice.request(alice.to(node), headers=((b"Byte-Range", b"1-5/5"),)).to_bytes()
+    assert code_of(chunks_to(world, 1, request), 1) == 403
+    for _ in range(2):
+        for boot in ("a", "b"):
+            world.do(world.relay.use_nodes({"two": RelayNode("two.example", boot)}))
+            world.take()
+            for _ in range(2):
+                assert [to for to, _ in chunks_to(world, 1, request)] == [1, node_hop("two")]
+        world.do(world.relay.use_nodes({}))
+        world.take()
+        assert code_of(chunks_to(world, 1, request), 1) == 481
+
+
+def test_chunk_on_a_known_route_is_refused_if_too_many_wait() -> None:
+    world = World(replace(CONFIG, limits=MsrpLimits(max_transactions_per_connection=2)))
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    for _ in range(2):
+        assert len(chunks_to(world, 1, ordinary(alice, carol))) == 2
+    assert code_of(chunks_to(world, 1, ordinary(alice, carol)), 1) == 413
+    assert chunks_to(world, 1, ordinary(alice, carol, b"no"))[0][0] == 2
+    assert world.relay.journal.refused["SEND", 413] == 1
+    assert world.relay.transactions == 2
+
+
+def test_chunk_on_a_known_route_that_grows_too_large_is_refused() -> None:
+    world = World()
+    alice, carol = world.client(1, "alice"), world.client(2, "carol")
+    empty = ordinary(alice, carol, body=b"")
+    room = world.config.limits.max_chunk_size - len(empty) - 2 * len(b"12345")
+    for excess in (-26, -25, -24, 0, 1):
+        assert len(chunks_to(world, 1, empty)) == 2
+        data = ordinary(alice, carol, body=bytes(room + excess))
+        long = chunks_to(world, 1, ChunkPart(data))
+        assert len(chunks_to(world, 1, data)) == 1 + len(long)
+
+
+def test_response_to_a_send_does_not_answer_another_request(
+    world: World, alice: Client, carol: Client
+) -> None:
+    """It is for the previous hop only; other responses take the whole path."""
+    request = alice.request(alice.to(carol.session, carol.uri), method=b"NICKNAME", body=None)
+    passed = only(world.give(1, request), 2)
+    assert isinstance(passed, MsrpRequest)
+    said = acceptance(carol.session, carol.uri)
+    assert chunks_to(world, 2, accept_send(passed.transaction_id, said)) == []
+    assert world.relay.transactions == 1
+    assert code_of(world.give(2, passed.response(200)), 1) == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"), [(None, True), (DEFAULT_MSRP_LIMITS.max_chunk_size + 1, False)]
+)
+def test_limits_hold_on_a_known_route(
+    world: World, alice: Client, carol: Client, size: int | None, taken: bool
+) -> None:
+    assert len(chunks_to(world, 1, ordinary(alice, carol))) == 2
+    data = ordinary(alice, carol, body=b"")
+    if size is not None:
+        data = ordinary(alice, carol, body=bytes(size - len(data)))
+    sent = chunks_to(world, 1, data)
+    assert (len(sent) == 2) == taken
+    assert taken or code_of(sent, 1) == 413
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        MsrpLimits(max_headers=4),
+        # Shorter than the URIs of our sessions.
+        MsrpLimits(max_uri=51),
+        MsrpLimits(max_header_line=62),
+    ],
+)
+def test_relay_with_small_limits_knows_no_ordinary_chunk(limits: MsrpLimits) -> None:
+    config = MsrpRelayConfig("relay.example", 2855, limits=limits)
+    assert MsrpRelay(config)._ordinary_size == 0
+    assert MsrpRelay(replace(config, limits=MsrpLimits()))._ordinary_size > 0
 
 
 # -- malformed chunks ------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ class RelayMachine(RuleBasedStateMachine):
         request = receiver.request(
             (receiver.session, receiver.uri),
             from_path=(BOB,),
-            headers=((b"Failure-Report", mode),),
+            headers=((b"Byte-Range", b"1-5/5"), (b"Failure-Report", mode)),
             message_id=self.world.tid(),
         )
         sent = self.world.give(self.links[-1], request)
@@ -203,7 +203,8 @@ class RelayMachine(RuleBasedStateMachine):
     def give(
         self, sender: Client, to: MsrpPath, mode: bytes, body: bytes
     ) -> tuple[MsrpRequest, list[tuple[int | str, MsrpChunk]]]:
-        headers = ((b"Failure-Report", mode),)
+        held = b"1-%d/*" % len(body)
+        headers = ((b"Byte-Range", held), (b"Failure-Report", mode))
         request = sender.request(to, headers=headers, body=body, message_id=self.world.tid())
         return request, self.world.give(sender.id, request)
 

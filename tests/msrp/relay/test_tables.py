@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import re
 
-from wsproto_sip.msrp.message.chunk import MsrpRequest
-from wsproto_sip.msrp.message.fields import FailureReport
+from wsproto_sip.msrp.message.chunk import MsrpRequest, acceptance, path_lines
 from wsproto_sip.msrp.message.uri import MsrpUri, parse_path
-from wsproto_sip.msrp.relay.tables import Peer, RelayConnection, SessionTable, Transaction
-from wsproto_sip.server.shares import Claim, Party, ShareConfig, Shares
+from wsproto_sip.msrp.relay.tables import Hop, Peer, RelayConnection, Route, Session, SessionTable
+from wsproto_sip.server.shares import Party
 
 PATH = parse_path(b"msrp://alice.invalid:1/a;ws")
 KEY = (PATH, "alice")
@@ -86,10 +85,9 @@ def test_records_are_compared_by_identity() -> None:
     assert Peer(name="p") != Peer(name="p")
 
 
-def test_responses_are_expected_from_a_client_or_a_peer() -> None:
-    client, peer = RelayConnection(id=1), Peer(name="p")
+def test_responses_of_a_client_are_expected_from_it() -> None:
+    client = RelayConnection(id=1)
     assert client.hop is client
-    assert RelayConnection(id=2, peer=peer).hop is peer
 
 
 def test_session_turns_a_stranger_into_a_user() -> None:
@@ -102,29 +100,51 @@ def test_session_turns_a_stranger_into_a_user() -> None:
     assert known.party == Party.user("bob", 2)
 
 
-def test_transaction_keeps_no_body() -> None:
-    request = MsrpRequest(
-        b"abcd",
-        b"SEND",
-        PATH,
-        PATH,
-        [(b"Message-ID", b"1234"), (b"Content-Type", b"a/b")],
-        b"x" * 1000,
-    )
-    hop, origin = RelayConnection(id=1), RelayConnection(id=2)
-    made = Transaction.of(
-        request,
-        {b"message-id": b"1234"},
-        tid=b"wxyz",
-        hop=hop,
-        deadline=30.0,
-        origin=origin,
-        from_path=PATH,
-        passed=PATH,
-        failure_report=FailureReport.PARTIAL,
-        claim=Claim(Shares(ShareConfig(1)), origin.party, 0),
-    )
-    assert (made.tid, made.origin_tid, made.method) == (b"wxyz", b"abcd", b"SEND")
-    assert (made.size, made.last, made.byte_range) == (1000, True, None)
-    assert (made.message_id, made.failure_report) == (b"1234", FailureReport.PARTIAL)
-    assert (made.hop, made.origin, made.from_path, made.passed) == (hop, origin, PATH, PATH)
+def route(hop: Hop, *sessions: Session) -> Route:
+    request = MsrpRequest(b"abcd", b"SEND", (sessions[0].uri, *PATH), PATH)
+    return Route(hop, PATH, PATH, tuple(session.uri for session in sessions), request, *sessions)
+
+
+def test_route_is_open_while_its_sessions_are() -> None:
+    sessions, alice, carol = table(), RelayConnection(id=1), RelayConnection(id=2)
+    one = sessions.issue(KEY, alice, 10.0)
+    two = sessions.issue(KEY, carol, 20.0)
+    single, double = route(carol, one), route(carol, two, one)
+    assert (single.is_open(9.9), single.is_open(10.0)) == (True, False)
+    assert (double.is_open(9.9), double.is_open(10.0)) == (True, False)
+    one.expires = 30.0
+    assert (double.is_open(19.9), double.is_open(20.0)) == (True, False)
+    assert list(sessions.expire(20.0)) == [two]
+    # Even if the time should go back.
+    assert (single.is_open(15.0), double.is_open(15.0)) == (True, False)
+    sessions.drop(alice)
+    assert not single.is_open(0.0)
+
+
+def test_route_knows_what_is_written_on_it() -> None:
+    sessions = table()
+    session = sessions.issue(KEY, RelayConnection(), 10.0)
+    made = route(RelayConnection(), session)
+    assert made.paths == path_lines(PATH, (session.uri, *PATH))
+    assert made.accepting == acceptance(PATH[0], session.uri)
+    assert made.accepted == acceptance(session.uri, PATH[0])
+
+
+def test_connection_remembers_its_latest_routes() -> None:
+    connection = RelayConnection()
+    made = route(connection, table().issue(KEY, connection, 10.0))
+    for number in range(20):
+        connection.remember(b"%d" % number, made)
+        connection.remember(b"%d" % number, made)
+    assert [*connection.routes] == [b"%d" % number for number in range(12, 20)]
+    connection.remember(b"12", made)
+    assert len(connection.routes) == 8
+
+
+def test_connections_of_a_peer_share_what_waits_for_it() -> None:
+    peer, links = Peer(name="p"), [RelayConnection(id=1), RelayConnection(id=2)]
+    for link in links:
+        link.join(peer)
+        assert link.hop is peer
+        assert link.pending is peer.pending
+    assert peer.connections == 2

@@ -38,6 +38,7 @@ from .limits import DEFAULT_MSRP_LIMITS, MsrpLimits
 from .uri import MsrpPath, MsrpUri, MsrpUriError, format_path, parse_path
 
 __all__ = [
+    "END_FLAGS",
     "END_LINE",
     "FIRST_LINE",
     "Continuation",
@@ -46,11 +47,12 @@ __all__ = [
     "MsrpRequest",
     "MsrpResponse",
     "accept_send",
+    "acceptance",
     "find_end_line",
     "forward_chunk",
-    "is_accepted",
     "new_transaction_id",
     "parse_chunk",
+    "path_lines",
     "split_chunk",
     "with_open_range",
 ]
@@ -74,7 +76,8 @@ _SHORT: Final = 128
 
 #: The part of an end-line before the transaction id.
 END_LINE = b"\r\n-------"
-_END_FLAGS = (b"$\r\n", b"+\r\n", b"#\r\n")
+#: What follows it: the flag of :class:`Continuation`, and the CRLF.
+END_FLAGS = (b"$\r\n", b"+\r\n", b"#\r\n")
 
 
 class Continuation(Enum):
@@ -382,27 +385,22 @@ def split_chunk(
     return request, known, rest
 
 
-def forward_chunk(
-    request: MsrpRequest, rest: bytes, tid: bytes, to_path: MsrpPath, from_path: MsrpPath
-) -> bytes:
+def path_lines(to_path: MsrpPath, from_path: MsrpPath) -> bytes:
+    """Return the lines of both paths, which follow the first line of a chunk."""
+    return b"To-Path: %b\r\nFrom-Path: %b\r\n" % (format_path(to_path), format_path(from_path))
+
+
+def forward_chunk(method: bytes, tid: bytes, paths: bytes, rest: bytes, flag: bytes) -> bytes:
     """Serialise a request with another first line and other paths.
 
     Args:
-        request: The request as received.
-        rest: The remaining bytes that :func:`split_chunk` has returned with it.
+        method: The method of the request as received.
         tid: The transaction id, made by :func:`new_transaction_id` for ``rest``.
-        to_path: The path to the receiver, the next hop first.
-        from_path: The path from the sender, the previous hop first.
+        paths: The lines of both paths; see :func:`path_lines`.
+        rest: The remaining bytes that :func:`split_chunk` has returned with the request.
+        flag: The flag of its end-line.
     """
-    return b"MSRP %b %b\r\nTo-Path: %b\r\nFrom-Path: %b\r\n%b-------%b%b\r\n" % (
-        tid,
-        request.method,
-        format_path(to_path),
-        format_path(from_path),
-        rest,
-        tid,
-        request.continuation.value,
-    )
+    return b"MSRP %b %b\r\n%b%b-------%b%b\r\n" % (tid, method, paths, rest, tid, flag)
 
 
 def with_open_range(rest: bytes) -> bytes:
@@ -418,51 +416,24 @@ def with_open_range(rest: bytes) -> bytes:
     return _RANGE_END.sub(rb"\1*", head, count=1) + blank + body
 
 
-def accept_send(request: MsrpRequest) -> bytes:
+def acceptance(to: MsrpUri, sender: MsrpUri) -> bytes:
+    """Return the part of :func:`accept_send` that is the same for all chunks between two URIs.
+
+    Args:
+        to: The first URI of the SEND's From-Path.
+        sender: The first URI of its To-Path.
+    """
+    return b" 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------" % (to.raw, sender.raw)
+
+
+def accept_send(tid: bytes, said: bytes) -> bytes:
     """Return ``request.response(200)`` as bytes for a parsed SEND, without further checks.
 
     Args:
-        request: The SEND.
+        tid: The transaction id of the SEND.
+        said: The :func:`acceptance` between its URIs.
     """
-    tid = request.transaction_id
-    return b"MSRP %b 200 OK\r\nTo-Path: %b\r\nFrom-Path: %b\r\n-------%b$\r\n" % (
-        tid,
-        request.from_path[0].raw,
-        request.to_path[0].raw,
-        tid,
-    )
-
-
-def is_accepted(
-    data: bytes, tid: bytes, to: MsrpUri, *, limits: MsrpLimits = DEFAULT_MSRP_LIMITS
-) -> bool:
-    """Return whether a chunk is a response as :func:`accept_send` writes it.
-
-    Half of the chunks that a relay receives are such responses. This reads them without making
-    anything of them.
-
-    Args:
-        data: The bytes of the chunk.
-        tid: The transaction id of our request.
-        to: The URI that the response has to be for.
-        limits: The limits, as for :func:`parse_chunk`.
-
-    Returns:
-        ``False`` for any other chunk, including the same response in another spelling.
-    """
-    head = b"MSRP %b 200 OK\r\nTo-Path: %b\r\nFrom-Path: " % (tid, to.raw)
-    if not data.startswith(head):
-        return False
-    end = b"\r\n-------%b$\r\n" % tid
-    path = data[len(head) : -len(end)]
-    most = min(limits.max_first_line, limits.max_header_line, limits.max_chunk_size)
-    if not path or len(data) > most or data[len(head) + len(path) :] != end:
-        return False
-    try:
-        parse_path(path, limits=limits)
-    except MsrpUriError:
-        return False
-    return True
+    return b"MSRP %b%b%b$\r\n" % (tid, said, tid)
 
 
 def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
@@ -474,7 +445,7 @@ def find_end_line(data: bytes | bytearray, tid: bytes, position: int) -> int:
     marker = END_LINE + tid
     while (position := data.find(marker, position)) >= 0:
         flag = position + len(marker)
-        if data[flag : flag + 3] in _END_FLAGS:
+        if data[flag : flag + 3] in END_FLAGS:
             return position
         position += 1
     return -1

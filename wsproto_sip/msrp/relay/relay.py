@@ -29,7 +29,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from ...auth.accounts import Account
 from ...auth.outcome import Denied, Question, Unavailable
@@ -42,15 +42,17 @@ from ..message.chunk import (
     MsrpRequest,
     MsrpResponse,
     accept_send,
+    acceptance,
     forward_chunk,
-    is_accepted,
     new_transaction_id,
+    parse_chunk,
     split_chunk,
     with_open_range,
 )
 from ..message.chunking import reported_range
 from ..message.fields import FailureReport, format_status, is_exact_range
 from ..message.limits import MsrpLimits
+from ..message.ordinary import Sent, is_ordinary_within, read_ordinary
 from ..message.stream import ChunkPart
 from ..message.uri import MsrpPath, MsrpUri
 from .config import (
@@ -65,7 +67,7 @@ from .config import (
 )
 from .journal import RelayJournal
 from .logins import Login, Logins
-from .tables import Hop, Node, Peer, RelayConnection, Session, SessionTable, Transaction
+from .tables import Hop, Node, Peer, RelayConnection, Route, Session, SessionTable, Transaction
 
 __all__ = ["MsrpRelay"]
 
@@ -86,15 +88,27 @@ def _crowded(bound: Bound) -> Unavailable:
     return Unavailable(f"too many waiting requests (limit: {bound.value})")
 
 
-class _Route(NamedTuple):
-    """The next hop of a request, or, without one, the status to answer instead."""
+def _is_accepted(transaction: Transaction, data: bytes) -> bool:
+    """Return whether a chunk is the usual 200 to a SEND, after which nothing is left to do.
 
-    status: int = 200
-    hop: Hop | None = None
-    to_path: MsrpPath = ()
-    #: The path back, and our URIs that the request has passed, the latest first.
-    from_path: MsrpPath = ()
-    passed: MsrpPath = ()
+    Half of the chunks that a relay receives are such responses.
+    """
+    said = transaction.accepted
+    return (
+        said is not None
+        and data == accept_send(transaction.tid, said)
+        and transaction.method == b"SEND"
+    )
+
+
+def _ordinary_size(config: MsrpRelayConfig) -> int:
+    """Return the size up to which an ordinary chunk, and a usual response, is within the limits."""
+    limits = config.limits
+    # The tokens of our sessions have 22 characters.
+    own = MsrpUri.build(config.host, config.port, "x" * 22, secure=config.secure)
+    longest = min(limits.max_uri, limits.max_header_line - len(b"To-Path: \r\n"))
+    fits = is_ordinary_within(limits) and len(own.raw) <= longest
+    return limits.max_chunk_size if fits else 0
 
 
 class MsrpRelay:
@@ -139,6 +153,7 @@ class MsrpRelay:
         #: Nodes by the host in their URIs, including those that have left.
         self._nodes: dict[str, Node] = {}
         self._connections: dict[int, RelayConnection] = {}
+        self._ordinary_size = _ordinary_size(config)
         self._sessions = SessionTable(
             config.host, config.port, secure=config.secure, entropy=entropy
         )
@@ -254,9 +269,8 @@ class MsrpRelay:
         elif peer is None:
             self._await_session(connection, now)
         else:
-            connection.peer = self._peers[peer]
+            connection.join(self._peers[peer])
             connection.party = Party.trusted(peer)
-            connection.peer.connections += 1
         return []
 
     def connection_closed(self, cid: int, now: float) -> list[RelayAction]:
@@ -285,6 +299,7 @@ class MsrpRelay:
             nodes: The other nodes by name. One with this relay's own host is ignored.
         """
         out: list[RelayAction] = []
+        changed = False
         running = {
             MsrpUri.build(node.host).authority[0]: (node_hop(name), node)
             for name, node in nodes.items()
@@ -295,7 +310,7 @@ class MsrpRelay:
             if known.gone:
                 continue
             if node is None or known.name != name or known.boot != node.boot:
-                known.gone = True
+                known.gone = changed = True
                 del self._peers[known.name]
                 self._fail_pending(known, 481, out)
         for host, (name, node) in running.items():
@@ -304,6 +319,10 @@ class MsrpRelay:
                 self._nodes.pop(host, None)
                 self._nodes[host] = Node(name=name, authority=(host, None), boot=node.boot)
                 self._peers[name] = self._nodes[host]
+                changed = True
+        if changed:
+            for connection in self._connections.values():
+                connection.routes.clear()
         gone = [host for host, node in self._nodes.items() if node.gone]
         for host in gone[: max(len(gone) - _MAX_GONE, 0)]:
             del self._nodes[host]
@@ -332,6 +351,7 @@ class MsrpRelay:
 
     def _forget(self, connection: RelayConnection, out: list[RelayAction]) -> None:
         connection.alive = False
+        connection.routes.clear()
         del self._connections[connection.id]
         self._waiting.pop(connection, None)
         self._sessions.drop(connection)
@@ -417,15 +437,23 @@ class MsrpRelay:
                 not, but not answered: the last part is.
             now: The time in seconds.
         """
-        out: list[RelayAction] = []
         connection = self._connections.get(cid)
         if connection is None:
-            return out
-        # The transaction id of a response to one of our requests.
-        transaction = connection.hop.pending.get(data[5:_TID_END])
-        if transaction is not None and self._is_accepted(transaction, data):
-            self._forget_transaction(transaction)
-            return out
+            return []
+        paths: bytes | None = None
+        # Only plain bytes: the parts of a large chunk are not answered.
+        if type(data) is bytes and len(data) <= self._ordinary_size:
+            # The transaction id of a response to one of our requests.
+            transaction = connection.pending.get(data[5:_TID_END])
+            if transaction is not None and _is_accepted(transaction, data):
+                self._forget_transaction(transaction)
+                return []
+            if (ordinary := read_ordinary(data)) is not None:
+                paths, sent = ordinary
+                route = connection.routes.get(paths)
+                if route is not None and route.is_open(now):
+                    return self._pass_on(connection, route, data, sent, now)
+        out: list[RelayAction] = []
         try:
             chunk, fields, rest = split_chunk(data, limits=self._limits)
         except MsrpParseError as error:
@@ -437,7 +465,7 @@ class MsrpRelay:
             self._on_auth(connection, chunk, now, out)
         else:
             forwarded: list[RelayAction] = []
-            status = self._forward(connection, chunk, fields, rest, now, forwarded)
+            status = self._forward(connection, chunk, fields, rest, paths, now, forwarded)
             if status is not None and not isinstance(data, ChunkPart):
                 wanted = FailureReport.of(fields.get(b"failure-report"))
                 self._answer(connection, chunk, status, out, wanted=wanted)
@@ -474,7 +502,8 @@ class MsrpRelay:
             if wanted is FailureReport.NO or (status == 200 and wanted is FailureReport.PARTIAL):
                 return
             if status == 200:
-                self._send(connection, accept_send(request), out)
+                said = acceptance(request.from_path[0], request.to_path[0])
+                self._send(connection, accept_send(request.transaction_id, said), out)
                 return
         response = request.response(status, comment, headers or ())
         self._send(connection, response.to_bytes(), out)
@@ -669,45 +698,50 @@ class MsrpRelay:
 
     # -- forwarding ------------------------------------------------------------------------------
 
-    def _route(self, connection: RelayConnection, request: MsrpRequest, now: float) -> _Route:
-        """Decide where a request goes (RFC 4976 §6.3).
+    def _route(self, connection: RelayConnection, request: MsrpRequest, now: float) -> Route | int:
+        """Decide where a request goes (RFC 4976 §6.3), or the status to answer it with.
 
         A request either comes from the client that owns the session, and goes anywhere we know; or
         it comes from elsewhere and goes to that client. Each hop can only speak for itself: the
         first URI of From-Path is the one we know it by. Known paths are forwarded as we know them:
         a sender may not choose the parts that comparison ignores.
+
+        A route is used again for the same paths; see :class:`Route` for how long.
         """
         path = request.to_path[1:]
         session = self._sessions.find(request.to_path[0], now)
         if session is None:
-            return _Route(481)
+            return 481
+        passed: MsrpPath = (session.uri,)
         if session.connection is connection:
             if request.from_path != session.path:
-                return _Route(403)
+                return 403
             if not path:
-                return _Route(self._for_us(request))
+                return self._for_us(request)
             other = self._sessions.find(path[0], now)
             if other is not None:
                 if path[1:] != other.path:
-                    return _Route(403)
+                    return 403
                 passed = (other.uri, session.uri)
-                return _Route(200, other.connection, other.path, session.path, passed)
+                return Route(
+                    other.connection, other.path, session.path, passed, request, session, other
+                )
             if path[0].authority in self._own:
-                return _Route(481)
+                return 481
             node = self._nodes.get(path[0].authority[0])
             if node is not None:
                 if node.gone:
-                    return _Route(481)
-                return _Route(200, node, path, session.path, (session.uri,))
+                    return 481
+                return Route(node, path, session.path, passed, request, session)
             peer = self._peers_by_authority.get(path[0].authority)
             if peer is None:
-                return _Route(403)
-            return _Route(200, peer, path, session.path, (session.uri,))
+                return 403
+            return Route(peer, path, session.path, passed, request, session)
         if connection.peer is None and not connection.from_node:
-            return _Route(506)
+            return 506
         if path != session.path or not self._may_speak_for(connection, request.from_path[0]):
-            return _Route(403)
-        return _Route(200, session.connection, session.path, request.from_path, (session.uri,))
+            return 403
+        return Route(session.connection, session.path, request.from_path, passed, request, session)
 
     def _may_speak_for(self, connection: RelayConnection, uri: MsrpUri) -> bool:
         """Return whether a URI is that of the peer or node of a connection."""
@@ -734,57 +768,102 @@ class MsrpRelay:
         request: MsrpRequest,
         fields: dict[bytes, bytes],
         rest: bytes,
+        paths: bytes | None,
         now: float,
         out: list[RelayAction],
     ) -> int | None:
-        """Forward a request, if it may be forwarded.
+        """Find the route of a request, and forward it.
+
+        Args:
+            connection: The connection it arrived on.
+            request: The request.
+            fields: Its header fields that are defined, by name in lower case.
+            rest: Its bytes between the paths and the end-line.
+            paths: The lines of its paths to remember the route by; ``None`` not to remember it.
+            now: The time in seconds.
+            out: The list to append actions to.
 
         Returns:
             The status to answer with at once; ``None`` if the other end answers.
         """
         route = self._route(connection, request, now)
-        if route.hop is None:
-            return route.status
-        send = request.method == b"SEND"
-        if send and b"message-id" not in fields:
+        if isinstance(route, int):
+            return route
+        if paths is not None:
+            connection.remember(paths, route)
+        method = request.method
+        message_id, held = fields.get(b"message-id"), fields.get(b"byte-range")
+        if method == b"SEND" and message_id is None:
             return 400
-        held = fields.get(b"byte-range")
+        size = len(request.body or b"")
         # The range in a REPORT describes another chunk.
-        if (
-            held is not None
-            and request.method != b"REPORT"
-            and not is_exact_range(held, len(request.body or b""))
-        ):
+        if held is not None and method != b"REPORT" and not is_exact_range(held, size):
             rest = with_open_range(rest)
+        wanted = FailureReport.of(fields.get(b"failure-report"))
+        flag = request.continuation.value
+        sent = (request.transaction_id, message_id, held, wanted, rest, size, flag)
+        status = self._launch(connection, route, method, sent, now, out)
+        # RFC 4976 §6.3.1: the previous hop of a SEND does not wait for the next one.
+        return status if method == b"SEND" or status != 200 else None
+
+    def _pass_on(
+        self, connection: RelayConnection, route: Route, data: bytes, sent: Sent, now: float
+    ) -> list[RelayAction]:
+        """Forward an ordinary SEND on a known route, and answer it."""
+        out: list[RelayAction] = []
+        status = self._launch(connection, route, b"SEND", sent, now, out)
+        wanted = sent[3]
+        if status == 200:
+            if wanted is FailureReport.YES:
+                out.insert(0, SendChunk(connection.id, accept_send(sent[0], route.accepting)))
+        else:
+            request = parse_chunk(data, limits=self._limits)
+            assert isinstance(request, MsrpRequest)  # noqa: S101  # for the type checker
+            self._answer(connection, request, status, out, wanted=wanted)
+        return out
+
+    def _launch(
+        self,
+        connection: RelayConnection,
+        route: Route,
+        method: bytes,
+        sent: Sent,
+        now: float,
+        out: list[RelayAction],
+    ) -> int:
+        """Forward a request on its route, if there is room; return the status to answer with."""
+        origin_tid, message_id, held, wanted, rest, size, flag = sent
         tid = new_transaction_id(rest, entropy=self._entropy)
-        data = forward_chunk(request, rest, tid, route.to_path, route.passed + route.from_path)
+        data = forward_chunk(method, tid, route.paths, rest, flag)
         # Our transaction id may be longer than the sender's.
         if len(data) > self._limits.max_chunk_size:
             return 413
-        wanted = FailureReport.of(fields.get(b"failure-report"))
-        if request.method != b"REPORT" and not (send and wanted is FailureReport.NO):
+        if method != b"REPORT" and not (wanted is FailureReport.NO and method == b"SEND"):
             claim = self._shares.claim(connection.party)
             if isinstance(claim, Bound):
                 return 413
-            deadline = now + self._config.transaction_timeout
-            transaction = Transaction.of(
-                request,
-                fields,
-                tid=tid,
-                hop=route.hop,
-                deadline=deadline,
-                origin=connection,
-                from_path=route.from_path,
-                passed=route.passed,
-                failure_report=wanted,
-                claim=claim,
+            transaction = Transaction(
+                tid,
+                route.hop,
+                now + self._config.transaction_timeout,
+                connection,
+                origin_tid,
+                method,
+                route.from_path,
+                route.passed,
+                route.accepted,
+                claim,
+                wanted,
+                message_id,
+                held,
+                size,
+                flag == b"$",
             )
             self._transactions[transaction] = None
             route.hop.pending[tid] = transaction
-        self.journal.relay(request.method, len(data), connection.id)
+        self.journal.relay(method, len(data), connection.id)
         self._send(route.hop, data, out)
-        # RFC 4976 §6.3.1: the previous hop does not wait for the next one.
-        return 200 if send else None
+        return 200
 
     def _time_out(self, transaction: Transaction, out: list[RelayAction]) -> None:
         """Give up on a response."""
@@ -804,7 +883,7 @@ class MsrpRelay:
         self, connection: RelayConnection, response: MsrpResponse, out: list[RelayAction]
     ) -> None:
         """Drop a response that is not for a request of ours (RFC 4976 §6.3.3), else act on it."""
-        transaction = connection.hop.pending.get(response.transaction_id)
+        transaction = connection.pending.get(response.transaction_id)
         if transaction is None:
             return
         send = transaction.method == b"SEND"
@@ -824,12 +903,6 @@ class MsrpRelay:
             self._send_back(transaction, answer.to_bytes(), out)
         elif response.code != 200:
             self._report(transaction, response.code, response.comment, out)
-
-    def _is_accepted(self, transaction: Transaction, data: bytes) -> bool:
-        """Return whether a chunk is the usual 200 to a SEND, after which nothing is left to do."""
-        back = transaction.passed or transaction.from_path
-        send = transaction.method == b"SEND"
-        return send and is_accepted(data, transaction.tid, back[0], limits=self._limits)
 
     def _send_back(self, transaction: Transaction, data: bytes, out: list[RelayAction]) -> None:
         """Send a chunk back to the origin of a request."""

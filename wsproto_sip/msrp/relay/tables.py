@@ -1,14 +1,19 @@
-"""The state of a relay: connections, peers, sessions and forwarded requests.
+"""The state of a relay: connections, peers, sessions, routes and forwarded requests.
 
 Theory of operation: records refer to one another and are compared by identity, so that a reused
 number cannot revive an old record. The table of sessions knows when they expire; an extended
 session keeps its single entry among the deadlines, which comes up early and is put back.
+
+A conversation repeats its paths in each chunk, so a connection remembers its latest routes by the
+lines of both paths. A route that is remembered can be used while the sessions that it was found by
+are open. What else it depends on does not change, except the nodes: then all routes are forgotten.
 """
 
 from __future__ import annotations
 
 import base64
 import heapq
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,20 +22,35 @@ from typing import Final
 
 from ...server.shares import Claim, Party, Standing
 from ...typing import Entropy
-from ..message.chunk import Continuation, MsrpRequest
+from ..message.chunk import MsrpRequest, acceptance, path_lines
 from ..message.fields import FailureReport
 from ..message.uri import MsrpPath, MsrpUri
 
-__all__ = ["Hop", "Node", "Peer", "RelayConnection", "Session", "SessionTable", "Transaction"]
+__all__ = [
+    "Hop",
+    "Node",
+    "Peer",
+    "RelayConnection",
+    "Route",
+    "Session",
+    "SessionTable",
+    "Transaction",
+]
 
 _NOBODY: Final = Party.stranger("")
+
+#: How many routes a connection remembers.
+_MAX_ROUTES: Final = 8
+#: How long an acceptance may be that each transaction keeps: a sender chooses a part of it.
+_MAX_ACCEPTED: Final = 320
 
 
 @dataclass(slots=True, eq=False)
 class Hop:
     """A target of chunks: a client's connection, or a peer over any of its connections."""
 
-    #: Forwarded requests that wait for their response, by our transaction id.
+    #: Forwarded requests that wait for their response, by our transaction id. All connections of a
+    #: peer have that of the peer.
     pending: dict[bytes, Transaction] = field(default_factory=dict)
 
 
@@ -69,6 +89,8 @@ class RelayConnection(Hop):
     party: Party = _NOBODY
     failures: int = 0
     malformed: int = 0
+    #: The latest routes of its requests, by the lines of To-Path and From-Path.
+    routes: dict[bytes, Route] = field(default_factory=dict)
 
     @property
     def proven(self) -> set[str]:
@@ -80,6 +102,19 @@ class RelayConnection(Hop):
         """The hop at which its responses are expected."""
         return self if self.peer is None else self.peer
 
+    def join(self, peer: Peer) -> None:
+        """Make it a connection with a peer."""
+        self.peer = peer
+        self.pending = peer.pending
+        peer.connections += 1
+
+    def remember(self, paths: bytes, route: Route) -> None:
+        """Remember a route, if necessary instead of the oldest one."""
+        routes = self.routes
+        if len(routes) >= _MAX_ROUTES and paths not in routes:
+            del routes[next(iter(routes))]
+        routes[paths] = route
+
 
 @dataclass(slots=True, eq=False)
 class Session:
@@ -88,6 +123,7 @@ class Session:
     uri: MsrpUri
     key: tuple[MsrpPath, str]
     connection: RelayConnection
+    #: Minus infinity once it has ended.
     expires: float = 0.0
 
     @property
@@ -96,9 +132,69 @@ class Session:
         return self.key[0]
 
 
+class Route:
+    """The way of a request: where it goes, and what is written and expected there.
+
+    Args:
+        hop: The next hop.
+        to_path: The path to the receiver from there.
+        from_path: The path back to the sender, without us.
+        passed: Our URIs that the request has passed, the latest first.
+        request: The request as received.
+        session: The session that it was found by.
+        other: The other one, if there were two.
+
+    Attributes:
+        hop: The next hop.
+        from_path: The path back to the sender, without us.
+        passed: Our URIs that the request has passed, the latest first.
+        paths: The lines of both paths in the forwarded request.
+        accepting: The :func:`~wsproto_sip.msrp.message.chunk.acceptance` for the previous hop.
+        accepted: The same as expected from the next hop; ``None`` if it is too long to be kept.
+    """
+
+    __slots__ = (
+        "_other",
+        "_session",
+        "accepted",
+        "accepting",
+        "from_path",
+        "hop",
+        "passed",
+        "paths",
+    )
+
+    def __init__(
+        self,
+        hop: Hop,
+        to_path: MsrpPath,
+        from_path: MsrpPath,
+        passed: MsrpPath,
+        request: MsrpRequest,
+        session: Session,
+        other: Session | None = None,
+    ) -> None:
+        self.hop = hop
+        self.from_path = from_path
+        self.passed = passed
+        self.paths = path_lines(to_path, passed + from_path)
+        self.accepting = acceptance(request.from_path[0], request.to_path[0])
+        accepted = acceptance(passed[0], to_path[0])
+        self.accepted = accepted if len(accepted) <= _MAX_ACCEPTED else None
+        self._session = session
+        self._other = other or session
+
+    def is_open(self, now: float) -> bool:
+        """Return whether its sessions are open."""
+        return self._session.expires > now and self._other.expires > now
+
+
 @dataclass(slots=True, eq=False)
 class Transaction:
-    """A forwarded request that waits for its response."""
+    """A forwarded request that waits for its response.
+
+    It keeps the parts that responses and reports need, without the body.
+    """
 
     tid: bytes
     hop: Hop
@@ -111,6 +207,8 @@ class Transaction:
     from_path: MsrpPath
     #: Our URIs that the request has passed, the latest first.
     passed: MsrpPath
+    #: What the usual 200 to it says, if it is known.
+    accepted: bytes | None
     claim: Claim
     #: Needed for a report.
     failure_report: FailureReport
@@ -120,52 +218,6 @@ class Transaction:
     last: bool
     #: Why there will be no response, if that is known before the deadline.
     failure: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        request: MsrpRequest,
-        fields: dict[bytes, bytes],
-        *,
-        tid: bytes,
-        hop: Hop,
-        deadline: float,
-        origin: RelayConnection,
-        from_path: MsrpPath,
-        passed: MsrpPath,
-        failure_report: FailureReport,
-        claim: Claim,
-    ) -> Transaction:
-        """Keep the parts that responses and reports need, without the body.
-
-        Args:
-            request: The request as received.
-            fields: Its header fields, by name in lower case.
-            tid: Its new transaction id.
-            hop: Where it goes.
-            deadline: When to give up waiting for a response.
-            origin: Where it came from.
-            from_path: The path back from there.
-            passed: Our URIs on the way, the latest first.
-            failure_report: The failures that its sender wants reported.
-            claim: Its share, released when it is forgotten.
-        """
-        return cls(
-            tid,
-            hop,
-            deadline,
-            origin,
-            request.transaction_id,
-            request.method,
-            from_path,
-            passed,
-            claim,
-            failure_report,
-            fields.get(b"message-id"),
-            fields.get(b"byte-range"),
-            len(request.body or b""),
-            request.continuation is Continuation.COMPLETE,
-        )
 
 
 class SessionTable:
@@ -233,6 +285,7 @@ class SessionTable:
     def drop(self, connection: RelayConnection) -> None:
         """End all sessions of a connection."""
         for session in connection.sessions.values():
+            session.expires = -math.inf
             del self._sessions[session.uri]
         connection.sessions.clear()
 
@@ -249,6 +302,7 @@ class SessionTable:
             if session.expires > now:
                 self._schedule(session)
                 continue
+            session.expires = -math.inf
             del self._sessions[session.uri], session.connection.sessions[session.key]
             yield session
 
