@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests._wire import BINARY, CLOSE, TEXT, close_payload, frame
+from tests._wire import BINARY, CLOSE, CONTINUATION, TEXT, close_payload, frame
 from wsproto_sip._inbox import Inbox
 from wsproto_sip._parser import FrameParser
 from wsproto_sip.events import BytesMessage, CloseConnection, TextMessage
@@ -115,6 +115,37 @@ def test_input_after_its_end_is_ignored(make: Any) -> None:
     assert inbox._backlog == []
     inbox.receive_data(frame(TEXT, b"late"))
     assert list(inbox.events()) == []
+
+
+@both
+def test_other_types_are_refused_after_the_end(make: Any) -> None:
+    inbox = make()
+    inbox.receive_data(None)
+    with pytest.raises(TypeError):
+        inbox.receive_data("text")
+
+
+class Odd(bytes):
+    """Bytes with a length and items of their own."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, item: Any) -> Any:
+        return 0
+
+    def __add__(self, other: Any) -> bytes:
+        return b""
+
+
+@both
+def test_subclass_of_bytes_is_taken_as_its_bytes(make: Any) -> None:
+    inbox = make(max_frames=2)
+    stream = frame(TEXT, b"abc", fin=False) + frame(CONTINUATION, b"def") + frame(TEXT, b"ghi")
+    for piece in (stream[:3], stream[3:8], stream[8:]):
+        inbox.receive_data(Odd(piece))
+    inbox.receive_data(Odd())
+    assert list(inbox.events()) == [TextMessage("abcdef"), TextMessage("ghi")]
 
 
 @both

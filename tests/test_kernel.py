@@ -143,6 +143,15 @@ def test_single_bytes_are_joined() -> None:
     assert taker.completed == 2
 
 
+def test_no_two_messages_have_the_same_number() -> None:
+    taker = intake()
+    stream = frame(BINARY, b"ab")
+    for _ in range(300):
+        assert taker.receive(stream[:7]) == []
+        assert taker.receive(stream[7:]) == [BytesMessage(b"ab")]
+    assert taker.completed == 300
+
+
 def test_what_is_incomplete_is_counted() -> None:
     taker = intake()
     stream = frame(BINARY, bytes(300))

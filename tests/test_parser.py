@@ -854,6 +854,11 @@ def test_max_frames_must_be_positive() -> None:
         Parser(False, OPEN, max_frames=0)
 
 
+def test_bound_on_frames_may_be_any_number() -> None:
+    parser = Parser(False, OPEN, whole_messages=True, max_frames=1 << 64)
+    assert parser.receive(frame(TEXT, b"a") * 2) == [TextMessage("a")] * 2
+
+
 # -- pausing ---------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,7 @@ class KernelParser(FrameParser):
                 | (TEXT_AS_BYTES if text_as_bytes else 0)
                 | (WHOLE if self._whole else 0),
                 min(limit, _ENDLESS),
-                len(turns) if type(turns) is range else _ENDLESS,
+                min(turns.stop, _ENDLESS) if type(turns) is range else _ENDLESS,
             ),
             self._between is not KINDS_NONE,
         )

@@ -94,4 +94,5 @@ class Inbox:
 
 
 def _nothing(data: BytesLike) -> list[Event]:
+    memoryview(data)  # anything else is an error at any time
     return []

@@ -24,7 +24,7 @@ from typing import Any, Final, final
 
 from librt.strings import BytesWriter, read_i32_le, read_i64_be, read_i64_le, write_i64_le
 from librt.vecs import vec
-from mypy_extensions import i64, mypyc_attr, u8
+from mypy_extensions import i32, i64, mypyc_attr, u8
 
 from .events import BytesMessage, TextMessage
 
@@ -129,6 +129,14 @@ def _long_size(data: bytes, pos: i64, short: i64, end: i64) -> i64:
         return -1
     size = read_i64_be(data, pos + 2)
     return size if size > 65535 else -1
+
+
+def _exactly(data: Any) -> bytes:
+    """Convert bytes-like data to bytes; a subclass of bytes may index or count in its own way."""
+    if type(data) is bytes:
+        raw: bytes = data
+        return raw
+    return bytes(memoryview(data))
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
@@ -413,8 +421,8 @@ class Intake:
     Attributes:
         ready: Whether frames may be taken; otherwise everything is left to the parser.
         waiting: An incomplete payload, or the bytes of a header after which nothing has arrived.
-        completed: How many messages were taken that arrived in more than one part; it may wrap
-            around.
+        completed: How many messages were taken that arrived in more than one part; after 2 ** 31
+            of them it goes on with a negative number.
     """
 
     __slots__ = ("completed", "ready", "settings", "waiting")
@@ -422,7 +430,7 @@ class Intake:
     def __init__(self, settings: Settings, ready: bool) -> None:
         self.settings = settings
         self.ready = ready
-        self.completed: u8 = 0
+        self.completed: i32 = 0
         self.waiting: Partial | bytes | None = None
 
     @property
@@ -450,7 +458,7 @@ class Intake:
         Raises:
             TypeError: ``data`` is not bytes-like. Nothing has changed.
         """
-        raw: bytes = data if isinstance(data, bytes) else bytes(memoryview(data))
+        raw = _exactly(data)
         events: list[Any] = []
         if len(raw) == 1 and self.take_single(raw):
             return events
@@ -561,7 +569,7 @@ class KernelInbox:
             self._ended = True
             self._queue([])
             return
-        raw: bytes = data if isinstance(data, bytes) else bytes(memoryview(data))
+        raw = _exactly(data)
         if self._ended:
             return
         intake = self._intake

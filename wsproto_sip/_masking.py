@@ -9,10 +9,9 @@ to come after the payload, which they do in little-endian numbers.
 
 Larger payloads are masked by exchanging every fourth byte through a translation table of 256 bytes,
 four times with the four bytes of the key: linear, and faster than any arithmetic on long integers.
-``bytearray`` makes strided slices cheap; ``bytes`` would be copied per item. This module is small
-and typed so that it can also be compiled as it is.
+``bytearray`` makes strided slices cheap; ``bytes`` would be copied per item.
 
-This module is small and typed so that it can also be compiled as it stands.
+The compiled engine replaces the functions by its own, and has no use for the tables.
 """
 
 from __future__ import annotations
@@ -265,9 +264,10 @@ class KeySource:
 
         Raises:
             ValueError: The custom source returned the wrong number of bytes.
+            TypeError: It returned something else.
         """
         if self._entropy is not None:
-            key = self._entropy(4)
+            key = bytes(memoryview(self._entropy(4)))
             if len(key) != 4:
                 raise ValueError(f"entropy returned {len(key)} bytes, not 4")
             return key
