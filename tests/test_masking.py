@@ -1,4 +1,8 @@
-"""Masking, byte for byte, and the source of keys."""
+"""Masking, byte for byte, and the source of keys.
+
+What is about the function runs over that of the engine in use and over the tables, which are the
+same in a pure build. The tables and what takes frames with them are tested in every build.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, strategies as st
 
 from tests._wire import BINARY, CONTINUATION, KEY, frame, masked
 from wsproto_sip import _masking, masking
-from wsproto_sip._implementation import PARSER as Parser
+from wsproto_sip._implementation import choose
 from wsproto_sip._masking import (
     FROM_0,
     FROM_1,
@@ -28,57 +34,93 @@ from wsproto_sip._masking import (
     apply_mask,
     fast_frames,
     rotate_key,
+    set_default,
     short_header,
     singles,
 )
+from wsproto_sip._parser import FrameParser
 from wsproto_sip.events import BytesMessage
 from wsproto_sip.frame_protocol import encode_frame
 from wsproto_sip.limits import Limits
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 keys = st.binary(min_size=4, max_size=4)
-#: Short ones, and some on either side of where the algorithm changes.
+#: Short ones, and some on either side of where one of the algorithms changes.
 payloads = st.one_of(
     st.binary(max_size=40),
     st.builds(
         lambda size, seed: (seed * size)[:size],
-        st.integers(INTEGER_LIMIT - 8, INTEGER_LIMIT + 8),
+        st.one_of(
+            st.integers(INTEGER_LIMIT - 8, INTEGER_LIMIT + 8), st.integers(4096 - 8, 4096 + 8)
+        ),
         st.binary(min_size=1, max_size=7),
     ),
 )
 
+Mask = Callable[[bytes | bytearray, bytes], bytes | bytearray]
 
+
+@contextmanager
+def without_a_default() -> Iterator[None]:
+    """Let the tables mask, as they do if nothing is compiled."""
+    set_default(None)
+    try:
+        yield
+    finally:
+        choose(os.environ)
+
+
+def by_tables(payload: bytes | bytearray, key: bytes) -> bytes | bytearray:
+    with without_a_default():
+        return apply_mask(payload, key)
+
+
+both_functions = pytest.mark.parametrize("mask", [apply_mask, by_tables])
+
+
+@both_functions
 @given(payload=payloads, key=keys)
-def test_every_byte_is_masked_with_its_byte_of_the_key(payload: bytes, key: bytes) -> None:
-    assert apply_mask(payload, key) == masked(payload, key)
-    assert apply_mask(bytearray(payload), key) == masked(payload, key)
-    assert apply_mask(bytes(apply_mask(payload, key)), key) == payload
+def test_every_byte_is_masked_with_its_byte_of_the_key(
+    mask: Mask, payload: bytes, key: bytes
+) -> None:
+    assert mask(payload, key) == masked(payload, key)
+    assert mask(bytearray(payload), key) == masked(payload, key)
+    assert mask(bytes(mask(payload, key)), key) == payload
 
 
+@both_functions
 @pytest.mark.parametrize("key", ["00000000", "ffffffff", "00000001", "80000000", "0102fdfe"])
-def test_every_size_is_masked(key: str) -> None:
+def test_every_size_is_masked(key: str, mask: Mask) -> None:
     raw = bytes.fromhex(key)
-    for size in [*range(INTEGER_LIMIT + 10), 4095, 4096, 65537]:
+    for size in [*range(INTEGER_LIMIT + 10), 4095, 4096, 4097, 16383, 16384, 20481, 65537]:
         payload = bytes(i * 31 & 0xFF for i in range(size))
-        assert apply_mask(payload, raw) == masked(payload, raw)
+        assert mask(payload, raw) == masked(payload, raw)
 
 
-def test_payload_is_not_modified() -> None:
-    for size in (10, 1000):
+@both_functions
+def test_payload_is_not_modified(mask: Mask) -> None:
+    for size in (10, 1000, 5000):
         payload = bytearray(size)
-        apply_mask(payload, b"\xff\xff\xff\xff")
+        mask(payload, b"\xff\xff\xff\xff")
         assert payload == bytes(size)
 
 
+@both_functions
 @given(payload=payloads, key=keys, data=st.data())
 def test_rotated_key_continues_at_the_offset(
-    payload: bytes, key: bytes, data: st.DataObject
+    mask: Mask, payload: bytes, key: bytes, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(0, len(payload)))
-    rest = apply_mask(payload[count:], rotate_key(key, count))
-    assert apply_mask(payload[:count], key) + rest == masked(payload, key)
+    rest = mask(payload[count:], rotate_key(key, count))
+    assert mask(payload[:count], key) + rest == masked(payload, key)
+
+
+def test_frame_is_masked_by_the_same_function() -> None:
+    for size in (0, 125, 126, 4095, 4096, 65535, 65536):
+        payload = bytes(i * 7 & 0xFF for i in range(size))
+        wanted = frame(BINARY, payload)
+        assert encode_frame(0x80 | BINARY, payload, KEY) == wanted
+        with without_a_default():
+            assert encode_frame(0x80 | BINARY, payload, KEY) == wanted
 
 
 # -- the tables ------------------------------------------------------------------------------------
@@ -113,16 +155,11 @@ def test_table_by_size_unmasks(key: bytes, data: st.DataObject) -> None:
 @pytest.mark.parametrize("limit", [0, 124, 125, 126, 1 << 64])
 def test_parsers_share_fast_frames(limit: int) -> None:
     nothing = [None] * 256
-    assert fast_frames(True, limit) == (nothing, 0, 2, 4, limit, None)
-    assert fast_frames(False, limit) == (
-        MASKED if limit >= 125 else nothing,
-        0x80,
-        6,
-        6,
-        limit,
-        None,
-    )
-    assert fast_frames(False, limit) is fast_frames(False, limit)
+    with without_a_default():
+        assert fast_frames(True, limit) == (nothing, 0, 2, 4, limit, None)
+        table = MASKED if limit >= 125 else nothing
+        assert fast_frames(False, limit) == (table, 0x80, 6, 6, limit, None)
+        assert fast_frames(False, limit) is fast_frames(False, limit)
 
 
 @given(key=keys, data=st.data())
@@ -215,6 +252,14 @@ def test_custom_source_is_asked_for_each_key() -> None:
     assert asked == [4, 4, 4]
 
 
+def test_source_may_return_anything_bytes_like() -> None:
+    for kind in (bytearray, memoryview):
+        key = KeySource(lambda size, kind=kind: kind(bytes(size))).next_key()  # type: ignore[misc]
+        assert (type(key), key) == (bytes, bytes(4))
+    with pytest.raises(TypeError):
+        KeySource(lambda _: "four").next_key()  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.parametrize("size", [0, 3, 5])
 def test_source_returning_the_wrong_number_of_bytes_is_an_error(size: int) -> None:
     source = KeySource(lambda _: bytes(size))
@@ -303,7 +348,8 @@ def test_plugged_in_function_masks_everything(size: int, plugged_in: list[int]) 
     whole = frame(BINARY, payload)
     fragments = frame(BINARY, payload, fin=False) + frame(CONTINUATION, b"end")
     assert encode_frame(0x80 | BINARY, payload, KEY) == whole
-    parser = Parser(False, Limits(), whole_messages=True)
+    # The parser on the kernel calls it for large payloads alone, see test_compiled.py.
+    parser = FrameParser(False, Limits(), whole_messages=True)
     assert parser.receive(whole) == [BytesMessage(payload)]
     assert parser.receive(fragments) == [BytesMessage(payload + b"end")]
     # Runs of short fragments are unmasked with the tables: a call for each would cost more.
@@ -313,7 +359,7 @@ def test_plugged_in_function_masks_everything(size: int, plugged_in: list[int]) 
     assert apply_mask(bytearray(payload), KEY) == masked(payload, KEY)
     before = list(plugged_in)
     masking.use(None)
-    parser = Parser(False, Limits(), whole_messages=True)
+    parser = FrameParser(False, Limits(), whole_messages=True)
     assert parser.receive(whole + fragments)[0] == BytesMessage(payload)
     assert plugged_in == before
 
