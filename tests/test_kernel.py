@@ -23,7 +23,7 @@ def test_mask_is_xor_with_the_repeated_key(payload: bytes, key: bytes) -> None:
     assert _kernel.mask(payload, key) == masked(payload, key)
 
 
-@pytest.mark.parametrize("size", [0, 5, 125, 5000, 8191, 8192, 20001])
+@pytest.mark.parametrize("size", [0, 5, 125, 4095, 4096, 8191, 8192, 16384, 20001])
 def test_frame_is_head_and_masked_payload(size: int) -> None:
     payload, key = bytes(range(256)) * 80, b"\x81\x00\xff\x7e"
     found = _kernel.masked_frame(b"head", payload[:size], key)
