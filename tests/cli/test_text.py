@@ -32,7 +32,11 @@ def test_reason_has_no_numbers_and_no_call() -> None:
     resolver = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     assert reason_of(resolver) == "Name or service not known"
     assert reason_of(OSError("own words")) == "own words"
-    assert reason_of(ssl.SSLError(1, "[SSL] wrong")) == "[SSL] wrong"
+    mismatch = "[X509: KEY_VALUES_MISMATCH] key values mismatch (_ssl.c:3905)"
+    assert reason_of(ssl.SSLError(1, mismatch)) == "key values mismatch"
+    assert reason_of(ssl.SSLError("No cipher can be selected.")) == "No cipher can be selected."
+    pem = ssl.SSLError(1, "[SSL] PEM lib (_ssl.c:3905)")
+    assert reason_of(pem) == "not a certificate with its private key, in PEM"
     refused = ssl.SSLCertVerificationError(1, "x")
     refused.verify_message = "self-signed"
     assert reason_of(refused) == "the certificate is not accepted: self-signed"

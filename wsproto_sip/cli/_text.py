@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..adapters._text import MAX_VALUE, elided, escape, pair
 
@@ -23,6 +24,9 @@ __all__ = [
     "pair",
     "reason_of",
 ]
+
+#: What Python puts around OpenSSL's texts: library and name, and a line of its own source.
+_OPENSSL: Final = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:[0-9]+\)$")
 
 
 def notice(text: str) -> None:
@@ -59,7 +63,11 @@ def reason_of(error: OSError) -> str:
     """Return the reason of an error of the operating system, without call and numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) or not error.errno:
+    if isinstance(error, ssl.SSLError):
+        text = _OPENSSL.sub("", str(error.args[-1]))
+        # All that OpenSSL says of a file without the lines of a certificate or of a key.
+        return "not a certificate with its private key, in PEM" if text == "PEM lib" else text
+    if not error.errno:
         return str(error)
     # A resolver's error numbers are negative, and come with their text.
     return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)

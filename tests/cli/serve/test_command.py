@@ -200,13 +200,16 @@ class TestCheckConfig:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--host", "192.0.2.1", "--origin", "any", "--subprotocol", "none"], "cannot listen"),
+            (
+                ["--host", "192.0.2.1", "--origin", "any", "--subprotocol", "none"],
+                "--port: cannot listen on 192.0.2.1:8080: ",
+            ),
             (["--host", "192.0.2.1"], "--origin: state which web pages may connect to 192.0.2.1"),
             (["--sip-users", "/nowhere"], "--sip-users: /nowhere: No such file or directory"),
             (["--sip-flow-keys", "/nowhere"], "--sip-flow-keys: /nowhere: No such file"),
             (
                 ["--listen", "unix:/nowhere/ws", "--trusted-proxy", "unix", *STATED],
-                "cannot listen on unix:/nowhere/ws: ",
+                "--listen: cannot listen on unix:/nowhere/ws: ",
             ),
             (
                 ["--listen", "unix:/nowhere/ws", *STATED],
@@ -214,7 +217,19 @@ class TestCheckConfig:
             ),
             (["--fifo", "/nowhere/fifo"], "--fifo: /nowhere/fifo: nothing can be made in its"),
             (["--ctl-socket", "/nowhere/ctl"], "--ctl-socket: /nowhere/ctl: nothing can be made"),
+            (["--fifo", "/dev/null"], "--fifo: /dev/null is not a FIFO"),
+            (["--ctl-socket", "/dev/null"], "--ctl-socket: /dev/null is not a socket"),
             (["--upstream", "sip:nowhere.invalid"], "--upstream: sip:nowhere.invalid: "),
+            (["--store", "mysql://store"], "--store: not of the form redis"),
+            (["--tls-cert", "/dev/null"], "--tls-cert: /dev/null: not a certificate with its"),
+            (["--event-hook", "json:nothing"], "--event-hook: AttributeError: "),
+            (
+                ["--event-hook-command", "/nowhere/program"],
+                "--event-hook-command: no such program: /nowhere/program",
+            ),
+            (["--proxy-header", "x-forwarded-for"], "--proxy-header: requires --trusted-proxy"),
+            (["--msrp-peer-port", "2855"], "--msrp-peer-port: requires --msrp-users"),
+            (["--ctl-http", "8080"], "--ctl-http: 127.0.0.1:8080 is used by --port, too"),
         ],
     )
     def test_what_a_start_would_refuse(

@@ -176,12 +176,20 @@ def test_invalid_passwords(tmp_path: Path, text: bytes | None, message: str) -> 
         run(nothing(replace(NODE, store_password=str(path))))
 
 
-def test_files_and_names_that_cannot_be_used() -> None:
-    for name in ("ca", "cert", "key"):
-        fields: dict[str, Any] = {f"store_tls_{name}": "nowhere"}
-        settings = replace(NODE, store="rediss://a", **fields)
-        with pytest.raises(SettingsError, match=f"--store-tls-{name}: nowhere: cannot be read"):
-            run(nothing(settings))
+def test_certificates_for_the_store(files: dict[str, str]) -> None:
+    secure = replace(NODE, store="rediss://a")
+    usable: dict[str, Any] = {"store_tls_ca": files["ca"], "store_tls_cert": files["cert"]}
+    run(nothing(replace(secure, **usable, store_tls_key=files["key"])))
+    for name in ("ca", "cert"):
+        for path, reason in (("nowhere", "No such file"), (files["word"], "n")):
+            fields: dict[str, Any] = {f"store_tls_{name}": path}
+            with pytest.raises(SettingsError, match=f"--store-tls-{name}: {path}: {reason}"):
+                run(nothing(replace(secure, **fields)))
+    with pytest.raises(SettingsError, match=f"--store-tls-cert: {files['cert']}: not a certif"):
+        run(nothing(replace(secure, **usable)))
+
+
+def test_names_that_cannot_be_used() -> None:
     with pytest.raises(SettingsError, match="--node-name: 'ä': the name of a node"):
         run(nothing(replace(NODE, node_name="ä")))
     with pytest.raises(SettingsError, match=r"--node-listen: 192\.0\.2\.1:0: "):

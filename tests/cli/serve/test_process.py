@@ -16,6 +16,7 @@ from wsproto_sip.cli.serve.process import (
     VARIABLE,
     ParentNotifier,
     Process,
+    check_ports,
     check_processes,
     take_process,
 )
@@ -179,3 +180,46 @@ def test_parent_that_has_not_read_everything_has_ended_too(
         ours.close()
         # ECONNRESET.
         assert notifier.gone()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ctl_http": 8080}, "--ctl-http: 127.0.0.1:8080 is used by --port, too"),
+        ({"host": "0.0.0.0", "ctl_http": 8080}, "--ctl-http: 127.0.0.1:8080 is used by --port"),
+        ({"host": "localhost", "ctl_http": 8080}, "--ctl-http: 127.0.0.1:8080 is used by --port"),
+        ({"msrp_peer_port": 8080}, "--msrp-peer-port: 127.0.0.1:8080 is used by --port, too"),
+        (
+            {"listen": ("ws://127.0.0.1:8443", "wss://127.0.0.1:8443")},
+            "--listen: 127.0.0.1:8443 is given twice",
+        ),
+        (
+            {"node_listen": "[::1]:5070", "msrp_node_port": 5070},
+            "--msrp-node-port: [::1]:5070 is used by --node-listen, too",
+        ),
+        # The third process has the port of the first one's metrics.
+        (
+            {"processes": 3, "node_listen": "127.0.0.1:5070", "ctl_http": 5072},
+            "--node-listen: 127.0.0.1:5072 is used by --ctl-http, too",
+        ),
+    ],
+)
+def test_a_port_serves_one_purpose(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_ports(Settings(**fields))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"port": 0, "ctl_http": 0},
+        {"host": "::", "ctl_http": 8080},
+        {"listen": ("unix:/run/ws",), "ctl_http": 8080},
+        {"host": "127.0.0.2", "ctl_http": 8080, "node_listen": "127.0.0.3:8080"},
+        {"processes": 2, "node_listen": "127.0.0.1:5070", "ctl_http": 5072},
+    ],
+)
+def test_ports_that_differ(fields: dict[str, Any]) -> None:
+    check_ports(Settings(**fields))

@@ -279,7 +279,7 @@ def failing(*arguments: str) -> tuple[int, str]:
 def test_process_that_fails_at_the_start_ends_all_with_its_message() -> None:
     code, err = failing("--ctl-socket", "/nowhere/ctl")
     assert code == 2
-    assert re.fullmatch(r"wsproto-sip: cannot listen on /nowhere/ctl\.0: .*\n", err)
+    assert re.fullmatch(r"wsproto-sip: --ctl-socket: cannot listen on /nowhere/ctl\.0: .*\n", err)
 
 
 def pair_with_the_second_taken(stack: ExitStack) -> int:
@@ -296,7 +296,7 @@ def test_second_process_that_fails_ends_the_first() -> None:
         port = pair_with_the_second_taken(stack)
         code, err = failing("--ctl-http", str(port - 1))
     assert code == 2
-    assert err.startswith(f"wsproto-sip: cannot listen on http://127.0.0.1:{port}/: ")
+    assert err.startswith(f"wsproto-sip: --ctl-http: cannot listen on http://127.0.0.1:{port}/: ")
     assert err.count("\n") == 1
 
 
@@ -305,7 +305,8 @@ def test_port_of_another_server_is_not_shared(tmp_path: Path) -> None:
         port = str(running.service.address[1])
         code, err = failing("--port", port)
     assert code == 2
-    assert err == f"wsproto-sip: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    where = f"127.0.0.1:{port}"
+    assert err == f"wsproto-sip: --port: cannot listen on {where}: Address already in use\n"
 
 
 def test_sip_users_of_several_processes_need_a_store(capsys: pytest.CaptureFixture[str]) -> None:

@@ -446,13 +446,19 @@ def test_unusable_addresses_are_refused(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as sock:
             port = str(sock.getsockname()[1])
             for flags, expected in (
-                (["--port", port], f"cannot listen on 127.0.0.1:{port}: Address already in use"),
-                (["--ctl-http", port], f"cannot listen on http://127.0.0.1:{port}/: "),
-                (["--fifo", path], f"cannot listen on {path}: "),
-                (["--ctl-socket", path], f"cannot listen on {path}: {path} is not a socket"),
+                (
+                    ["--port", port],
+                    f"--port: cannot listen on 127.0.0.1:{port}: Address already in use",
+                ),
+                (["--ctl-http", port], f"--ctl-http: cannot listen on http://127.0.0.1:{port}/: "),
+                (["--fifo", path], f"--fifo: cannot listen on {path}: "),
+                (
+                    ["--ctl-socket", path],
+                    f"--ctl-socket: cannot listen on {path}: {path} is not a socket",
+                ),
                 (
                     ["--host", "300.0.0.1", "--origin", "any", "--sip-anyone"],
-                    "cannot listen on 300.0.0.1:0: ",
+                    "--port: cannot listen on 300.0.0.1:0: ",
                 ),
                 (["--host", "300.0.0.1", "--origin", "any"], "--sip-users: state who may "),
             ):

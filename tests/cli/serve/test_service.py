@@ -85,7 +85,7 @@ def test_a_port_in_use_is_an_error(
     out, err = process.communicate()
     assert (process.returncode, out) == (2, b"")
     assert err.decode() == (
-        f"wsproto-sip: cannot listen on {host}:{port}: Address already in use\n"
+        f"wsproto-sip: --port: cannot listen on {host}:{port}: Address already in use\n"
     )
 
 
@@ -95,7 +95,7 @@ def test_an_unknown_host_is_an_error(start: Callable[..., subprocess.Popen[bytes
     )
     out, err = process.communicate()
     assert (process.returncode, out) == (2, b"")
-    assert err.decode().startswith("wsproto-sip: cannot listen on 300.0.0.1:0: ")
+    assert err.decode().startswith("wsproto-sip: --port: cannot listen on 300.0.0.1:0: ")
     assert err.count(b"\n") == 1
 
 

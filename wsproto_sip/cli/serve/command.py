@@ -21,7 +21,7 @@ from ...subprotocols import MSRP
 from .logs import Log, tell_dropped
 from .outlet import Outlet
 from .page import page_url
-from .process import ParentNotifier, check_processes, take_process
+from .process import ParentNotifier, check_ports, check_processes, take_process
 from .processes import Parent, command_of
 from .service import Service, warn
 from .settings import Loaded, Settings, SettingsError, add_options, load
@@ -119,6 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             settings, note = within_descriptors(loaded.settings)
             check_processes(settings)
+            if process is None:
+                check_ports(settings)
         except SettingsError as exc:
             raise SettingsError(loaded.locate(exc)) from None
         notes = [*loaded.notes, *note, *open_to_others(settings), *shared_addresses(settings)]

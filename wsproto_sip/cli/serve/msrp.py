@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...adapters._addresses import is_address
 from ...adapters.asyncio.msrp import MsrpService
@@ -22,7 +22,7 @@ from ...msrp.message.limits import DEFAULT_MSRP_LIMITS
 from ...subprotocols import MSRP
 from .._text import authority, in_uri, reason_of
 from .nodes import node_networks
-from .settings import SettingsError, about
+from .settings import Settings, SettingsError, about, option_name
 from .setup import digest_algorithms, read_accounts, timed_accounts
 from .users import places_of
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ...adapters.asyncio.location import LocationService
     from ...auth.accounts import Account, Users
     from ...auth.throttle import Throttle
-    from .settings import Settings
     from .users import UserSources
 
 __all__ = [
@@ -47,6 +46,9 @@ __all__ = [
     "relay_uri",
 ]
 
+_DEFAULTS: Final = Settings()
+#: Options that have an effect only with a relay.
+_NEED_USERS: Final = ("msrp_peer", "msrp_peer_port", "msrp_node_port")
 _PEER = re.compile(r"([0-9A-Za-z_\-]{1,64})=(\[[0-9A-Fa-f:.]+\]|[^\[\]:=]+):([0-9]{1,5})")
 
 
@@ -64,6 +66,9 @@ def msrp_users(settings: Settings) -> dict[str, Account] | None:
     """
     path = settings.msrp_users
     if path is None and MSRP not in places_of(settings):
+        for name in _NEED_USERS:
+            if getattr(settings, name) != getattr(_DEFAULTS, name):
+                raise SettingsError(f"--{option_name(name)}: requires --msrp-users")
         return None
     option = "users-for" if path is None else "msrp-users"
     if MSRP not in settings.subprotocol:
@@ -235,7 +240,9 @@ async def join_relay(
         )
     except OSError as exc:
         where = authority(host, port)
-        raise SettingsError(f"cannot listen on {where} for nodes: {reason_of(exc)}") from None
+        raise SettingsError(
+            f"--msrp-node-port: cannot listen on {where} for nodes: {reason_of(exc)}"
+        ) from None
     own = service.application.relay.host
     extra = {**entry.extra, "msrp-host": own, "msrp-port": str(addresses[0][1])}
     location.entry = replace(entry, extra=extra)

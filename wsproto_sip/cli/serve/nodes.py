@@ -69,6 +69,7 @@ def check_nodes(settings: Settings) -> None:
             if getattr(settings, name) != getattr(_DEFAULTS, name):
                 raise SettingsError(f"--{option_name(name)}: requires --store")
         return
+    place = _place(settings)
     if SIP not in settings.subprotocol:
         raise SettingsError("--store: sip is not among --subprotocol")
     if settings.upstream:
@@ -80,7 +81,6 @@ def check_nodes(settings: Settings) -> None:
             "--sip-flow-keys: required with --store, the same file for all nodes: the addresses "
             "(GRUUs) that one node gives to clients have to be understood by the others"
         )
-    place = _place(settings)
     for name in ("ca", "cert", "key"):
         if getattr(settings, f"store_tls_{name}") is not None and not place.secure:
             raise SettingsError(f"--store-tls-{name}: --store is not reached over TLS (rediss)")
@@ -195,12 +195,27 @@ def node_tls(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext 
     server.load_verify_locations(authorities)
     server.verify_mode = ssl.CERT_REQUIRED
     for context in (client, server):
-        try:
-            context.load_cert_chain(certificate, settings.node_tls_key, _no_password)
-        except (OSError, ValueError) as exc:
-            reason = reason_of(exc) if isinstance(exc, OSError) else str(exc)
-            raise SettingsError(f"--node-tls-cert: {certificate}: {reason}") from None
+        _load(context, "node", certificate, settings.node_tls_key)
     return client, server
+
+
+def _check_store_tls(tls: RedisTls) -> None:
+    """Check the certificates for the store, which is reached only later, and again and again."""
+    try:
+        context = client_context(tls.ca)
+    except OSError as exc:
+        raise SettingsError(f"--store-tls-ca: {tls.ca}: {reason_of(exc)}") from None
+    if tls.cert is not None:
+        _load(context, "store", tls.cert, tls.key)
+
+
+def _load(context: ssl.SSLContext, prefix: str, certificate: str, key: str | None) -> None:
+    """Load a certificate with its key; name the options in errors."""
+    try:
+        context.load_cert_chain(certificate, key, _no_password)
+    except (OSError, ValueError) as exc:
+        reason = reason_of(exc) if isinstance(exc, OSError) else str(exc)
+        raise SettingsError(f"--{prefix}-tls-cert: {certificate}: {reason}") from None
 
 
 def _no_password() -> str:
@@ -236,9 +251,7 @@ def location_service(settings: Settings) -> LocationService | None:
     if settings.store is None:
         return None
     tls = RedisTls(settings.store_tls_ca, settings.store_tls_cert, settings.store_tls_key)
-    for option, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
-        if path is not None and not os.access(path, os.R_OK):
-            raise SettingsError(f"--store-tls-{option}: {path}: cannot be read")
+    _check_store_tls(tls)
     try:
         engine = RedisEngine(
             settings.store,
@@ -281,7 +294,9 @@ async def join(location: LocationService, sip: SipService) -> None:
         )
     except OSError as exc:
         where = authority(entry.host.strip("[]"), entry.port)
-        raise SettingsError(f"cannot listen on {where} for nodes: {reason_of(exc)}") from None
+        raise SettingsError(
+            f"--node-listen: cannot listen on {where} for nodes: {reason_of(exc)}"
+        ) from None
     try:
         await location.open(sip)
     except EngineError as exc:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ...subprotocols import SIP
+from .._text import authority
+from .places import WILDCARDS
 from .settings import Settings, SettingsError, option_name
 from .systemd import Notifier
 from .users import places_of
@@ -25,7 +27,15 @@ from .users import places_of
 if TYPE_CHECKING:
     from .places import Place
 
-__all__ = ["VARIABLE", "ParentNotifier", "Process", "check_processes", "take_process"]
+__all__ = [
+    "VARIABLE",
+    "ParentNotifier",
+    "Process",
+    "check_ports",
+    "check_processes",
+    "each_of",
+    "take_process",
+]
 
 #: The variable of the environment with a process's description.
 VARIABLE: Final = "WSPROTO_SIP_PROCESS"
@@ -159,6 +169,61 @@ def take_process(environment: MutableMapping[str, str]) -> Process | None:
     for number in found.descriptors:
         os.set_inheritable(number, False)
     return found
+
+
+def each_of(settings: Settings) -> list[Settings]:
+    """Return the settings of each process.
+
+    Args:
+        settings: The settings of all processes.
+    """
+    count = settings.processes
+    if count == 1:
+        return [settings]
+    return [Process(index, count).own(settings) for index in range(count)]
+
+
+def check_ports(settings: Settings) -> None:
+    """Check that no two options, or processes, listen on one port.
+
+    Args:
+        settings: The settings of all processes.
+
+    Raises:
+        SettingsError: Two do.
+    """
+    taken: list[tuple[str, str, int]] = []
+    for name, host, port in _listeners(settings):
+        for other, there, number in taken:
+            if port == number and _overlap(host, there):
+                where = authority(host, port)
+                reason = "is given twice" if other == name else f"is used by --{other}, too"
+                raise SettingsError(f"--{name}: {where} {reason}")
+        if port:
+            taken.append((name, host, port))
+
+
+def _listeners(settings: Settings) -> list[tuple[str, str, int]]:
+    """Return option, host and port of everything that listens on a TCP port."""
+    shared = "listen" if settings.listen else "port"
+    places = [place for place in settings.places if place.host is not None]
+    found = [(shared, str(place.host), place.port) for place in places]
+    host = str(places[0].host) if places else settings.host
+    for own in each_of(settings):
+        node = _ADDRESS.fullmatch(own.node_listen or "")
+        if node is not None:
+            found.append(("node-listen", node[1].strip("[]"), int(node[2])))
+            found.append(("msrp-node-port", node[1].strip("[]"), own.msrp_node_port or 0))
+        found.append(("msrp-peer-port", host, own.msrp_peer_port or 0))
+        found.append(("ctl-http", "127.0.0.1", own.ctl_http or 0))
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether a port at one host is also a port at the other."""
+    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one, other)}
+    same_family = len({":" in host for host in hosts}) == 1
+    return same_family and (len(hosts) == 1 or not hosts.isdisjoint(WILDCARDS))
 
 
 def check_processes(settings: Settings) -> None:

@@ -31,6 +31,7 @@ from ...adapters.reports import report
 from .._text import authority, reason_of
 from .process import VARIABLE, Process
 from .settings import SettingsError
+from .setup import place_option
 from .supervisor import (
     Announce,
     Finish,
@@ -83,7 +84,9 @@ class _Held:
                 try:
                     self._hold(place, stack)
                 except OSError as exc:
-                    raise SettingsError(f"cannot listen on {place}: {reason_of(exc)}") from None
+                    raise SettingsError(
+                        f"--{place_option(settings)}: cannot listen on {place}: {reason_of(exc)}"
+                    ) from None
             self._stack = stack.pop_all()
 
     def close(self) -> None:

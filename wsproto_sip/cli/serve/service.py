@@ -16,6 +16,7 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -53,7 +54,7 @@ from .nodes import (
     store_families,
 )
 from .operation import MESSAGE_BOUNDS, event_hook, own_families
-from .process import ParentNotifier
+from .process import ParentNotifier, each_of
 from .refusals import PERIOD, RefusalLog
 from .settings import (
     Loaded,
@@ -67,6 +68,7 @@ from .setup import (
     connect_targets,
     endpoint_config,
     http_token,
+    place_option,
     proxies,
     server_tls,
     throttle_config,
@@ -166,6 +168,8 @@ class Service:
         config = endpoint_config(settings, self._throttle, self._users, self._is_counted_on)
         self._endpoint = Endpoint(config, now=now)
         self._endpoint.statistics.authentication_failures = self._throttle.counts
+        # It checks what the next one takes for granted.
+        self._sip_files = sip_files(settings)
         self._location = location = location_service(settings)
         answers: Resolve = self._users.answers
         self._server = EndpointServer(
@@ -178,7 +182,6 @@ class Service:
         self._own: set[int] = set()
         self._msrp_users = msrp_users(settings)
         self._msrp: MsrpService | None = None
-        self._sip_files = sip_files(settings)
         self._sip: SipService | None = None
         self._commands: PopulationCommands | None = None
         self._upstreams = UpstreamSet(settings) if settings.upstream else None
@@ -230,11 +233,7 @@ class Service:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
-            if self._hook is not None:
-                try:
-                    await asyncio.to_thread(self._hook.start)
-                except EventHookError as exc:
-                    raise SettingsError(f"--event-hook: {exc}") from None
+            await self._start_hook()
             # Before clients can connect.
             upstreams = await self._find_upstreams()
             addresses = await self._open_listeners()
@@ -288,6 +287,15 @@ class Service:
             for task in tasks:
                 task.cancel()
 
+    async def _start_hook(self) -> None:
+        if self._hook is None:
+            return
+        option = "event_hook" if self._settings.event_hook is not None else "event_hook_command"
+        try:
+            await asyncio.to_thread(self._hook.start)
+        except EventHookError as exc:
+            raise SettingsError(f"--{option_name(option)}: {exc}") from None
+
     async def _withdraw(self) -> None:
         """Leave the other nodes."""
         if self._commands is not None:
@@ -325,6 +333,7 @@ class Service:
         comes back at the moment of a restart would be connected, and its REGISTER never answered.
         """
         addresses: list[tuple[Place, str, int]] = []
+        option = place_option(self._settings)
         for place in self._settings.places:
             tls = self._current_tls if place.secure else None
             scheme = "wss" if place.secure else "ws"
@@ -332,20 +341,20 @@ class Service:
             if place.inherited is not None:
                 found = []
                 for descriptor in self._passed(place.inherited):
-                    found += await _listening(str(place), listen(sock=descriptor))
+                    found += await _listening(option, str(place), listen(sock=descriptor))
             elif place.unix is not None:
                 # Several processes share the socket of their parent, which removes its path.
                 where: dict[str, Any] = {"unix": place.unix}
                 if self._process is not None:
                     where = {"sock": self._process.socket(place)}
-                found = await _listening(str(place), listen(**where))
+                found = await _listening(option, str(place), listen(**where))
             elif self._process is not None:
                 found = []
                 for address in self._process.addresses(place):
                     opening = listen(*address, reuse_port=True)
-                    found += await _listening(authority(*address), opening)
+                    found += await _listening(option, authority(*address), opening)
             else:
-                found = await _listening(str(place), listen(place.host, place.port))
+                found = await _listening(option, str(place), listen(place.host, place.port))
             for host, port in found:
                 if host.startswith(("/", "\0")) or not host:
                     self.urls.append(f"unix:{host}")
@@ -384,12 +393,15 @@ class Service:
         Raises:
             SettingsError: It would not start.
         """
-        settings = self._settings
+        settings, option = self._settings, place_option(self._settings)
+        await self._start_hook()
+        if self._hook is not None:
+            await asyncio.to_thread(self._hook.close)
         addresses = []
         for place in settings.places:
             if place.inherited is None:
-                where = str(place)
-                for host, port in await _listening(where, _could_listen(place)):
+                opening = _could_listen(place)
+                for host, port in await _listening(option, str(place), opening):
                     addresses.append((place, host, port))
         plain = [(host, port) for _, host, port in addresses]
         if self._sip_files is not None:
@@ -419,11 +431,9 @@ class Service:
                 *self._node(),
             )
             self.offers.append(f"MSRP relay {relay_uri(settings, relayed)}")
-        for option in ("fifo", "ctl_socket"):
-            path = getattr(settings, option)
-            if path is not None and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
-                name = option_name(option)
-                raise SettingsError(f"--{name}: {path}: nothing can be made in its directory")
+        for own in each_of(settings):
+            _check_path("fifo", own.fifo, "FIFO", stat.S_ISFIFO)
+            _check_path("ctl-socket", own.ctl_socket, "socket", stat.S_ISSOCK)
 
     async def _open_sip(
         self, addresses: list[tuple[str, int]], upstreams: Sequence[Upstream]
@@ -443,7 +453,8 @@ class Service:
         )
         sip.application.edge.journal.observer = self._tell_sip
         sip.on_upstream = self._reports.upstream
-        await _listening(f"{settings.upstream_local or 'an address'} for the upstream", sip.open())
+        where = f"{settings.upstream_local or 'an address'} for the upstream"
+        await _listening("upstream-local", where, sip.open())
         if self._upstreams is not None:
             self._upstreams.keep(sip.use_upstreams)
         add_sip_commands(self._endpoint.commands, sip.application.edge)
@@ -487,7 +498,7 @@ class Service:
             host = next((place.host for place in settings.places if place.host), settings.host)
             try:
                 where = authority(host, port)
-                for address in await _listening(where, relay.listen(host, port)):
+                for address in await _listening("msrp-peer-port", where, relay.listen(host, port)):
                     self.offers.append(f"MSRP peers on {authority(*address)}")
             except SettingsError:
                 raise
@@ -503,11 +514,12 @@ class Service:
         if self._commands is not None:
             self._commands.open()
             anywhere = self._commands.execute
-        channels: list[tuple[str, Channel]] = []
+        channels: list[tuple[str, str, Channel]] = []
         if settings.fifo is not None:
-            channels.append(("--fifo", FifoChannel(settings.fifo, execute)))
+            channels.append(("fifo", "--fifo", FifoChannel(settings.fifo, execute)))
         if settings.ctl_socket is not None:
-            channels.append(("--socket", SocketChannel(settings.ctl_socket, execute, anywhere)))
+            socket_channel = SocketChannel(settings.ctl_socket, execute, anywhere)
+            channels.append(("ctl-socket", "--socket", socket_channel))
         if settings.ctl_http is not None:
             self._endpoint.statistics.message_sizes = Histogram(MESSAGE_BOUNDS)
             self._lag.start()
@@ -520,11 +532,11 @@ class Service:
                 refused=partial(self._throttle.note, _MANAGEMENT),
                 anywhere=anywhere,
             )
-            channels.append(("--url", channel))
-        for option, opening in channels:
-            await _listening(opening.name, opening.open())
+            channels.append(("ctl-http", "--url", channel))
+        for option, flag, opening in channels:
+            await _listening(option, opening.name, opening.open())
             self._channels.append(opening)
-            self.places.append(shlex.join([option, opening.name]))
+            self.places.append(shlex.join([flag, opening.name]))
 
     def _is_ready(self) -> bool:
         """Return whether new connections are accepted, and are worth having."""
@@ -728,6 +740,21 @@ async def _could_listen(place: Place) -> list[tuple[str, int]]:
     return list(found)
 
 
+def _check_path(option: str, path: str | None, kind: str, is_kind: Callable[[int], bool]) -> None:
+    """Check whether a channel for commands could be made.
+
+    Raises:
+        SettingsError: It could not.
+    """
+    if path is None:
+        return
+    if not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):
+        raise SettingsError(f"--{option}: {path}: nothing can be made in its directory")
+    # The running server may have made it.
+    if os.path.lexists(path) and not is_kind(os.lstat(path).st_mode):
+        raise SettingsError(f"--{option}: {path} is not a {kind}")
+
+
 def warn(text: str) -> None:
     """Tell the operator something, regardless of the log's level.
 
@@ -737,10 +764,10 @@ def warn(text: str) -> None:
     print(f"wsproto-sip: {text}", file=sys.stderr, flush=True)
 
 
-async def _listening(where: str, opening: Any) -> Any:
+async def _listening(option: str, where: str, opening: Any) -> Any:
     try:
         return await opening
     except OSError as exc:
         # Our texts say more than the number.
         reason = str(exc.strerror) if exc.strerror and where in exc.strerror else reason_of(exc)
-        raise SettingsError(f"cannot listen on {where}: {reason}") from None
+        raise SettingsError(f"--{option}: cannot listen on {where}: {reason}") from None

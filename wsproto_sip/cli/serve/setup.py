@@ -62,6 +62,7 @@ __all__ = [
     "endpoint_config",
     "http_token",
     "open_to_others",
+    "place_option",
     "policies",
     "proxies",
     "read_accounts",
@@ -119,6 +120,15 @@ def check_places(settings: Settings) -> None:
             raise SettingsError(f"--{name}: not together with --listen, which has it for each")
     if settings.tls_cert and not any(place.secure for place in settings.places):
         raise SettingsError("--tls-cert: no --listen is wss")
+
+
+def place_option(settings: Settings) -> str:
+    """Return the option to name in errors about the places to listen at.
+
+    Args:
+        settings: The settings.
+    """
+    return "listen" if settings.listen else "port"
 
 
 def open_to_others(settings: Settings) -> list[str]:
@@ -181,8 +191,10 @@ def proxies(settings: Settings) -> TrustedNetworks | None:
     """Return the networks whose connections begin with a PROXY protocol header, or ``None``.
 
     Raises:
-        SettingsError: A value is not a network.
+        SettingsError: A value is not a network, or there is a header but no proxy.
     """
+    if not settings.trusted_proxy and settings.proxy_header != _DEFAULTS.proxy_header:
+        raise SettingsError("--proxy-header: requires --trusted-proxy")
     if not settings.trusted_proxy or settings.proxy_header != "proxy-protocol":
         return None
     return _made("trusted-proxy", lambda: TrustedNetworks(settings.trusted_proxy))
