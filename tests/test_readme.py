@@ -117,6 +117,8 @@ def test_features_are_tested() -> None:
 
 def test_ratios_are_those_of_the_page_on_performance() -> None:
     measured = (DOCS / "figures" / "performance.md").read_text(encoding="utf-8")
+    [date] = re.findall(r"^Measured on ([0-9-]+):", measured, re.MULTILINE)
+    assert f"Measured on {date}." in TEXT
     table = measured.partition("**Receiving, pure Python**")[2].partition("\n**")[0]
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     for row in rows("How fast it is"):
