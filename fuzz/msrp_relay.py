@@ -74,8 +74,8 @@ def read(data: bytes) -> Read | None:
     match = _START.match(data)
     if match is None:
         return None
-    end = re.search(rb"-------" + re.escape(match[1]) + rb"[+$#]\r\n", data)
-    if end is None or end.end() != len(data) or data[end.start() - 2 : end.start()] != b"\r\n":
+    end = re.search(rb"(?<=\r\n)-------" + re.escape(match[1]) + rb"[+$#]\r\n", data)
+    if end is None or end.end() != len(data):
         return None
     head, blank, body = data[match.end() : end.start()].partition(b"\r\n\r\n")
     pairs = [line.partition(b":")[::2] for line in head.split(b"\r\n") if line]

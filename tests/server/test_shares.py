@@ -132,6 +132,16 @@ def test_nothing_is_granted_where_nothing_is_left() -> None:
     assert shares.held == 1
 
 
+def test_part_of_a_claim_is_released() -> None:
+    shares = Shares(ShareConfig(20))
+    party = Party.user("alice", 1)
+    claim = shares.claim(party, 5)
+    assert isinstance(claim, Claim)
+    assert [claim.reduce(amount) for amount in (2, 0, 9, 1)] == [2, 0, 3, 0]
+    claim.release()
+    assert (shares.held, len(shares)) == (0, 0)
+
+
 PARTIES = [
     *[Party.stranger(f"192.0.2.{address}", number) for address in (1, 2) for number in (1, 2)],
     *[Party.user(name, number) for name in "ab" for number in (1, 2)],

@@ -144,7 +144,10 @@ class Claim:
 
     def release(self) -> None:
         """Release all of it; repeated calls do nothing."""
-        self.reduce(self._amount)
+        amount = self._amount
+        if amount:
+            self._amount = 0
+            self._shares._give_back(self._party, amount)
 
     def reduce(self, amount: int) -> int:
         """Release a part of it.
@@ -158,7 +161,7 @@ class Claim:
         part = min(amount, self._amount)
         self._amount -= part
         if part:
-            self._shares._add(self._party, -part)
+            self._shares._give_back(self._party, part)
         return part
 
 
@@ -202,16 +205,32 @@ class Shares:
         Returns:
             The claim, to be released when it is over; or the limit that refused it.
         """
-        bound = self._check(party, amount)
-        if bound is not None:
-            self.refused[bound] += 1
-            return bound
-        self._add(party, amount)
+        standing, name, connection = party
+        group = (standing, name)
+        held = self._by_group.get(group, 0)
+        own = 0 if connection is None else self._by_connection.get(party, 0)
+        if amount:
+            bound = self._check(party, amount, held, own)
+            if bound is not None:
+                self.refused[bound] += 1
+                return bound
+            self.held += amount
+            if standing is _STRANGER:
+                self._by_strangers += amount
+            self._by_group[group] = held + amount
+            if connection is not None:
+                self._by_connection[party] = own + amount
         return Claim(self, party, amount)
 
-    def _check(self, party: Party, amount: int) -> Bound | None:
-        if not amount:
-            return None
+    def _check(self, party: Party, amount: int, held: int, own: int) -> Bound | None:
+        """Return the limit that refuses a claim.
+
+        Args:
+            party: The claimant.
+            amount: How much.
+            held: How much its address or user holds.
+            own: How much its connection holds.
+        """
         config, standing = self._config, party.standing
         free = config.total - self.held
         if standing is _STRANGER:
@@ -219,7 +238,6 @@ class Shares:
         if amount > free:
             return Bound.ALL
         # A party may hold at most what would then still be free, which is half of both together.
-        held = self._by_group.get((standing, party.group), 0)
         if standing is _TRUSTED:
             return None if held + amount <= (3 * (held + free) + 3) // 4 else Bound.ALL
         if standing is _STRANGER:
@@ -227,33 +245,35 @@ class Shares:
         else:
             whole, where = config.per_user, Bound.USER
         most = (held + free + 1) // 2
-        if whole is not None:
-            most = min(most, whole)
+        if whole is not None and whole < most:
+            most = whole
         if held + amount > most:
             return where
         if party.connection is None:
             return None
-        own = self._by_connection.get(party, 0)
         if config.per_connection is not None:
             most = config.per_connection
         elif standing is _STRANGER:
             most = (own + most - held + 1) // 2
         return Bound.CONNECTION if own + amount > most else None
 
-    def _add(self, party: Party, amount: int) -> None:
+    def _give_back(self, party: Party, amount: int) -> None:
         standing, name, connection = party
-        self.held += amount
+        self.held -= amount
         if standing is _STRANGER:
-            self._by_strangers += amount
-        group, groups = (standing, name), self._by_group
-        left = groups.pop(group, 0) + amount
-        if left:
-            groups[group] = left
+            self._by_strangers -= amount
+        group = (standing, name)
+        held = self._by_group[group]
+        if held > amount:
+            self._by_group[group] = held - amount
+        else:
+            del self._by_group[group]
         if connection is not None:
-            own = self._by_connection
-            left = own.pop(party, 0) + amount
-            if left:
-                own[party] = left
+            own = self._by_connection[party]
+            if own > amount:
+                self._by_connection[party] = own - amount
+            else:
+                del self._by_connection[party]
 
     def __len__(self) -> int:
         """Return how many addresses, users and connections hold something."""

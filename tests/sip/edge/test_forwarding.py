@@ -1610,7 +1610,7 @@ def test_a_silent_node() -> None:
 def test_another_node_without_room() -> None:
     cluster = Cluster("one", "two")
     alice, bob = cluster.phone("one", "alice"), cluster.phone("two", "bob")
-    cluster.worlds["two"].edge._forwarder.transactions._add(Party.trusted("others"), 10_000)
+    cluster.worlds["two"].edge._forwarder.transactions.held += 10_000
     alice.send("INVITE", bob.aor)
     cluster.run()
     assert [alice.response().status for _ in range(2)] == [100, 500]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from tests.sip._location import Cluster
 from tests.sip._phones import SDP, Dialog, Phone
-from wsproto_sip.server.shares import Party
 from wsproto_sip.sip import SipRequest
 from wsproto_sip.sip.edge.hook import HookRequest
 
@@ -188,8 +187,7 @@ def test_a_node_that_is_killed_while_it_rings() -> None:
 
 def test_a_node_without_room_is_like_an_upstream_without_room() -> None:
     cluster, alice, bob = pair()
-    shares = cluster.worlds["two"].edge._forwarder.transactions
-    shares._add(Party.trusted("others"), 10_000)
+    cluster.worlds["two"].edge._forwarder.transactions.held += 10_000
     alice.send("INVITE", BOB)
     cluster.run()
     alice.response(100)

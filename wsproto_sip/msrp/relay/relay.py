@@ -474,12 +474,11 @@ class MsrpRelay:
 
     @staticmethod
     def _send(hop: Hop, data: bytes, out: list[RelayAction], *, outcome: bool = False) -> None:
-        if isinstance(hop, Node) and hop.gone:
-            return
-        if isinstance(hop, Peer):
+        if isinstance(hop, RelayConnection):
+            if hop.alive:
+                out.append(SendChunk(hop.id, data, outcome))
+        elif isinstance(hop, Peer) and not (isinstance(hop, Node) and hop.gone):
             out.append(ForwardToPeer(hop.name, data, outcome))
-        elif isinstance(hop, RelayConnection) and hop.alive:
-            out.append(SendChunk(hop.id, data, outcome))
 
     def _answer(
         self,
