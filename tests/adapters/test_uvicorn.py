@@ -97,6 +97,28 @@ class Application:
         await send({**body, "body": b"no ", "more_body": True})
         await send({**body, "body": b"way"})
 
+    async def start(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
+        with pytest.raises(RuntimeError, match="cannot be sent now"):
+            await send({"type": "websocket.close"})
+
+    async def fail_in_response(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.start(scope, receive, send)
+        raise ZeroDivisionError
+
+    async def unfinished(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.start(scope, receive, send)
+        body = {"type": "websocket.http.response.body"}
+        await send({**body, "body": b"no ", "more_body": True})
+
+    async def length(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"Content-Length", scope["query_string"]), (b"Transfer-Encoding", b"chunked")]
+        start = {"type": "websocket.http.response.start", "status": 403, "headers": headers}
+        await send(start)
+        with pytest.raises(RuntimeError, match="cannot be sent now"):
+            await send(start)
+        await send({"type": "websocket.http.response.body", "body": b"way"})
+
     async def fail(self, scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError
 
@@ -233,6 +255,11 @@ def test_application_may_close(run: Any) -> None:
     [
         ("/refuse", 403, b""),
         ("/respond", 401, b"no way"),
+        ("/start", 404, b""),
+        ("/fail_in_response", 404, b""),
+        ("/unfinished", 404, b"no "),
+        ("/length?1", 403, b"way"),
+        ("/length?10", 403, b"way"),
         ("/fail", 500, b""),
         ("/nothing", 500, b""),
     ],
@@ -251,7 +278,7 @@ def test_application_may_reject(run: Any, path: str, status: int, body: bytes) -
 
     run(scenario())
     assert application.log == (
-        [{"type": "websocket.disconnect", "code": 1006, "reason": ""}] if status == 403 else []
+        [{"type": "websocket.disconnect", "code": 1006, "reason": ""}] if path == "/refuse" else []
     )
 
 

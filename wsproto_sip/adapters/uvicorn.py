@@ -55,6 +55,9 @@ _CONNECTING = ConnectionState.CONNECTING
 #: is acceptable for HTTP must be acceptable here.
 _HEAD_SIZE: Final = 128 * 1024
 
+#: The header fields that say where a body ends.
+_FRAMING: Final = frozenset([b"content-length", b"transfer-encoding"])
+
 #: The configuration of sessions, unless uvicorn has an option.
 _DEFAULT: Final = SessionConfig(
     limits=Limits(max_handshake_bytes=_HEAD_SIZE, max_header_line=_HEAD_SIZE, max_headers=None)
@@ -113,6 +116,8 @@ class WebSocketProtocol(Connection):
         self._told_connect = False
         # The decision of the policies.
         self._accepted: Accept | None = None
+        # The start of the application's own response, until the first part of its body.
+        self._response: HandshakeRejected | None = None
         # Whether the application has sent its last event.
         self._ended = False
 
@@ -185,7 +190,7 @@ class WebSocketProtocol(Connection):
             await cast("Any", self._config.loaded_app)(
                 self._scope, self._asgi_receive, self._asgi_send
             )
-            if self.session.state is _CONNECTING:
+            if self.session.state is _CONNECTING and self._response is None:
                 _logger.error("the application returned without answering the handshake")
         except ClientDisconnected:
             pass
@@ -197,7 +202,10 @@ class WebSocketProtocol(Connection):
             _logger.exception("the application failed")
         finally:
             if self.session.state is _CONNECTING:
-                self.reject(HandshakeRejected(500))
+                self.reject(self._response or HandshakeRejected(500))
+            elif self.session.state is ConnectionState.REJECTING:
+                # Other servers complete the response of an application that has returned, too.
+                self._tell(RejectData(b"", body_finished=True))
             self.begin_close(code)
 
     async def _asgi_receive(self) -> Message:
@@ -226,11 +234,14 @@ class WebSocketProtocol(Connection):
             if self._ended:
                 raise RuntimeError(f"{kind} after the end of the connection")
             raise ClientDisconnected(str(self._closed_error()))
+        elif kind == "websocket.http.response.body" and (
+            self._response is not None or state is ConnectionState.REJECTING
+        ):
+            self._send_body(message.get("body", b""), bool(message.get("more_body", False)))
+        elif self._response is not None:
+            raise RuntimeError(f"{kind} cannot be sent now")
         elif state is _CONNECTING:
             self._answer(kind, message)
-        elif state is ConnectionState.REJECTING and kind == "websocket.http.response.body":
-            self._ended = not message.get("more_body", False)
-            self._tell(RejectData(message.get("body", b""), self._ended))
         elif kind == "websocket.close":
             self._ended = True
             self.begin_close(message.get("code") or 1000, message.get("reason") or "")
@@ -250,7 +261,12 @@ class WebSocketProtocol(Connection):
             self.reject(HandshakeRejected(403))
             outcome = "403"
         elif kind == "websocket.http.response.start":
-            self._tell(RejectConnection(message["status"], headers, has_body=True))
+            # The session frames the body, whatever length the application has promised.
+            own = [field for field in headers if field[0].lower() not in _FRAMING]
+            response = HandshakeRejected(message["status"], own)
+            # Report now what cannot be sent.
+            response.events()
+            self._response = response
             outcome = str(message["status"])
         else:
             raise RuntimeError(f"{kind} does not answer the handshake")
@@ -258,6 +274,19 @@ class WebSocketProtocol(Connection):
         peer = f"{client[0]}:{client[1]}" if client else ""
         target = self.request.target if self.request else ""
         _logger.info('%s - "WebSocket %s" %s', peer, target, outcome)
+
+    def _send_body(self, data: bytes, more: bool) -> None:
+        """Send a part of the application's own response."""
+        self._ended = not more
+        response, self._response = self._response, None
+        if response is None:
+            self._tell(RejectData(data, self._ended))
+        elif self._ended:
+            response.body = data
+            self.reject(response)
+        else:
+            self._tell(RejectConnection(response.status_code, response.headers, has_body=True))
+            self._tell(RejectData(data, body_finished=False))
 
     def _accept_as_told(self, subprotocol: str | None, headers: Headers) -> None:
         """Accept the handshake, without header fields that an application must not set."""
