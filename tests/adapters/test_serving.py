@@ -314,9 +314,9 @@ class TestAwaiting:
             def __call__(self) -> None: ...
 
         with pytest.raises(TypeError, match=r"handler\(\) must be an async function: it returned"):
-            asyncio.run(awaited(handler))
+            awaited(handler)
         with pytest.raises(TypeError, match=r"Handler\(\) must be an async function"):
-            asyncio.run(awaited(Handler()))
+            awaited(Handler())
 
 
 class TestTheEnd:

@@ -38,7 +38,7 @@ from ._arguments import (
 from .exceptions import ConnectionClosedError, HandshakeRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ..events import Request
     from ..extensions import Extension
@@ -333,11 +333,14 @@ async def run_async(answering: Generator[Callable[[], Any], Any, T]) -> T:
         return outcome
 
 
-async def awaited(call: Callable[[], Any]) -> Any:
-    """Call an async function of the program and await it.
+def awaited(call: Callable[[], Any]) -> Awaitable[Any]:
+    """Call an async function of the program.
 
     Args:
         call: The function.
+
+    Returns:
+        What is to be awaited. A coroutine of our own around it would be a step of each resumption.
 
     Raises:
         TypeError: It did not return an awaitable.
@@ -347,4 +350,4 @@ async def awaited(call: Callable[[], Any]) -> Any:
         function = getattr(call, "func", call)
         name = getattr(function, "__name__", type(function).__name__)
         raise TypeError(f"{name}() must be an async function: it returned {result!r}")
-    return await result
+    return result

@@ -44,6 +44,8 @@ _DEFAULT: Final = SessionConfig()
 class _ServerConnection(Connection):
     """A connection of a server."""
 
+    __slots__ = ("_server",)
+
     def __init__(self, server: Server) -> None:
         session = Session(ConnectionType.SERVER, now=server._loop.time(), config=server.config)
         super().__init__(session)
