@@ -130,11 +130,6 @@ class WebSocketProtocol(Connection):
         super().connection_made(transport)
         self._serving.enter(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Process the request that uvicorn has read."""
-        self._dispatch(self.session.receive(data, self._time()))
-        self._follow_session()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the transport."""
         cast("set[Any]", self._state.connections).discard(self)

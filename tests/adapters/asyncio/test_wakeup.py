@@ -1,4 +1,4 @@
-"""Waking a task: at once from a callback, in the next turn from another task, or by cancelling."""
+"""Waking a task: at once or in the next turn, from a callback or another task, or by cancelling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wsproto_sip.adapters.asyncio.wakeup import Wakeup
+from wsproto_sip.adapters.asyncio.wakeup import DirectWakeup, TurnWakeup, make_wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from wsproto_sip.adapters.asyncio.wakeup import Wakeup
 
 
 def run_on_loops(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -38,12 +40,23 @@ def waits(wakeup: Wakeup, log: list[str]) -> Coroutine[Any, Any, None]:
     return wait()
 
 
+both = pytest.mark.parametrize("make", [DirectWakeup, TurnWakeup])
+
+
+def test_loops_in_python_wake_at_once() -> None:
+    async def scenario() -> type:
+        return type(make_wakeup(asyncio.get_running_loop()))
+
+    assert asyncio.run(scenario()) is DirectWakeup
+    assert type(make_wakeup(asyncio.AbstractEventLoop())) is TurnWakeup  # type: ignore[abstract]
+
+
 @pytest.mark.parametrize("kind", [asyncio.Task, PythonTask])
 class TestWakeup:
     def test_woken_from_a_callback_at_once(self, kind: Any) -> None:
         async def scenario() -> None:
             loop = asyncio.get_running_loop()
-            wakeup, log = Wakeup(loop), list[str]()
+            wakeup, log = DirectWakeup(loop), list[str]()
             assert wakeup.get_loop() is loop
             task = kind(waits(wakeup, log), loop=loop)
             await asyncio.sleep(0)
@@ -63,17 +76,20 @@ class TestWakeup:
             assert log[4:] == ["callback", "ends", "after"]
             assert not wakeup.waiting
             # No task waits any more.
-            wakeup.wake()
+            assert not wakeup.wake()
             assert not wakeup.cancel()
 
         run_on_loops(scenario)
 
-    def test_woken_from_a_task_in_the_next_turn(self, kind: Any) -> None:
+    @both
+    def test_woken_from_a_task_in_the_next_turn(self, make: type[Wakeup], kind: Any) -> None:
         async def scenario() -> None:
-            wakeup, log = Wakeup(asyncio.get_running_loop()), list[str]()
+            wakeup, log = make(asyncio.get_running_loop()), list[str]()
             task = kind(waits(wakeup, log), loop=asyncio.get_running_loop())
+            assert not wakeup.waiting
+            assert not wakeup.wake()
             await asyncio.sleep(0)
-            wakeup.wake()
+            assert wakeup.wake()
             assert log == ["waits 0"]
             assert not wakeup.waiting
             await asyncio.sleep(0)
@@ -83,14 +99,15 @@ class TestWakeup:
 
         run_on_loops(scenario)
 
-    def test_wait_can_be_cancelled(self, kind: Any) -> None:
+    @both
+    def test_wait_can_be_cancelled(self, make: type[Wakeup], kind: Any) -> None:
         async def scenario() -> None:
-            wakeup, log = Wakeup(asyncio.get_running_loop()), list[str]()
+            wakeup, log = make(asyncio.get_running_loop()), list[str]()
             task = kind(waits(wakeup, log), loop=asyncio.get_running_loop())
             await asyncio.sleep(0)
             task.cancel()
             assert not wakeup.waiting
-            wakeup.wake()
+            assert not wakeup.wake()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert log == ["waits 0"]
@@ -105,11 +122,12 @@ class TestWakeup:
 
         run_on_loops(scenario)
 
-    def test_cancelling_after_waking_wins(self, kind: Any) -> None:
+    @both
+    def test_cancelling_after_waking_wins(self, make: type[Wakeup], kind: Any) -> None:
         """If it is cancelled after waking but before it continues, the cancelling wins."""
 
         async def scenario() -> None:
-            wakeup, log = Wakeup(asyncio.get_running_loop()), list[str]()
+            wakeup, log = make(asyncio.get_running_loop()), list[str]()
             task = kind(waits(wakeup, log), loop=asyncio.get_running_loop())
             await asyncio.sleep(0)
             wakeup.wake()

@@ -2,9 +2,10 @@
 
 Theory of operation: a :class:`Connection` is the protocol of one transport, and the
 :class:`~wsproto_sip.adapters._driver.Driver` of one session. A read goes into a persistent buffer
-and from there to the session. The usual cases, a read that yields only messages and a message that
-is written at once, take short cuts past the general code. There is one timer, for the next
-deadline.
+and from there to the session. A loop with a buffer of its own (uvloop) hands out bytes at less
+cost, and prefers that for a protocol of both kinds. The usual cases, a read that yields only
+messages and a message that is written at once, take short cuts past the general code. There is one
+timer, for the next deadline.
 
 Cancelling is safe at every ``await``: a message is returned or stays, and is sent or is not.
 """
@@ -27,7 +28,7 @@ from .._driver import Driver, PieceKind, is_pieces, last_piece, message_event, p
 from .._listening import as_address, peer_of
 from .._pieces import AsyncPieceIterator
 from .transport import StreamProtocol
-from .wakeup import Wakeup
+from .wakeup import make_wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
 _USUAL: Final = frozenset([str, bytes, PreparedMessage])
 
 
-class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
+class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]"]):
     """One WebSocket connection.
 
     One task at a time may receive; any number may send, ping and close.
@@ -62,6 +63,19 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
         response: On a connected client, the response to the request.
     """
 
+    # Python stores up to 29 attributes compactly, and the driver has 25.
+    __slots__ = (
+        "_due",
+        "_full",
+        "_loop",
+        "_lost",
+        "_opening",
+        "_receiver",
+        "_senders",
+        "_timer",
+        "_writable",
+    )
+
     transport: asyncio.Transport
 
     def __init__(
@@ -76,7 +90,7 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
         # Resolved with the end of the client's handshake.
         self._opening: asyncio.Future[None] | None = loop.create_future() if request else None
         # The task that waits for a message, and those that wait to send one.
-        self._receiver = Wakeup(loop)
+        self._receiver = make_wakeup(loop)
         self._senders: list[asyncio.Future[None]] | None = None
         self._writable = True
         self._full = False
@@ -371,22 +385,21 @@ class Connection(StreamProtocol, Driver["asyncio.Future[float]"]):
         self._begin()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Process bytes from the transport."""
+        """Process bytes that the loop has read into the buffer."""
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Process bytes from the transport, or from another protocol on it before this one."""
         session = self.session
-        events = session.receive(bytes(self._buffer[:nbytes]), self._time())
-        if (
-            not session.touched
-            and self._receiver.waiting
-            and self._budget == inf
-            and self._pieces is None
-        ):
+        events = session.receive(data, self._time())
+        if not session.touched and self._budget == inf and self._pieces is None:
             # The usual case: only messages, and a receiver that waits for them.
             for event in events:
                 self._messages.append(event.data)  # type: ignore[attr-defined]
-            if events:
-                self._receiver.wake()
-            return
-        self._dispatch(events)
+            if not events or self._receiver.wake():
+                return
+        else:
+            self._dispatch(events)
         self._follow_session()
         if self._reading and self._held_up:
             self._reading = False
@@ -518,7 +531,7 @@ class ShownConnection(Connection):
         )
         super().connection_made(cast("asyncio.Transport", shown))
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         """Process bytes from the transport."""
-        self._show(self, bytes(self._buffer[:nbytes]), False)
-        super().buffer_updated(nbytes)
+        self._show(self, data, False)
+        super().data_received(data)
