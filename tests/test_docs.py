@@ -408,6 +408,19 @@ def test_packages_export_the_names_on_their_page(face: str) -> None:
     assert all(hasattr(module, name) for name in module.__all__)
 
 
+#: What the adapters have in common, under equal names, and what differs only in what it awaits.
+TWINS = {"ConnectOptions", "Connection", "Reconnecting", "Server", "connect", "reconnect", "serve"}
+
+
+def test_public_name_means_one_thing() -> None:
+    meanings: dict[str, set[int]] = {}
+    for face in FACES:
+        module = importlib.import_module(face)
+        for name in getattr(module, "__all__", ()):
+            meanings.setdefault(name, set()).add(id(getattr(module, name)))
+    assert {name for name, found in meanings.items() if len(found) > 1} == TWINS
+
+
 def test_man_page_is_made_from_the_options_as_they_are() -> None:
     from wsproto_sip.cli.manual import page
 

@@ -206,7 +206,7 @@ def _origins(settings: Settings) -> OriginPolicy:
         if not settings.loopback:
             raise SettingsError(
                 f"--origin: state which web pages may connect to {settings.exposed}, such as "
-                "https://example.com, or any; null and missing let the others in"
+                "https://example.com, or any; add missing to admit clients that are not browsers"
             )
         # Not any: pages from other hosts could call and listen in the name of their visitors.
         stated = ("loopback", "missing")
