@@ -110,5 +110,6 @@ def test_the_names_are_those_of_a_server_that_runs(tmp_path: Path) -> None:
     users.write_text("alice:secret\n", encoding="utf-8")
     options = ["--ctl-socket", str(tmp_path / "ctl"), "--msrp-users", str(users)]
     with launched(*options, "--allow-insecure-msrp") as service:
-        # A server with upstreams, which is not a registrar, has another command.
-        assert {*service.call("system.listMethods"), "top", "ws.upstreams"} == {*SERVER_COMMANDS}
+        # A server with upstreams, which is not a registrar, has another command, and so has a node.
+        others = {"top", "ws.nodes", "ws.upstreams"}
+        assert {*service.call("system.listMethods"), *others} == {*SERVER_COMMANDS}

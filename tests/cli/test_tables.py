@@ -95,6 +95,33 @@ SESSION = {
             ],
         ),
         (
+            "ul.lookup",
+            {"AoR": "sip:a@b", "Contacts": [], "Silent": "two"},
+            [["AOR", "CONTACT", "EXPIRES", "Q", "CONNECTION"], ["No", "answer", "from:", "two"]],
+        ),
+        (
+            "ws.nodes",
+            {
+                "nodes": [
+                    {"node": "one", "address": "h:1", "transport": "tcp", "state": "this node"}
+                ],
+                "store": {"up": "yes", "outages": 2},
+            },
+            [
+                ["NODE", "ADDRESS", "TRANSPORT", "STATE"],
+                ["one", "h:1", "tcp", "this", "node"],
+                ["The", "store", "answers;", "outages", "2"],
+            ],
+        ),
+        (
+            "ws.nodes",
+            {"nodes": [], "store": {"up": "no", "outages": 1, "waiting": 3}},
+            [
+                ["NODE", "ADDRESS", "TRANSPORT", "STATE"],
+                ["The", "store", "does", "not", "answer;", "outages", "1,", "waiting", "3"],
+            ],
+        ),
+        (
             "tm.list",
             [TRANSACTION],
             [

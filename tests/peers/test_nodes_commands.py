@@ -40,6 +40,18 @@ def test_nodes_are_managed_from_any_of_them(tmp_path: Path) -> None:
                 alice.aor: "one/1",
                 bob.aor: "two/1",
             }
+            # An address is found, and removed, wherever its client is.
+            code, _, err = one.service.ctl("ul.lookup", bob.aor)
+            assert (code, "at this node; all as the first parameter" in err) == (1, True)
+            code, out, _ = one.service.ctl("ul.lookup", "all", bob.aor)
+            assert (code, out.splitlines()[1].split()[-1]) == (0, "two/1")
+            assert one.service.call("ul.rm", "all", bob.aor) == {"two": "done"}
+            assert one.service.call("ul.rm", "all", bob.aor)["message"] == "Failed to delete AOR"
+            assert all_of(one, "ul.dump")["Domains"][0]["Domain"]["Stats"]["Records"] == 1
+            assert (await bob.register()).status == 200
+            code, out, _ = one.service.ctl("ws.nodes")
+            assert [line.split()[0] for line in out.splitlines()] == ["NODE", "one", "two", "The"]
+            assert "The store answers; outages 0, waiting 0, errands 0" in out
             code, out, _ = two.service.ctl("top", "all")
             assert (code, "2 registered" in out) == (0, True)
             assert one.service.call("ws.close", "two/1", "4001", "away") == {}

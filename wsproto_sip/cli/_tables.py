@@ -27,6 +27,7 @@ _TRANSACTIONS: Final = {
     "FROM": "from",
     "CALL-ID": "callid",
 }
+_NODES: Final = {"NODE": "node", "ADDRESS": "address", "TRANSPORT": "transport", "STATE": "state"}
 _SESSIONS: Final = {
     "USER": "user",
     "CONNECTION": "connection",
@@ -57,7 +58,7 @@ def table(name: str, result: Any, width: int | None = None) -> list[str]:
             # Pages of several nodes go on after NODE/NUMBER.
             option = "after" if "/" in str(more) else "offset"
             lines.append(f"More follow: {option}={escape(str(more))}")
-        return lines + [_cut(escape(line), width) for line in _missing(name, result)]
+        return lines + [_cut(escape(line), width) for line in _remarks(name, result)]
     if isinstance(result, list):
         lines = [escape(str(item)) for item in result]
     elif isinstance(result, dict):
@@ -83,6 +84,8 @@ def _rows(name: str, result: Any) -> tuple[list[tuple[str, ...]], object] | None
             return [_BINDINGS, *_bindings([{"Info": result}])], None
         if name == "tm.list":
             return _picked(_TRANSACTIONS, result), None
+        if name == "ws.nodes":
+            return _picked(_NODES, result["nodes"]), None
         if name == "msrp.sessions":
             return _picked(_SESSIONS, result["sessions"]), result["info"].get("next")
     except (AttributeError, IndexError, KeyError, TypeError):
@@ -91,10 +94,16 @@ def _rows(name: str, result: Any) -> tuple[list[tuple[str, ...]], object] | None
     return None
 
 
-def _missing(name: str, result: Any) -> list[str]:
-    """Return what to say about nodes that are missing in a result."""
+def _remarks(name: str, result: Any) -> list[str]:
+    """Return what to say about the store, or about nodes that are missing in a result."""
+    if name == "ws.nodes":
+        facts = dict(result.get("store", {}))
+        state = "answers" if facts.pop("up", "no") == "yes" else "does not answer"
+        return [f"The store {state}; " + ", ".join(f"{key} {facts[key]}" for key in facts)]
     if name == "ws.dump":
         about = result.get("info", {})
+    elif name == "ul.lookup":
+        about = {key.lower(): value for key, value in result.items()}
     elif name == "ul.dump":
         about = {
             key.lower(): value for key, value in result["Domains"][0]["Domain"]["Stats"].items()

@@ -25,6 +25,7 @@ SERVER_COMMANDS: Final = tuple(
         [
             *COMMAND_NAMES,
             *("ul.dump", "ul.lookup", "ul.rm", "tm.list", "ws.upstreams", "msrp.sessions"),
+            "ws.nodes",
             *("config.get", "log.level", "reload"),
             "top",
         ]

@@ -251,8 +251,8 @@ Parameters:
   ws.pong ID
 
 If the server has a --store, NODE/ID is a connection of another node. To ask all nodes,
-write all as the first parameter of ws.dump, ul.dump, ws.statistics, ws.disable,
-ws.enable, reload, core.uptime, core.version or top.
+write all as the first parameter of ws.dump, ul.dump, ul.lookup, ul.rm, ws.statistics,
+ws.disable, ws.enable, reload, core.uptime, core.version or top.
 
 Examples:
   wsproto-sip ctl --socket /run/wsproto-sip/ctl core.help

@@ -13,6 +13,7 @@ from tests.peers._support import run
 from wsproto_sip.adapters.asyncio import population as module
 from wsproto_sip.adapters.asyncio.population import BusError, PopulationCommands
 from wsproto_sip.server.management.commands import (
+    ApplicationFault,
     CommandError,
     EmptyResult,
     FactsResult,
@@ -81,6 +82,8 @@ class Server:
                 raise CommandError(Fault.UNKNOWN_CONNECTION, "no such")
             self.closed.append(number)
             return EmptyResult()
+        if name == "ul.lookup":
+            raise CommandError(ApplicationFault(500, "AOR not found in location table"))
         if name == "core.version":
             raise CommandError(Fault.DISABLED)
         return TreeResult({"ran": name})
@@ -117,6 +120,8 @@ def test_all_are_asked() -> None:
             }
             # What is for this server alone goes nowhere.
             assert await result(one, "tm.list") == {"ran": "tm.list"}
+            with pytest.raises(CommandError, match="at this node; all as the first parameter"):
+                await result(one, "ul.lookup", "bob")
 
     run(scenario())
 

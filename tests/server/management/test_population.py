@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from wsproto_sip.server.management.commands import ApplicationFault, CommandError, Fault
-from wsproto_sip.server.management.population import Errand, errand_of, is_for_others
+from wsproto_sip.server.management.population import (
+    Errand,
+    errand_of,
+    explained,
+    is_for_others,
+)
 
 KNOWN = ["two", "one", "three/1"]
 REFUSED = CommandError(Fault.UNKNOWN_COMMAND)
@@ -209,6 +214,61 @@ def test_pages_of_registrations() -> None:
     assert last["Domains"][0]["Domain"]["Stats"] == {"Records": 3, "Truncated": "no"}
     with pytest.raises(CommandError, match="too many parameters"):
         errand("ul.dump", "all", "brief", "x")
+
+
+ABSENT = CommandError(ApplicationFault(500, "AOR not found in location table"))
+
+
+def registered(*numbers: int) -> dict[str, Any]:
+    return {
+        "AoR": "sip:a@b",
+        "Contacts": [{"Contact": {"Tcpconn-Id": number}} for number in numbers],
+    }
+
+
+def test_registrations_of_an_address_are_found_wherever_they_are() -> None:
+    found = errand("ul.lookup", "all", "a@b")
+    assert found.servers(KNOWN) == sorted(KNOWN)
+    assert found.params("one") == ["a@b"]
+    assert is_for_others("ul.lookup")
+    assert is_for_others("ul.rm")
+    answers = {"two": registered(4, 5), "one": ABSENT, "three/1": registered(6)}
+    result: Any = found.merged(answers, []).to_json()
+    assert [each["Contact"] for each in result.pop("Contacts")] == [
+        {"Tcpconn-Id": "three/1/6", "Node": "three/1"},
+        {"Tcpconn-Id": "two/4", "Node": "two"},
+        {"Tcpconn-Id": "two/5", "Node": "two"},
+    ]
+    assert result == {"AoR": "sip:a@b"}
+    # What is missing is said, and is not taken for an answer.
+    some: Any = found.merged({"two": registered(4), "one": REFUSED}, ["four"]).to_json()
+    assert (some["Silent"], some["Failed"]) == ("four", "one: 500 Unknown command")
+    with pytest.raises(CommandError, match="500 AOR not found in location table"):
+        found.merged({"one": ABSENT, "two": ABSENT}, [])
+    with pytest.raises(CommandError, match="504 The node has not answered: five, four"):
+        found.merged({"one": ABSENT, "five": "strange"}, ["four"])
+    with pytest.raises(CommandError, match="500 Unknown command"):
+        found.merged({"one": ABSENT, "two": REFUSED}, [])
+    by_name = errand_of("ul.lookup", {"node": "all", "table": "location", "aor": "a@b"})
+    assert by_name is not None
+    assert by_name.params("one") == {"table": "location", "aor": "a@b"}
+
+
+def test_registrations_of_an_address_are_removed_wherever_they_are() -> None:
+    found = errand("ul.rm", "all", "location", "a@b")
+    absent = CommandError(ApplicationFault(500, "Failed to delete AOR"))
+    assert found.merged({"one": absent, "two": {}}, []).to_json() == {"two": "done"}
+    assert found.merged({"two": {}}, ["one"]).to_json() == {"two": "done", "Silent": "one"}
+    with pytest.raises(CommandError, match="500 Failed to delete AOR"):
+        found.merged({"one": absent}, [])
+
+
+def test_an_address_that_is_not_here_may_be_elsewhere() -> None:
+    assert str(explained(ABSENT)) == (
+        "500 AOR not found in location table: at this node; all as the first parameter asks every "
+        "node"
+    )
+    assert explained(REFUSED) is REFUSED
 
 
 @given(

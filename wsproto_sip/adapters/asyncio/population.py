@@ -7,7 +7,7 @@ the same form, and :mod:`~wsproto_sip.server.management.population` makes one re
 server that has not answered after a second is named in it.
 
 Whatever can write to the bus can give commands. Those are executed that read, close connections or
-refuse new ones, and reload, and no others.
+refuse new ones, remove registrations, and reload, and no others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...server.management.jsonrpc import (
     decode_replies,
     encode_calls,
 )
-from ...server.management.population import errand_of, is_for_others
+from ...server.management.population import errand_of, explained, is_for_others
 from ...utilities import RemoteProtocolError
 from ..backoff import Backoff
 
@@ -133,7 +133,10 @@ class PopulationCommands:
         """
         errand = errand_of(name, params)
         if errand is None:
-            return self._execute(name, params)
+            try:
+                return self._execute(name, params)
+            except CommandError as exc:
+                raise explained(exc) from None
         asked: dict[str, asyncio.Future[Answer]] = {}
         numbers: list[int] = []
         answers: dict[str, Answer] = {}

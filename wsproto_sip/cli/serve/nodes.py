@@ -14,6 +14,7 @@ from ...adapters.asyncio.location import EngineError, LocationService, NodeEntry
 from ...adapters.asyncio.location_redis import RedisEngine, RedisPlace, RedisTls
 from ...adapters.asyncio.population import PopulationCommands
 from ...policy.forwarded import TrustedNetworks
+from ...server.management.commands import TreeResult
 from ...server.management.prometheus import Family
 from ...sip.message.errors import SipValueError
 from ...sip.message.uri import SipUri
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...adapters.asyncio.sip import SipService
-    from ...server.management.commands import Execute
+    from ...server.management.commands import CommandTable, Execute
 
 __all__ = [
+    "add_node_commands",
     "check_nodes",
     "join",
     "location_service",
@@ -350,6 +352,44 @@ def node_line(settings: Settings, location: LocationService) -> str:
     if not takes_commands(settings):
         line += "; commands for other nodes are off, because the store has no password"
     return line
+
+
+def add_node_commands(commands: CommandTable, location: LocationService) -> None:
+    """Add the command that shows the nodes and the state of the store.
+
+    Args:
+        commands: The endpoint's commands.
+        location: The node's location store.
+    """
+
+    def shown(entry: NodeEntry) -> dict[str, object]:
+        state = "leaving" if entry.draining else "running"
+        return {
+            "node": entry.name,
+            "address": f"{entry.host}:{entry.port}",
+            "transport": entry.transport,
+            "state": "this node" if entry.node == location.entry.node else state,
+        }
+
+    def nodes() -> TreeResult:
+        known = {**location.others, location.entry.name: location.entry}
+        return TreeResult(
+            {
+                "nodes": [shown(known[name]) for name in sorted(known)],
+                "store": {
+                    "up": "yes" if location.up else "no",
+                    "outages": location.outages,
+                    "waiting": location.waiting,
+                    "errands": location.errands,
+                },
+            }
+        )
+
+    commands.add(
+        "ws.nodes",
+        "Show the nodes that this one knows, and whether the store answers it",
+        lambda parameters, now: nodes(),
+    )
 
 
 def store_families(location: LocationService) -> list[Family]:

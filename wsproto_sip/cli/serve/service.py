@@ -47,6 +47,7 @@ from .hooks import EventHookError
 from .logs import Log
 from .msrp import join_relay, msrp_application, msrp_reload, msrp_users, relay_uri
 from .nodes import (
+    add_node_commands,
     join,
     location_service,
     node_line,
@@ -466,6 +467,7 @@ class Service:
         if location is None or sip is None:
             return
         await join(location, sip)
+        add_node_commands(self._endpoint.commands, location)
         self.offers.append(node_line(self._settings, location))
 
     def _node_tls(self) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:

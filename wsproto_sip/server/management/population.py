@@ -28,7 +28,7 @@ from .commands import (
     TreeResult,
 )
 
-__all__ = ["ALL", "Answer", "Errand", "errand_of", "is_for_others"]
+__all__ = ["ALL", "Answer", "Errand", "errand_of", "explained", "is_for_others"]
 
 #: The first parameter of a command for all servers.
 ALL: Final = "all"
@@ -48,6 +48,10 @@ _OF_CONNECTIONS: Final = frozenset(["ws.close", "ws.ping", "ws.pong"])
 #: Commands whose results are shown by server.
 _BY_SERVER: Final = frozenset(["core.uptime", "core.version", "reload", "ws.disable", "ws.enable"])
 _PAGED: Final = frozenset(["ul.dump", "ws.dump"])
+#: Commands for the registrations of one address, which may be at any of the servers.
+_OF_ADDRESSES: Final = frozenset(["ul.lookup", "ul.rm"])
+#: What these say at a server that has none of them.
+_ABSENT: Final = frozenset(["AOR not found in location table", "Failed to delete AOR"])
 _SUMMED: Final = "ws.statistics"
 
 
@@ -57,7 +61,7 @@ def is_for_others(name: str) -> bool:
     Args:
         name: The command.
     """
-    return name in _OF_CONNECTIONS | _BY_SERVER | _PAGED or name == _SUMMED
+    return name in _OF_CONNECTIONS | _OF_ADDRESSES | _BY_SERVER | _PAGED or name == _SUMMED
 
 
 class Errand(Protocol):
@@ -119,6 +123,8 @@ def errand_of(name: str, params: Params) -> Errand | None:
         return _Connections(words, named)
     if name == "ul.dump":
         return _Bindings(words, named)
+    if name in _OF_ADDRESSES:
+        return _OneAddress(name, words, named)
     if name == _SUMMED:
         return _Sum(words)
     return (
@@ -126,6 +132,17 @@ def errand_of(name: str, params: Params) -> Errand | None:
         if (name in _BY_SERVER)
         else None
     )
+
+
+def explained(error: CommandError) -> CommandError:
+    """Return the error of a command that was executed here alone, with where else to ask.
+
+    Args:
+        error: The error.
+    """
+    if error.text not in _ABSENT:
+        return error
+    return CommandError(error.fault, f"at this node; {ALL} as the first parameter asks every node")
 
 
 def _split(params: Params) -> tuple[list[object], dict[str, object]]:
@@ -228,6 +245,46 @@ def _shown(answer: Answer) -> int | float | str:
     if isinstance(answer, dict) and len(answer) == 1:
         return _shown(next(iter(answer.values())))
     return json.dumps(answer) if answer else "done"
+
+
+class _OneAddress(_All):
+    """``ul.lookup`` and ``ul.rm``: the registrations of an address at all servers."""
+
+    def __init__(self, name: str, words: Sequence[object], named: Mapping[str, object]) -> None:
+        super().__init__(name)
+        self._params: Params = dict(named) if named else words
+
+    def params(self, server: str) -> Params:
+        """Return the table and the address."""
+        return self._params
+
+    def merged(self, answers: Mapping[str, Answer], silent: Sequence[str]) -> Result:
+        """Return what the servers with registrations have answered.
+
+        Raises:
+            CommandError: None has answered so, and one might have.
+        """
+        found = {server: answers[server] for server in sorted(answers)}
+        errors = {
+            server: answer for server, answer in found.items() if isinstance(answer, CommandError)
+        }
+        there = [server for server, answer in found.items() if isinstance(answer, dict)]
+        silent = [*silent, *(found.keys() - errors.keys() - {*there})]
+        refused = {server: error for server, error in errors.items() if error.text not in _ABSENT}
+        if not there and not refused and silent:
+            raise CommandError(_SILENT, ", ".join(sorted(silent)))
+        if not there:
+            raise next(iter([*refused.values(), *errors.values()]))
+        about = {key.capitalize(): text for key, text in _missing(refused, silent).items()}
+        if self.name == "ul.rm":
+            return FactsResult({**dict.fromkeys(there, "done"), **about})
+        contacts: list[object] = []
+        aor = ""
+        for server in there:
+            info: Any = found[server]
+            aor = str(info.get("AoR", aor))
+            contacts += _with_server(server, {"Info": info})["Info"].get("Contacts", ())
+        return TreeResult({"AoR": aor, "Contacts": contacts, **about})
 
 
 class _Sum(_All):
