@@ -760,9 +760,16 @@ class FrameParser:
                 if part:
                     self._put_aside(part)
                 return
-            if self._parts is not None:
-                self._put_aside(part)
-                part = "".join(self._parts) if isinstance(part, str) else b"".join(self._parts)
+            parts = self._parts
+            if parts is not None:
+                if isinstance(part, str):
+                    # Python extends a string in place if nothing else refers to it, which most
+                    # often saves the only copy.
+                    text: str = parts.pop()
+                    text += part
+                    part = "".join((*parts, text)) if parts else text
+                else:
+                    part = b"".join((*parts, part))
                 self.put_aside = 0
                 self.joined += 1
         elif not (part or frame_done):
