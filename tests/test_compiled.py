@@ -115,6 +115,33 @@ def test_pieces_are_delivered_from_any_point_on(size: int, opcode: int) -> None:
     assert seen(found) == seen(wanted)
 
 
+TEXT_OUTSIDE_ASCII = "a\xe4\u20ac\U0001f600" * 3
+
+
+@pytest.mark.parametrize("size", range(6, 6 + len(TEXT_OUTSIDE_ASCII.encode())))
+def test_text_is_delivered_in_pieces_from_any_point_on(size: int) -> None:
+    stream = frame(TEXT, TEXT_OUTSIDE_ASCII.encode())
+    parsers = [kind(False, OPEN, whole_messages=True) for kind in (KernelParser, FrameParser)]
+    for parser in parsers:
+        assert parser.receive(stream[:size]) == []
+    one, other = ([*parser.deliver_pieces()] for parser in parsers)
+    assert seen(one) == seen(other)
+    one, other = (parser.receive(stream[size:]) for parser in parsers)
+    assert seen(one) == seen(other)
+
+
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xed\xa0", b"\xc3a", b"\xe2\x82", b"\xf4\x90"])
+@pytest.mark.parametrize("good", ["", "a", "\xe4", "a\u20ac" * 300])
+@pytest.mark.parametrize("rest", [b"", b"b", bytes(200)])
+def test_wrong_text_fails_at_the_same_byte_with_the_same_reason(
+    good: str, wrong: bytes, rest: bytes
+) -> None:
+    whole = frame(TEXT, good.encode() + wrong + rest)
+    start = len(whole) - len(wrong + rest)
+    for cuts in ((start,), (start, start + 1), (start, start + 2), (start - 1, start + 1), ()):
+        side_by_side(Stream(whole, cuts), False, OPEN, whole_messages=True)
+
+
 SIZES = st.sampled_from([0, 1, 7, 8, 125, 126, 127, 1023, 1024, 65535, 65536, 70000])
 
 

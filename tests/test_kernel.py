@@ -171,32 +171,102 @@ def test_complete_text_outside_ascii_is_taken() -> None:
 ONE = TextMessage("one")
 
 
+def feed(taker: Any, text: bytes, cuts: tuple[int, ...]) -> Any:
+    """Pass the frame of a text, cut at places of the text; return the last result."""
+    head = 6 if len(text) < 126 else 8
+    *before, last = cut(frame(TEXT, text), tuple(head + n for n in cuts))
+    assert [taker.receive(piece) for piece in before] == [[]] * len(before)
+    return taker.receive(last)
+
+
 @pytest.mark.parametrize(
     ("text", "cuts"),
     [
-        ("abcdä".encode() * 2, (8, 15)),
-        (b"a\xff", (7, 8)),
-        ("ä".encode() * 8000, (16000,)),
+        ("abcdäefg", (5,)),
+        ("äöü" * 10, (1, 2, 3, 8, 30)),
+        ("a😀b€" * 2000, (2, 4097, 8200, 9000)),
+        ("ä" * 20000, (16385, 39999)),
+        ("a" * 9000 + "€" * 400, (4000, 9001, 9602, 9603)),
     ],
-    ids=["incomplete", "complete", "large"],
 )
-def test_text_that_may_be_wrong_is_left_with_what_arrived(
-    text: bytes, cuts: tuple[int, ...]
+def test_text_outside_ascii_is_decoded_as_it_arrives(text: str, cuts: tuple[int, ...]) -> None:
+    taker = intake()
+    assert feed(taker, text.encode(), cuts) == [TextMessage(text)]
+    assert taker.waiting is None
+
+
+def test_decoded_text_is_counted_in_characters() -> None:
+    taker = intake()
+    raw = ("€" * 600 + "ab").encode()
+    stream = frame(TEXT, raw)
+    assert taker.receive(stream[: 8 + 1000]) == []
+    assert taker.arrived == 333 + 1
+    assert taker.receive(stream[1008:1808]) == []
+    assert taker.arrived == 600
+    assert taker.waiting.texts == ["€" * 600]
+
+
+def test_long_pieces_of_text_are_joined_at_the_end() -> None:
+    taker = intake()
+    text = "ä" * 3000
+    stream = frame(TEXT, text.encode())
+    for start in range(0, 6000, 2000):
+        assert taker.receive(stream[start : start + 2000]) == []
+    assert len(taker.waiting.texts) == 3
+    assert taker.receive(stream[6000:]) == [TextMessage(text)]
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong", "rest", "decoded"),
+    [
+        (b"ab", b"\xff", b"cd", ""),
+        (b"ab", b"\xff", b"", ""),
+        (b"\xc3\xa4b", b"c\xff", b"d", "\xe4b"),
+        (b"\xc3\xa4b", b"\xff", b"", "\xe4b"),
+        (b"\xc3\xa4b", b"\xc3", b"", "\xe4b"),
+        (b"\xc3", b"b", b"c", ""),
+        (b"\xc3\xa4\xed", b"\xa0", b"\x80", "\xe4"),
+        (b"a", b"\xed\xa0", b"\x80", ""),
+        (b"a" * 5000, b"b" * 5000 + b"\xff" + b"c" * 5000, b"d", ""),
+    ],
+)
+def test_wrong_text_is_left_as_soon_as_it_arrives(
+    good: bytes, wrong: bytes, rest: bytes, decoded: str
 ) -> None:
     taker = intake()
-    *before, last = list(cut(frame(TEXT, text), cuts))[: len(cuts)]
-    assert [taker.receive(piece) for piece in before] == [[]] * len(before)
-    data, _, _, events = taker.receive(last)
-    assert (data, events) == (last, [])
-    assert taker.waiting.payload() == text[: taker.arrived]
-    assert taker.arrived == cuts[-1] - (6 if len(text) < 126 else 8)
+    stream = frame(TEXT, good + wrong + rest)
+    start = len(stream) - len(wrong + rest)
+    assert taker.receive(stream[:start]) == []
+    piece = stream[start : start + len(wrong)]
+    assert taker.receive(piece) == (piece, len(piece), 100, [])
+    assert "".join(taker.waiting.texts) == decoded
+    # What the parser goes on with, to fail in its own words.
+    assert decoded.encode() + taker.waiting.payload() == good + wrong
+    assert taker.waiting.missing == len(rest)
 
 
-def test_single_byte_outside_ascii_is_left() -> None:
+@pytest.mark.parametrize(("good", "last"), [(b"ab", "\xe4".encode()), (b"ab", b"\xff")])
+def test_text_that_stays_bytes_is_left_or_checked_at_its_end(good: bytes, last: bytes) -> None:
+    taker = intake(MASKED | WHOLE | _kernel.TEXT_AS_BYTES)
+    stream = frame(TEXT, good + last)
+    size = len(stream) - len(last)
+    assert taker.receive(stream[:size]) == []
+    result = taker.receive(stream[size:])
+    if last == b"\xff":
+        assert result == (stream[size:], 1, 100, [])
+    else:
+        assert [event.data for event in result] == [good + last]
+    stream = frame(TEXT, good + last + b"more")
+    taker = intake(MASKED | WHOLE | _kernel.TEXT_AS_BYTES)
+    assert taker.receive(stream[:size]) == []
+    assert type(taker.receive(stream[size : size + len(last)])) is tuple
+
+
+def test_single_bytes_outside_ascii_are_decoded() -> None:
     taker = intake()
-    stream = frame(TEXT, "aäa".encode())
-    assert taker.receive(stream[:7]) == []
-    assert type(taker.receive(stream[7:8])) is tuple
+    *before, last = frame(TEXT, "a\xe4a\u20aca".encode())
+    assert [taker.receive(bytes((octet,))) for octet in before] == [[]] * len(before)
+    assert taker.receive(bytes((last,))) == [TextMessage("a\xe4a\u20aca")]
 
 
 @pytest.mark.parametrize(

@@ -154,11 +154,13 @@ class KernelParser(FrameParser):
         if isinstance(waiting, bytes):
             self._keep(waiting, 0, NOTHING)
         elif isinstance(waiting, Partial):
-            self._begin_frame(waiting.first, waiting.size + waiting.missing)
+            self._begin_frame(waiting.first, waiting.total)
             self._fin, self._remaining = True, int(waiting.missing)
             key = int(waiting.key & 0xFFFFFFFF).to_bytes(4, "little")
             self._key = rotate_key(key, self._remaining)
             self._unfinished = True
+            if waiting.decoded:
+                self._parts, self.put_aside = waiting.texts, waiting.decoded
             self._payload(waiting.payload(), not waiting.missing, True, events)
 
     def _resume(self) -> None:

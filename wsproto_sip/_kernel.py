@@ -18,6 +18,7 @@ tests import this module if it is not compiled.
 from __future__ import annotations
 
 import sysconfig
+from codecs import utf_8_decode
 from functools import partial
 from typing import Any, Final, final
 
@@ -40,6 +41,7 @@ __all__ = [
 # Skipping __init__ saves a call of the interpreter.
 _new_text: Final[Any] = partial(object.__new__, TextMessage)
 _new_bytes: Final[Any] = partial(object.__new__, BytesMessage)
+_utf_8_decode: Final[Any] = utf_8_decode
 
 #: Flags of a connection: frames are masked, text stays bytes, messages are delivered whole.
 MASKED: Final = 1
@@ -48,6 +50,8 @@ WHOLE: Final = 4
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+#: Pieces of text shorter than this are joined to the previous one, like those of the parser.
+_SHORT: Final = 512
 #: The sizes of the blocks into which large payloads are divided. Each has a function of its own.
 _BLOCK: Final = 4096
 _LARGE_BLOCK: Final = 16384
@@ -220,17 +224,20 @@ def _message(first: i64, payload: bytes, mode: i64) -> Any:
     Raises:
         UnicodeDecodeError: It is text, and not UTF-8 (§8.1).
     """
-    event: Any
-    if first == _BINARY:
-        event = _new_bytes()
-        event.data = payload
-    else:
+    if first != _BINARY:
         text = payload.decode("utf-8")
-        event = _new_text()
-        if mode & TEXT_AS_BYTES:
-            event.data = payload
-        else:
-            event.data = text
+        return _text_message(payload if mode & TEXT_AS_BYTES else text)
+    event: Any = _new_bytes()
+    event.data = payload
+    event.frame_finished = True
+    event.message_finished = True
+    return event
+
+
+def _text_message(text: Any) -> Any:
+    """Make the event of a whole text message."""
+    event: Any = _new_text()
+    event.data = text
     event.frame_finished = True
     event.message_finished = True
     return event
@@ -369,24 +376,44 @@ def take_fragments(
 class Partial:
     """The payload of a frame that is a whole message, as far as it has arrived.
 
+    Text outside ASCII is decoded as it arrives, so that what is not UTF-8 is noticed at once.
+
     Args:
         first: The frame's first byte.
         key: The key's four bytes, twice, as the number they are in memory; 0 if it has none.
-        missing: The payload's size.
+        total: The payload's size.
+        decodes: Whether text becomes ``str``.
 
     Attributes:
         missing: How many bytes have not arrived yet.
-        size: How many bytes have arrived.
+        texts: The decoded text, in pieces; the bytes that follow it are undecoded.
+        decoded: The number of characters in it.
+        undecoded: How many bytes have arrived and are not in it.
     """
 
-    __slots__ = ("first", "key", "missing", "parts", "size", "tail")
+    __slots__ = (
+        "decoded",
+        "decodes",
+        "first",
+        "key",
+        "missing",
+        "parts",
+        "tail",
+        "texts",
+        "total",
+        "undecoded",
+    )
 
-    def __init__(self, first: i64, key: i64, missing: i64) -> None:
+    def __init__(self, first: i64, key: i64, total: i64, decodes: bool) -> None:
         self.first = first
         # Rotated, so that it applies to the next byte.
         self.key = key
-        self.missing = missing
-        self.size: i64 = 0
+        self.total = total
+        self.missing = total
+        self.decodes = decodes
+        self.texts: list[str] = []
+        self.decoded: i64 = 0
+        self.undecoded: i64 = 0
         # Large parts, each of which follows what was in the tail before.
         self.parts: list[bytes] = []
         self.tail = BytesWriter()
@@ -394,17 +421,17 @@ class Partial:
     def add_single(self, data: bytes) -> bool:
         """Add a byte; return whether it cannot be wrong, otherwise nothing has changed."""
         octet = (i64(data[0]) ^ self.key) & 0xFF
-        if octet > 127 and self.first == _TEXT:
+        if self.first == _TEXT and (octet > 127 or self.texts):
             return False
         self.tail.append(u8(octet))
         self.key = _rotate(self.key, 1)
         self.missing -= 1
-        self.size += 1
+        self.undecoded += 1
         return True
 
     def add(self, data: bytes, start: i64, stop: i64) -> bool:
-        """Add bytes; return whether they cannot be wrong, as text outside ASCII could be."""
-        right = True
+        """Add bytes; return whether they cannot be wrong, as text that is not decoded could be."""
+        right = not self.texts
         tail = self.tail
         size = stop - start
         if size >= _BLOCK:
@@ -412,7 +439,8 @@ class Partial:
             pos = _blocks(data, start, stop, self.key, blocks)
             rest = _unmask(data, pos, stop, self.key)
             if self.first == _TEXT:
-                right = rest.isascii() and all(block.isascii() for block in blocks)
+                for block in (rest, *blocks):
+                    right = right and block.isascii()
             if len(tail) > 0:
                 self.parts.append(tail.getvalue())
                 tail.truncate(0)
@@ -420,20 +448,65 @@ class Partial:
             tail.write(rest)
         elif self.first == _TEXT:
             text = _unmask(data, start, stop, self.key)
-            right = text.isascii()
+            right = right and text.isascii()
             tail.write(text)
         else:
             _write(tail, data, start, stop, self.key)
         self.key = _rotate(self.key, size)
         self.missing -= size
-        self.size += size
-        return right
+        self.undecoded += size
+        return right or (self.decodes and self._decode())
+
+    def _decode(self) -> bool:
+        """Decode the undecoded bytes; return whether they cannot be wrong."""
+        data = self.payload()
+        try:
+            text: str
+            used: i64
+            text, used = _utf_8_decode(data, "strict", self.missing == 0)
+        except UnicodeDecodeError:
+            return False
+        rest = data[used:]
+        # Python's decoder waits for the third byte of a surrogate, but the second is wrong already.
+        if len(rest) == 2 and rest[0] == 0xED and rest[1] >= 0xA0:
+            return False
+        texts = self.texts
+        if texts and (self.missing == 0 or len(texts[-1]) < _SHORT):
+            # In place, if nothing else refers to it.
+            last = texts.pop()
+            last += text
+            texts.append(last)
+        else:
+            texts.append(text)
+        self.decoded += len(text)
+        self.parts.clear()
+        self.tail.truncate(0)
+        self.tail.write(rest)
+        self.undecoded = len(rest)
+        return True
 
     def payload(self) -> bytes:
-        """Return what has arrived."""
+        """Return the undecoded bytes, which are all that have arrived if there is no text."""
         if not self.parts:
             return self.tail.getvalue()
         return b"".join([*self.parts, self.tail.getvalue()])
+
+    def message(self, mode: i64, right: bool) -> Any:
+        """Make the event of the complete message, or ``None`` if it is text that is not UTF-8.
+
+        Args:
+            mode: The flags of the connection.
+            right: What :meth:`add` has returned.
+        """
+        texts = self.texts
+        if texts:
+            if not right:
+                return None
+            return _text_message(texts[0] if len(texts) == 1 else "".join(texts))
+        try:
+            return _message(self.first, self.payload(), mode)
+        except UnicodeDecodeError:
+            return None
 
 
 @final
@@ -481,9 +554,9 @@ class Intake:
 
     @property
     def arrived(self) -> int:
-        """How many bytes of an incomplete payload have arrived."""
+        """The size of what has arrived of an incomplete payload: bytes, or characters."""
         waiting = self.waiting
-        return waiting.size if isinstance(waiting, Partial) else 0
+        return waiting.decoded + waiting.undecoded if isinstance(waiting, Partial) else 0
 
     @property
     def held(self) -> int:
@@ -530,10 +603,10 @@ class Intake:
             right = waiting.add(data, 0, stop)
             if waiting.missing > 0:
                 return None if right else (data, stop, turns, events)
-            try:
-                events.append(_message(waiting.first, waiting.payload(), settings.mode))
-            except UnicodeDecodeError:
+            event = waiting.message(settings.mode, right)
+            if event is None:
                 return data, stop, turns, events
+            events.append(event)
             self.waiting = None
             self.completed += 1
             pos = stop
@@ -580,7 +653,9 @@ class Intake:
         if not settings.mode & WHOLE or start + size <= end:
             # Pieces are delivered as they arrive, or it is text that is not UTF-8.
             return False
-        partial = Partial(first, _key_at(data, start - 4) if masked else 0, size)
+        key = _key_at(data, start - 4) if masked else 0
+        decodes = first == _TEXT and not settings.mode & TEXT_AS_BYTES
+        partial = Partial(first, key, size, decodes)
         self.waiting = partial
         return partial.add(data, start, end)
 

@@ -765,9 +765,9 @@ class FrameParser:
                 if isinstance(part, str):
                     # Python extends a string in place if nothing else refers to it, which most
                     # often saves the only copy.
-                    text: str = parts.pop()
-                    text += part
-                    part = "".join((*parts, text)) if parts else text
+                    last: str = parts.pop()
+                    last += part
+                    part = "".join((*parts, last)) if parts else last
                 else:
                     part = b"".join((*parts, part))
                 self.put_aside = 0
