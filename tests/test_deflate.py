@@ -4,6 +4,7 @@ import itertools
 import random
 import tracemalloc
 import zlib
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from wsproto_sip.frame_protocol import CloseReason
 from wsproto_sip.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 TAIL = b"\x00\x00\xff\xff"
 BAD = CloseReason.INVALID_FRAME_PAYLOAD_DATA
@@ -91,6 +92,20 @@ def reference(history: bytes, payload: bytes) -> bytes | CloseReason:
     except zlib.error:
         return BAD
     return output
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """Let an inflater stay from the second message on."""
+    with pytest.MonkeyPatch.context() as patch:
+        stay_soon(patch)
+        yield
+
+
+def stay_soon(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_deflate, "_CHEAP_HISTORY", 0)
+    patch.setattr(_deflate, "_MOST_KEPT", 1 << 60)
+    patch.setattr(_deflate, "_keepers", deque())
 
 
 # -- round trips -----------------------------------------------------------------------------------
@@ -176,11 +191,17 @@ def test_history_is_kept_only_with_context_takeover() -> None:
 
 @pytest.mark.parametrize("filler", [4096 - 50, 4096, 5000])
 @pytest.mark.parametrize("cuts", [[], [30, 60]])
-def test_history_is_at_most_one_window(cuts: list[int], filler: int) -> None:
+@pytest.mark.parametrize("stays", [False, True])
+def test_history_is_at_most_one_window(
+    stays: bool, cuts: list[int], filler: int, request: pytest.FixtureRequest
+) -> None:
     """A peer that refers beyond the negotiated window is refused, however its message is split."""
+    if stays:
+        request.getfixturevalue("soon")
     peer = zlib.compressobj(wbits=-15)
     subject = codec(window=12)
-    for message in (noise(100, 1), noise(filler, 2)):
+    fillers = [noise(filler, 2)[at : at + 900] for at in range(0, filler, 900)]
+    for message in (noise(100, 1), *fillers):
         payload = (peer.compress(message) + peer.flush(zlib.Z_SYNC_FLUSH))[:-4]
         assert inflate(subject, cut(payload, cuts)) == message
     beyond = (noise(100, 1) + noise(filler, 2))[-4096 - 50 :][:50]
@@ -589,10 +610,12 @@ class CountingZlib:
     def __init__(self) -> None:
         self.count = 0
         self.calls = 0
+        self.made = 0
 
     def decompressobj(self, wbits: int, zdict: bytes) -> Any:
         inflater = zlib.decompressobj(wbits, zdict)
         counter = self
+        self.made += 1
 
         class Counted:
             def decompress(self, data: bytes, limit: int) -> bytes:
@@ -673,6 +696,228 @@ def test_history_is_dropped_between_messages_without_takeover() -> None:
     assert subject.decompress(first + payload[:-4], True, None) == SIP * 2
     # … and in the next message it is not.
     assert outcome(subject, [payload[:-4]]) is BAD
+
+
+# -- inflaters that stay ---------------------------------------------------------------------------
+
+
+def bits_of(data: bytes) -> str:
+    return "".join(f"{octet:08b}"[::-1] for octet in data)
+
+
+def bytes_of(bits: str) -> bytes:
+    padded = bits + "0" * (-len(bits) % 8)
+    return bytes(int(padded[at : at + 8][::-1], 2) for at in range(0, len(padded), 8))
+
+
+def ending_with(bits: str) -> bytes:
+    """Return a message that ends with these bits, which begin after a block with output."""
+    # One literal of eight bits, and as many of nine as it takes to end with a whole byte.
+    literals = "01010001" + "110010000" * (-(18 + len(bits)) % 8)
+    return bytes_of("010" + literals + "0000000" + bits)
+
+
+def test_message_with_any_ending_gives_what_the_reference_gives(soon: None) -> None:
+    """All that can follow the last byte of output, up to where tables of codes begin."""
+    subject, history = codec(), b""
+    accepted = 0
+    for size in range(12):
+        for number in range(1 << size):
+            if not history:
+                subject, history = codec(), SIP
+                assert outcome(subject, [peer_deflates(SIP)]) == SIP
+            payload = ending_with(f"{number:0{size}b}" if size else "")
+            expected = reference(history, payload)
+            assert outcome(subject, [payload]) == expected
+            if isinstance(expected, bytes):
+                history = (history + expected)[-32768:]
+                accepted += 1
+            else:
+                history = b""
+    assert accepted > 300
+
+
+@pytest.mark.parametrize("final", "01")
+@pytest.mark.parametrize("counts", ["0000000000", "1011110110", "00000000000000"])
+def test_header_without_codes_for_its_lengths(soon: None, final: str, counts: str) -> None:
+    """Each bit after it is a length of 0, until zlib has seen all."""
+    subject = codec()
+    assert outcome(subject, [peer_deflates(SIP)]) == SIP
+    assert outcome(subject, [ending_with(final + "01" + counts)]) is BAD
+
+
+def test_header_that_ends_with_an_appended_block_is_not_the_end(soon: None) -> None:
+    """A dynamic block whose header and end are in the bytes that are appended to check the end."""
+    # Codes of three bits for these lengths of codes, where 17 repeats zeros.
+    symbols = [0, 1, 2, 8, 9, 10, 11, 17]
+    order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
+    bits = "001" + "00000" + f"{10 - 1:05b}"[::-1] + f"{19 - 4:04b}"[::-1]
+    bits += "".join("110" if symbol in symbols else "000" for symbol in order)
+    # A literal of one bit and 127 of eight; the end of the block will be eight ones.
+    lengths = [1, *[8] * 127, *[0] * (219 - 128)]
+    bits += "".join(f"{symbols.index(length):03b}" for length in lengths)
+    # The first zero of the tail completes the code of a length of 0.
+    payload = ending_with(bits + "00")
+    ends = zlib.decompressobj(-15)
+    ends.decompress(payload + TAIL + b"\x00" + TAIL)
+    assert ends.decompress(b"\x01" + TAIL) == b""
+    assert ends.eof
+    assert reference(SIP, payload) is BAD
+    subject = codec()
+    assert outcome(subject, [peer_deflates(SIP)]) == SIP
+    assert outcome(subject, [payload]) is BAD
+
+
+PIECES_OF_MESSAGES = st.lists(
+    st.binary(max_size=30)
+    | st.sampled_from([SIP, SIP[::-1], noise(300), noise(5000), bytes(40_000), b"a", b""]),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            PIECES_OF_MESSAGES,
+            st.sampled_from([0, 1, 6, 9]),
+            st.sampled_from(FLUSHES),
+            st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 7)), max_size=1),
+            st.lists(st.integers(0, 10_000), max_size=1),
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.integers(8, 15),
+    st.integers(9, 15),
+    st.none() | st.integers(0, 45_000),
+    st.none() | st.tuples(st.integers(1, 300), st.integers(0, 3000)),
+)
+@settings(max_examples=300)
+def test_inflater_that_stays_changes_nothing(
+    messages: list[tuple[list[bytes], int, int, list[tuple[int, int]], list[int]]],
+    window: int,
+    peers_window: int,
+    budget: int | None,
+    ratio: tuple[int, int] | None,
+) -> None:
+    """The same messages, errors and their texts as with a new inflater for every message."""
+    limits = None if ratio is None else ratio_limits(*ratio)
+    plain, keeping = codec(limits, window=window), codec(limits, window=window)
+    deflater = zlib.compressobj(wbits=-peers_window)
+    history = b""
+    for pieces, level, flush, flips, cuts in messages:
+        payload = b""
+        for piece in pieces:
+            payload += deflater.compress(piece)
+            history = (history + piece)[-32768:]
+            if flush == zlib.Z_FINISH:
+                payload += deflater.flush(zlib.Z_FINISH)
+                deflater = zlib.compressobj(level, zlib.DEFLATED, -peers_window, zdict=history)
+            elif flush != zlib.Z_NO_FLUSH:
+                payload += deflater.flush(flush)
+        payload += deflater.flush(zlib.Z_SYNC_FLUSH)
+        damaged = bytearray(payload[:-4] if payload.endswith(TAIL) else payload + b"\x00")
+        for place, bit in flips:
+            damaged[place % len(damaged)] ^= 1 << bit
+        given = cut(bytes(damaged), cuts)
+        expected: bytes | str
+        seen: bytes | str
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_deflate, "_CHEAP_HISTORY", 1 << 20)
+            try:
+                expected = inflate(plain, given, budget)
+            except InflateError as exc:
+                expected = f"{exc.code} {exc}"
+            stay_soon(patch)
+            try:
+                seen = inflate(keeping, given, budget)
+            except InflateError as exc:
+                seen = f"{exc.code} {exc}"
+        assert seen == expected
+        if isinstance(seen, str):
+            break
+
+
+def in_sequence(messages: Iterable[bytes]) -> list[bytes]:
+    """Return messages as one peer would send them, with context takeover."""
+    deflater = zlib.compressobj(wbits=-15)
+    return [
+        (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        for message in messages
+    ]
+
+
+def test_busy_connection_makes_no_new_inflaters(counted: CountingZlib) -> None:
+    subject = codec()
+    payloads = in_sequence([SIP] * 220)
+    for payload in payloads[:100]:
+        assert subject.decompress(payload, True, None) == SIP
+    made = counted.made
+    for payload in payloads[100:200]:
+        assert subject.decompress(payload, True, None) == SIP
+    assert counted.made == made
+    # After a message that arrives in pieces, another one stays.
+    assert inflate(subject, cut(payloads[200], [5])) == SIP
+    for payload in payloads[201:]:
+        assert subject.decompress(payload, True, None) == SIP
+    assert counted.made == made + 2
+
+
+@pytest.mark.parametrize("large", [bytes(100_000), noise(5000)])
+def test_large_message_is_not_for_an_inflater_that_stays(large: bytes) -> None:
+    messages = [noise(9000), SIP, SIP, large, SIP, SIP, large, large]
+    subject = codec()
+    *payloads, last = in_sequence(messages)
+    for payload, message in zip(payloads, messages, strict=False):
+        assert subject.decompress(payload, True, len(message)) == message
+    with pytest.raises(InflateError, match=f"^message of more than {len(large) - 1} bytes$"):
+        subject.decompress(last, True, len(large) - 1)
+
+
+def inflaters_made(counting: CountingZlib, connections: int, rounds: int) -> int:
+    """Return how many inflaters are made for the last messages of connections that take turns."""
+    messages = [SIP.replace(b"bob", b"user%d" % index) for index in range(40)]
+    turns = list(zip(in_sequence(messages), messages, strict=True))
+    subjects = [codec() for _ in range(connections)]
+    before = 0
+    for index, (payload, message) in enumerate(turns):
+        if index == len(turns) - rounds:
+            before = counting.made
+        for subject in subjects:
+            assert subject.decompress(payload, True, None) == message
+    return counting.made - before
+
+
+def test_inflaters_stay_for_few_connections(
+    counted: CountingZlib, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_deflate, "_MOST_KEPT", 4)
+    assert inflaters_made(counted, 4, 10) == 0
+    # More that come in turn would only take it away from each other.
+    assert inflaters_made(counted, 6, 10) == 60
+
+
+def test_inflaters_that_stay_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_deflate, "_MOST_KEPT", 3)
+    monkeypatch.setattr(_deflate, "_keepers", deque())
+    first, second = peer_deflates(noise(10_000)), peer_deflates(SIP)
+    tracemalloc.start()
+    try:
+        subjects = []
+        for _ in range(40):
+            subject = codec()
+            for payload in (first, second, second):
+                subject.decompress(payload, True, None)
+            subjects.append(subject)
+        # The histories, and three inflaters with their windows.
+        assert tracemalloc.get_traced_memory()[0] < 40 * 14_000 + 3 * 45_000
+        # None stays for a connection that has gone.
+        subjects.clear()
+        del subject
+        assert tracemalloc.get_traced_memory()[0] < 10_000
+    finally:
+        tracemalloc.stop()
 
 
 # -- compressing -----------------------------------------------------------------------------------

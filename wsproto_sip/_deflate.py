@@ -1,11 +1,17 @@
 """Compress and inflate the messages of one connection for permessage-deflate (RFC 7692 §7.2).
 
-Theory of operation: between two messages of the peer we do not keep a zlib object but the bytes
-that the next message may refer to, at most one window of them. Each message gets a new inflater,
-primed with that history. Such an inflater may be used up: after the message it is fed a final
-block, and only if it stops exactly there did the message end between two blocks. A block that ends
-the deflate stream early (BFINAL) needs no special case either: the next inflater continues from the
-same history. And an idle connection holds neither inflater state nor an empty window.
+Theory of operation: between two messages of the peer we keep the bytes that the next message may
+refer to, at most one window of them. A message gets a new inflater, primed with that history. Such
+an inflater may be used up: after the message it is fed a final block, and only if it stops exactly
+there did the message end between two blocks. A block that ends the deflate stream early (BFINAL)
+needs no special case either: the next inflater continues from the same history. And an idle
+connection holds neither inflater state nor an empty window.
+
+To hand a large history over takes longer than to inflate a short message. So a few inflaters stay,
+those of the connections that needed one last. They have the peer's window, which is exactly the
+history, and they take a message only if a check that does not use them up proves that it ended
+between two blocks: see ``_EMPTY_BLOCKS``. Every other message starts over, with the history and a
+new inflater, so that what stays is nothing but a cache.
 
 For sending, zlib does not give its history away, so a deflater is kept if later messages may refer
 to earlier ones. Otherwise deflaters are shared: a full flush leaves nothing of a message in one, so
@@ -17,7 +23,9 @@ from __future__ import annotations
 import sys
 import zlib
 from collections import defaultdict, deque
+from itertools import count
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from .errors import WsprotoSipError
 from .frame_protocol import CloseReason
@@ -115,6 +123,37 @@ _MAX_FINAL_BLOCKS: Final = 1024
 _FIRST_STEP: Final = 512
 
 
+#: A history of this size or less is not worth an inflater that stays.
+_CHEAP_HISTORY: Final = 8192
+
+#: How many inflaters stay, in the whole process. Each has 7 KiB and the window.
+_MOST_KEPT: Final = 64
+
+# Numbers the messages that met no inflater that had stayed for them.
+_turns: Final = count(_MOST_KEPT + 1)
+
+#: The limits on a message for one that stays, compressed and inflated. Compared with inflating more
+#: than that, priming costs nothing.
+_KEPT_DATA: Final = 1024
+_KEPT_OUTPUT: Final = 16 * 1024
+
+#: What completes a message, and eight more empty stored blocks. An inflater that stays has to take
+#: them without output, error or end of the stream, and the last three bytes of the message must
+#: have had output.
+#:
+#: Then the message ended where it must, before the length of an empty stored block. If it ended
+#: elsewhere, at most 23 of its bits follow the last output, which is not enough to prepare zlib for
+#: what comes next: it becomes data, an invalid length or code, or the end of the stream. All 16
+#: million endings have been tried. Without output from the last bytes, the header of a dynamic
+#: block could be in progress that ends where one of the eight does. Fewer do not suffice: a header
+#: without codes for its lengths takes 320 bits before zlib refuses it.
+_END: Final = 3
+_EMPTY_BLOCKS: Final = _TAIL + (b"\x00" + _TAIL) * 8
+
+#: The codecs that have an inflater that stays, in the order in which they got it.
+_keepers: Final[deque[ref[DeflateCodec]]] = deque()
+
+
 class DeflateCodec:
     """Compress and inflate the messages of one connection; zlib objects are created on demand.
 
@@ -125,7 +164,7 @@ class DeflateCodec:
       most four deflaters per process and combination of settings.
     - Receiving with context takeover keeps one window of bytes: up to 4.6 KiB at 12 bits, 36 KiB at
       15. Receiving without it keeps nothing. A partly received message also holds an inflater: 7
-      KiB plus up to 32 KiB.
+      KiB plus up to 32 KiB. So do, after 8 KiB of messages, at most 64 connections of the process.
 
     Args:
         level: zlib's compression level, 0 to 9.
@@ -137,6 +176,7 @@ class DeflateCodec:
     """
 
     __slots__ = (
+        "__weakref__",
         "_busy",
         "_deflate_resets",
         "_deflate_window",
@@ -146,9 +186,13 @@ class DeflateCodec:
         "_given",
         "_held",
         "_history",
+        "_inflate_bits",
         "_inflate_resets",
         "_inflate_window",
         "_inflater",
+        "_kept",
+        "_last",
+        "_sure",
         "_taken",
         "level",
         "max_ratio",
@@ -164,6 +208,9 @@ class DeflateCodec:
         # Receiving a message in pieces: its inflater, the bytes waiting for it, the compressed
         # bytes taken and the inflated bytes returned so far, and the final blocks seen.
         self._inflater: _Decompress | None = None
+        # An inflater that has seen the whole history. Another codec may take it away at any time.
+        self._kept: _Decompress | None = None
+        self._last = 0
         self._held = bytearray()
         self._taken = 0
         self._given = 0
@@ -192,6 +239,7 @@ class DeflateCodec:
             deflate_window: Our window, as a power of two.
             deflate_resets: Whether we compress each message on its own.
         """
+        self._inflate_bits = inflate_window
         self._inflate_window = 1 << inflate_window
         self._inflate_resets = inflate_resets
         self._deflate_window = deflate_window
@@ -205,6 +253,9 @@ class DeflateCodec:
         """
         self.max_ratio = limits.max_inflate_ratio
         self.ratio_floor = limits.inflate_ratio_floor
+        # A message that inflates to less than this is not limited by its ratio.
+        floor = _KEPT_OUTPUT if limits.max_inflate_ratio is None else limits.inflate_ratio_floor
+        self._sure = min(floor + 1, _KEPT_OUTPUT)
 
     def decompress(self, data: bytes, finished: bool, budget: int | None) -> bytes:
         """Inflate a compressed message or its next piece (RFC 7692 §7.2.2).
@@ -226,6 +277,27 @@ class DeflateCodec:
                 boundary (1007); or it inflates to more than ``budget`` or ``max_ratio`` allow, or
                 has more than 1024 final blocks (1009). Nothing can be inflated afterwards.
         """
+        history = self._history
+        if len(history) > _CHEAP_HISTORY:
+            if finished and len(data) <= _KEPT_DATA:
+                kept = self._kept
+                if kept is None and not self._busy:
+                    kept = self._keep()
+                if kept is not None:
+                    try:
+                        payload = kept.decompress(data[:-_END], _KEPT_OUTPUT)
+                        end = kept.decompress(data[-_END:], _KEPT_OUTPUT)
+                        if end and not kept.decompress(_EMPTY_BLOCKS, 1) and not kept.eof:
+                            payload += end
+                            size = len(payload)
+                            if size < self._sure and (budget is None or size <= budget):
+                                history += payload
+                                del history[: -self._inflate_window]
+                                return payload
+                    except zlib.error:
+                        pass
+            # Everything else starts over.
+            self._kept = None
         # How far the message may still inflate, and whether the ratio is what limits it.
         room = _UNBOUNDED if budget is None or budget > _UNBOUNDED else budget
         by_ratio = False
@@ -243,10 +315,8 @@ class DeflateCodec:
             return self._inflate_piece(data, finished, room, by_ratio)
         # Almost every message arrives whole. Anything unusual about it is left to the general case
         # below, which starts over.
-        history = self._history
         # Always the full window. The inflater lives only for this call, and how far back a
-        # misbehaving peer may refer must not depend on how its message was split. An inflater
-        # cannot be kept: testing whether the message ended between two blocks uses it up.
+        # misbehaving peer may refer must not depend on how its message was split.
         inflater = zlib.decompressobj(-FULL_WINDOW, history)
         try:
             payload = inflater.decompress(data + _TAIL, room + 1)
@@ -268,6 +338,20 @@ class DeflateCodec:
             else:
                 history[:] = payload[-self._inflate_window :]
         return payload
+
+    def _keep(self) -> _Decompress | None:
+        """Make an inflater that stays, if messages come often here, compared with other codecs."""
+        last, self._last = self._last, next(_turns)
+        if self._last - last > _MOST_KEPT:
+            return None
+        kept = zlib.decompressobj(-self._inflate_bits, self._history)
+        self._kept = kept
+        _keepers.append(ref(self))
+        if len(_keepers) > _MOST_KEPT:
+            oldest = _keepers.popleft()()
+            if oldest is not None:
+                oldest._kept = None
+        return kept
 
     def _remember(self, payload: bytes) -> None:
         """Add to the history, which is never longer than the window."""
