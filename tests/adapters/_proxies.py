@@ -17,8 +17,9 @@ pytest.importorskip("websockets")
 from websockets.asyncio.server import serve as their_server
 
 from wsproto_sip.adapters.exceptions import ProxyError
+from wsproto_sip.session.config import SessionConfig
 
-from ._suite import BOUND, HOST, MESSAGES, certificates, port_of, their_echo
+from ._suite import BOUND, HOST, MESSAGES, certificates, port_of, their_echo, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -207,6 +208,42 @@ class ThroughProxies:
             with pytest.raises(OSError, match=r"refused|Could not|Connect call failed"):
                 async with self.client("ws://x/", proxy=f"{scheme}://{HOST}:{free_port()}"):
                     pass
+
+        self.run(scenario())
+
+    @pytest.mark.parametrize("scheme", ["http", "socks5h"])
+    def test_answer_of_a_proxy_has_one_time_limit(self, scheme: str) -> None:
+        """A proxy that sends byte by byte keeps the client no longer than a silent one."""
+        pytest.importorskip("python_socks")
+        sent: list[bool] = []
+        if scheme == "http":
+            answer = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300
+        else:
+            # No authentication; connected, at a name of 255 bytes.
+            answer = b"\x05\x00\x05\x00\x00\x03\xff" + bytes(257)
+
+        async def proxy(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                for value in answer:
+                    writer.write(bytes([value]))
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+            except ConnectionError:
+                sent.append(False)
+            else:
+                sent.append(True)
+            writer.close()
+
+        async def scenario() -> None:
+            async with await asyncio.start_server(proxy, HOST, 0) as server:
+                config = SessionConfig(open_timeout=0.3)
+                with pytest.raises(TimeoutError, match="could not be opened in time"):
+                    async with self.client(
+                        "ws://x/", proxy=f"{scheme}://{HOST}:{port_of(server)}", config=config
+                    ):
+                        pass
+                await turns(lambda: bool(sent))
+                assert sent == [False]
 
         self.run(scenario())
 

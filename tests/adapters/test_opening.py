@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
-from wsproto_sip.adapters._opening import Opening
+from wsproto_sip.adapters._opening import TOO_LATE, Opening, too_late
 from wsproto_sip.adapters.exceptions import HandshakeRejected
 from wsproto_sip.auth.digest import (
     Algorithm,
@@ -78,6 +79,12 @@ def digest(nonce: str = "n", algorithm: str = "SHA-256", **options: Any) -> str:
 
 ALICE = ("alice", "secret")
 BASIC = (b"Authorization", b"Basic YWxpY2U6c2VjcmV0")
+
+
+def test_timeout_of_the_system_is_kept() -> None:
+    own = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    assert too_late(own) is own
+    assert str(too_late(TimeoutError())) == TOO_LATE
 
 
 class TestChallenge:

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from ._arguments import HeaderFields
     from .exceptions import HandshakeRejected
 
-__all__ = ["Opening"]
+__all__ = ["TOO_LATE", "Opening", "too_late"]
+
+#: The message of the exception for an opening that has taken too long.
+TOO_LATE: Final = "the connection could not be opened in time"
 
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -57,6 +60,15 @@ _HARMLESS: Final = frozenset({b"accept-language", b"origin", b"user-agent"})
 #: A sub-protocol's name that is not a token: short, with short parts. The names registered with
 #: IANA look like that; keys, signed tokens and UUIDs do not.
 _is_plain_name = re.compile(r"(?=.{1,32}\Z)[A-Za-z0-9]{1,16}(?:[._-][A-Za-z0-9]{1,16})*").fullmatch
+
+
+def too_late(error: TimeoutError) -> TimeoutError:
+    """Return what to raise for a timeout while opening.
+
+    Args:
+        error: The timeout: one of the system, which has an error number and is kept, or ours.
+    """
+    return TimeoutError(TOO_LATE) if error.errno is None else error
 
 
 class Opening:

@@ -18,7 +18,7 @@ from ...session.config import SessionConfig
 from ...session.session import Session
 from ...states import ConnectionType
 from .._arguments import check_arguments, check_options, no_extensions
-from .._opening import Opening
+from .._opening import Opening, too_late
 from .._tls import client_context
 from ..backoff import Backoff, is_transient
 from ..exceptions import HandshakeRejected
@@ -258,11 +258,11 @@ async def _open(
                     raise
                 else:
                     return connection
-    except TimeoutError:
+    except TimeoutError as error:
         if connection is not None and connection.rejection is not None:
             # Only the body of the rejection took too long.
             raise connection.rejection from None
-        raise
+        raise too_late(error) from None
 
 
 async def _reach(

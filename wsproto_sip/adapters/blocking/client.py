@@ -19,7 +19,7 @@ from ...session.lifecycle import Cause
 from ...session.session import Session
 from ...states import ConnectionType
 from .._arguments import check_arguments, check_options, no_extensions
-from .._opening import Opening
+from .._opening import TOO_LATE, Opening
 from ..backoff import Backoff, is_transient, retry_after
 from ..exceptions import ConnectionClosedError, HandshakeRejected
 from .connection import Connection
@@ -158,7 +158,7 @@ def connect(
             if connection.rejection is not None:
                 # Only the body of the rejection took too long.
                 raise connection.rejection from None
-            raise
+            raise TimeoutError(TOO_LATE) from None
         except BaseException:
             connection.abandon()
             raise

@@ -11,6 +11,7 @@ import ssl as tls
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+from .._opening import TOO_LATE, too_late
 from .._tls import client_context
 from ..proxies import Tunnel, choose_proxy
 
@@ -34,7 +35,7 @@ def left(until: float | None) -> float | None:
         return None
     seconds = until - monotonic()
     if seconds <= 0:
-        raise TimeoutError("the connection could not be opened in time")
+        raise TimeoutError(TOO_LATE)
     return seconds
 
 
@@ -58,6 +59,18 @@ def reach(
         OSError: No connection could be made; ``ProxyError`` if the proxy refused or failed.
         ValueError: It is wss through an ``https`` proxy.
     """
+    try:
+        return _reach(opening, proxy, proxy_ssl, until)
+    except TimeoutError as error:
+        raise too_late(error) from None
+
+
+def _reach(
+    opening: Opening,
+    proxy: str | bool | None,
+    proxy_ssl: tls.SSLContext | None,
+    until: float | None,
+) -> socket.socket:
     host, port, is_secure = opening.host, opening.port, opening.uri.secure
     way = choose_proxy(proxy, secure=is_secure, host=host, port=port)
     if way is None:
@@ -142,13 +155,44 @@ def _answer(sock: socket.socket) -> bytes | None:
         return None
 
 
+class _Way:
+    """The connection to a SOCKS proxy, as python-socks uses it: its calls share one time limit.
+
+    The library's own connection would wait for each byte of an answer as long as for all of it.
+
+    Args:
+        until: The time at which to give up.
+    """
+
+    sock: socket.socket
+
+    def __init__(self, until: float | None) -> None:
+        self._until = until
+
+    def connect(self, dest_host: str, dest_port: int, **_: object) -> _Way:
+        self.sock = _dial(dest_host, dest_port, self._until)
+        return self
+
+    def sendall(self, data: bytes) -> None:
+        self.sock.settimeout(left(self._until))
+        self.sock.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self.sock.settimeout(left(self._until))
+        return self.sock.recv(size)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
 def _through_socks(proxy: Proxy, host: str, port: int, until: float | None) -> socket.socket:
     options = cast("dict[str, Any]", proxy.socks_options())
     import python_socks  # noqa: PLC0415 - optional
     from python_socks.sync import Proxy as SocksProxy  # noqa: PLC0415
 
+    way = _Way(until)
     try:
-        # Without a timeout, the library would use its own default.
-        return SocksProxy(**options).connect(host, port, timeout=left(until) or 1e6)
+        SocksProxy(**options, forward=cast("Any", way)).connect(host, port)
     except python_socks.ProxyError as error:
         raise proxy.socks_error(error) from error
+    return way.sock

@@ -20,7 +20,7 @@ from ...session.config import SessionConfig
 from ...session.session import Session
 from ...states import ConnectionType
 from .._arguments import check_arguments, check_options, no_extensions
-from .._opening import Opening
+from .._opening import TOO_LATE, Opening
 from ..backoff import Backoff, is_transient
 from ..exceptions import HandshakeRejected
 from ._tasks import open_tasks
@@ -151,7 +151,7 @@ async def open_connection(
     if connection is not None and connection.rejection is not None:
         # Only the body of the rejection took too long.
         raise connection.rejection
-    raise TimeoutError("the connection could not be opened in time")
+    raise TimeoutError(TOO_LATE)
 
 
 @asynccontextmanager
