@@ -44,7 +44,7 @@ from .._suite import BOUND, HOST, UPGRADE, echo, nothing_leaks, peer, place, res
 from .._transport import Transport, play, receive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from .._suite import End
 
@@ -74,7 +74,7 @@ class OnAsyncio(Strain):
 
         super().run(checked())
 
-    @pytest.mark.parametrize("call", ["send", "pong"])
+    @pytest.mark.parametrize("call", ["send", "pong", "pieces"])
     def test_endless_sender_notices_a_reset(self, call: str) -> None:
         """A task that never has to wait lets the loop report the end."""
         most = 100_000
@@ -85,14 +85,25 @@ class OnAsyncio(Strain):
             over = asyncio.Event()
             with socket.socket() as sock:
 
-                async def program(connection: End) -> None:
+                def count() -> Iterator[bytes]:
+                    for number in range(most):
+                        if number == 100:
+                            reset(sock)
+                            sock.close()
+                        yield b"x"
+                        sent.append(number)
+
+                async def pieces() -> AsyncIterator[bytes]:
+                    for piece in count():
+                        yield piece
+
+                async def program(connection: Any) -> None:
                     with suppress(ConnectionClosedError):
-                        for number in range(most):
-                            if number == 100:
-                                reset(sock)
-                                sock.close()
-                            await getattr(connection, call)(b"x")
-                            sent.append(number)
+                        if call == "pieces":
+                            await connection.send(pieces())
+                        else:
+                            for data in count():
+                                await getattr(connection, call)(data)
                     over.set()
 
                 async with self.serving(program) as port:

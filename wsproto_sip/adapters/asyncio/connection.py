@@ -266,6 +266,8 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             await asyncio.shield(self._lost)
             raise self._closed_error()
         self._follow_session()
+        if self.transport.is_closing():
+            await self._notice_end()
         return type(event)
 
     async def _wait_turn(self) -> None:
