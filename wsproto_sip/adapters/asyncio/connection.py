@@ -165,12 +165,17 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             self._busy = False
             if self.closed is None:
                 await self._receiver
-        if not self._messages and not await self._wait_for_message():
+        messages = self._messages
+        if not messages and not await self._wait_for_message():
             error = self._closed_error()
             if error.in_order:
                 raise StopAsyncIteration
             raise error
-        return self._take()
+        message = messages.pop(0)
+        self._busy = True
+        if self.session.paused or self._gone:
+            self._taken()
+        return message
 
     async def _wait_for_message(self) -> bool:
         """Wait for a message; return False if there will be none."""
