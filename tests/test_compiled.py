@@ -176,22 +176,27 @@ def test_invalid_lengths_fail_as_in_the_pure_parser(
     side_by_side(Stream(stream, ()), False, OPEN, whole_messages=whole)
 
 
-def test_large_payloads_are_masked_by_the_plugged_in_function() -> None:
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_large_payloads_are_masked_by_the_plugged_in_function(opcode: int) -> None:
     sizes: list[int] = []
 
     def plugged(payload: bytes, key: bytes) -> bytes:
         sizes.append(len(payload))
         return masked(payload, key)
 
+    stream = b"".join(frame(opcode, b"x" * size) for size in (20, 4095, 4096, 20000))
     try:
         masking.use(plugged)
         sizes.clear()
         parser = KernelParser(False, OPEN, whole_messages=True)
-        frames = [frame(BINARY, bytes(size)) for size in (20, 1023, 1024, 5000)]
-        assert [len(e.data) for e in parser.receive(b"".join(frames))] == [20, 1023, 1024, 5000]  # type: ignore[attr-defined]
+        # The last one arrives in parts.
+        events = [*parser.receive(stream[:-15001]), *parser.receive(stream[-15001:-1000])]
+        events += parser.receive(stream[-1000:])
     finally:
         masking.use(None)
-    assert sizes == [1024, 5000]
+    one = "x" if opcode == TEXT else b"x"
+    assert [event.data for event in events] == [one * size for size in (20, 4095, 4096, 20000)]  # type: ignore[attr-defined]
+    assert sizes == [4096, 4999, 14001]
 
 
 def test_read_ends_within_the_head_of_a_message() -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("librt.strings", reason="librt is missing: pip install 'wspr
 
 from tests._wire import BINARY, CONTINUATION, PING, TEXT, cut, frame, masked
 from tests.test_inbox import *  # noqa: F403 - to cover the inbox of the kernel
-from wsproto_sip import _kernel
+from wsproto_sip import _kernel, masking
 from wsproto_sip.events import BytesMessage, TextMessage
 
 keys = st.binary(min_size=4, max_size=4)
@@ -28,6 +28,24 @@ def test_frame_is_head_and_masked_payload(size: int) -> None:
     payload, key = bytes(range(256)) * 80, b"\x81\x00\xff\x7e"
     found = _kernel.masked_frame(b"head", payload[:size], key)
     assert found == b"head" + masked(payload[:size], key)
+
+
+def test_plugged_in_function_masks_large_payloads() -> None:
+    sizes: list[int] = []
+
+    def function(payload: bytes, key: bytes) -> bytes:
+        sizes.append(len(payload))
+        return masked(payload, key)
+
+    payload, key = bytes(range(256)) * 80, b"\x81\x00\xff\xfe"
+    try:
+        masking.use(function)
+        sizes.clear()
+        for size in (10, 4095, 4096, 20480):
+            assert _kernel.mask(payload[:size], key) == masked(payload[:size], key)
+    finally:
+        masking.use(None)
+    assert sizes == [4096, 20480]
 
 
 def take(data: bytes, mode: int, limit: int = 1 << 20, turns: int = 100) -> tuple[int, list[Any]]:

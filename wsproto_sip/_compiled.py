@@ -21,7 +21,6 @@ from ._kernel import (
     Intake,
     Partial,
     Settings,
-    mask,
     take_fragments,
     take_frame,
     take_messages,
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelParser"]
 
-#: Longer payloads go to the mask function that the program has plugged in, which is faster for
-#: them.
-_PLUGGED_FROM: Final = 1024
 # Practically unlimited, but fits into 64 bits.
 _ENDLESS: Final = 1 << 62
 _NO_BYTES: Final = bytearray()  # never added to
@@ -67,9 +63,7 @@ class KernelParser(FrameParser):
         **options: Any,
     ) -> None:
         super().__init__(client, limits, deflate, extensions, **options)
-        limit, plugged = self._fast[4:]
-        if plugged is not None and plugged is not mask:
-            limit = min(limit, _PLUGGED_FROM - 1)
+        limit = self._fast[4]
         turns, _, _, _, text_as_bytes = self._rules
         self._intake = Intake(
             _settings(

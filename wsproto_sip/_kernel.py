@@ -26,6 +26,7 @@ from librt.strings import BytesWriter, read_i32_le, read_i64_be, read_i64_le, wr
 from librt.vecs import vec
 from mypy_extensions import i32, i64, mypyc_attr, u8
 
+from ._masking import plugged
 from .events import BytesMessage, TextMessage
 
 __all__ = [
@@ -52,7 +53,8 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 #: Pieces of text shorter than this are joined to the previous one, like those of the parser.
 _SHORT: Final = 512
-#: The sizes of the blocks into which large payloads are divided. Each has a function of its own.
+#: The sizes of the blocks into which large payloads are divided. Each has a function of its own. A
+#: function that the program has plugged in takes the place of both.
 _BLOCK: Final = 4096
 _LARGE_BLOCK: Final = 16384
 
@@ -122,6 +124,11 @@ def _large_block(data: bytes, start: i64, key: i64) -> bytes:
 
 def _blocks(data: bytes, start: i64, stop: i64, key: i64, blocks: list[bytes]) -> i64:
     """Append the blocks of a part of ``data``, XORed; return where the rest begins."""
+    if plugged:
+        four = BytesWriter()
+        write_i64_le(four, key)
+        blocks.append(plugged[0](data[start:stop], four.getvalue()[:4]))
+        return stop
     pos = start
     while stop - pos >= _LARGE_BLOCK:
         blocks.append(_large_block(data, pos, key))

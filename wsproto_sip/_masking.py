@@ -42,6 +42,7 @@ __all__ = [
     "fast_frames",
     "joining",
     "plug_in",
+    "plugged",
     "rotate_key",
     "set_default",
     "short_header",
@@ -100,6 +101,8 @@ _NO_OCTETS: Final = bytearray()
 # compiled engine's function, if that is in use.
 _plugged_in: Final[list[Callable[[bytes, bytes], bytes]]] = []
 _default: Final[list[Callable[[bytes, bytes], bytes]]] = []
+#: Only a function that the program has plugged in.
+plugged: Final[list[Callable[[bytes, bytes], bytes]]] = []
 #: The compiled engine's function that makes a masked frame of header, payload and key, as long as
 #: no function is plugged in to mask.
 joining: Final[list[Callable[[bytes, bytes, bytes], bytes]]] = []
@@ -112,7 +115,8 @@ def plug_in(function: Callable[[bytes, bytes], bytes] | None) -> None:
     Args:
         function: Returns the XOR of a payload and a key; ``None`` for the default.
     """
-    _plugged_in[:] = _default if function is None else [function]
+    plugged[:] = [] if function is None else [function]
+    _plugged_in[:] = plugged or _default
     joining[:] = _default_joining if function is None else []
     fast_frames.cache_clear()
 
