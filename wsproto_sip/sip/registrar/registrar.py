@@ -398,7 +398,7 @@ class Registrar:
         }
         bindings = [binding for of_user in found.values() for binding in of_user]
         if not bindings:
-            return Rejection(404, f"{uri!s:.100} is nobody's Contact")
+            return Rejection(404, f"{uri!s:.100} is not a registered Contact")
         users = [of_user for of_user in found.values() if of_user]
         if len(users) > 1 and len({binding.flow for binding in bindings}) > 1:
             return Rejection(485, f"{uri!s:.100} is the Contact of several")
