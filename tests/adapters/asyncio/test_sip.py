@@ -603,3 +603,43 @@ def test_hook_may_decide_later(caplog: pytest.LogCaptureFixture) -> None:
     run(scenario())
     assert "INFO got 500" in caplog.text
     assert "RuntimeError: broken" in caplog.text
+
+
+def test_answers_of_one_turn_go_out_together() -> None:
+    """Also if the service is closed before they do; an answer that comes later is dropped."""
+
+    async def scenario() -> None:
+        gates = {"MESSAGE": asyncio.Event(), "INFO": asyncio.Event()}
+        asked: list[str] = []
+
+        async def decide(request: HookRequest) -> Verdict:
+            method = request.request.method
+            if method in gates:
+                asked.append(method)
+                await gates[method].wait()
+                return Refuse(403)
+            return None
+
+        async with (
+            serving(hook=lambda request: LATER, service={"hook": decide}) as running,
+            phone(running.url, "alice") as alice,
+            phone(running.url, "bob") as bob,
+        ):
+            alice.send("MESSAGE", bob.aor)
+            bob.send("MESSAGE", alice.aor)
+            await until(lambda: len(asked) == 2)
+            service = running.service
+            gates["MESSAGE"].set()
+            await asyncio.sleep(0)
+            assert service._settling
+            await service.close()
+            for one in (alice, bob):
+                await one.response(403)
+            assert service._timer is None
+            alice.send("INFO", bob.aor)
+            await until(lambda: len(asked) == 3)
+            gates["INFO"].set()
+            await asyncio.sleep(0)
+            assert not service._settling
+
+    run(scenario())

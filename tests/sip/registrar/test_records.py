@@ -67,6 +67,13 @@ def test_a_node_reads_what_it_has_written(binding: Binding, then: float, now: fl
     assert key_of(binding_of(text, ONE, now)) == key_of(binding)
 
 
+@given(bindings, st.floats(-1e6, 1e6))
+def test_a_record_is_compact_json(binding: Binding, ahead: float) -> None:
+    for each in (binding, replace(BINDING, expires_at=binding.expires_at)):
+        text = record_of(each, ahead)
+        assert text == json.dumps(json.loads(text), separators=(",", ":"))
+
+
 def test_everything_of_a_binding_comes_back() -> None:
     assert binding_of(record_of(BINDING), ONE) == BINDING
     plain = replace(BINDING, outbound=None, instance=None, received=None, path=(), gruu=0)

@@ -86,6 +86,8 @@ class SipService:
             resolve, "ask", None
         )
         self._closed = False
+        #: Whether what was sent for answers goes out in the next turn of the loop.
+        self._settling = False
         self._hook = hook
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
@@ -273,9 +275,21 @@ class SipService:
         self._answered(number, answer)
 
     def _answered(self, number: int, answer: object) -> None:
-        """Pass the answer to a question to the edge."""
+        """Pass the answer to a question to the edge.
+
+        Answers of a store come many at a time; what is sent for them goes out together.
+        """
         if not self._closed:
-            self._perform(self.application.answer(number, answer, self.now()))
+            self._act(self.application.answer(number, answer, self.now()))
+            if not self._settling:
+                self._settling = True
+                self.loop.call_soon(self._settle_answers)
+
+    def _settle_answers(self) -> None:
+        self._settling = False
+        self._server.pump()
+        if not self._closed:
+            self._keep_time()
 
     def _perform(self, actions: Sequence[ForOwner]) -> None:
         """Do what the application and the endpoint ask for."""
@@ -284,6 +298,10 @@ class SipService:
 
     def _carry_out(self, actions: Sequence[ForOwner]) -> None:
         """Do what the application asks for, except on the endpoint."""
+        self._act(actions)
+        self._keep_time()
+
+    def _act(self, actions: Sequence[ForOwner]) -> None:
         # Actions for upstreams only occur if there are upstreams.
         links = cast("UpstreamLinks", self._links)
         for action in actions:
@@ -299,7 +317,6 @@ class SipService:
                 links.reset(action.upstream, action.link, action.reason)
             else:
                 self._tell_of_upstream(action)
-        self._keep_time()
 
     def _tell_of_upstream(self, change: UpstreamChanged) -> None:
         if self.on_upstream is not None:

@@ -9,7 +9,8 @@ nodes with clocks that differ agree on when a binding ends and on which of two i
 from __future__ import annotations
 
 import json
-from typing import Any
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import Any, Final
 
 from ...errors import WsprotoSipError
 from ..message.address import NameAddr
@@ -19,7 +20,12 @@ from .store import Binding, Node
 
 __all__ = ["RecordError", "binding_of", "key_of", "record_of"]
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+#: The record as text. Every REGISTER writes one, and an encoder of objects takes twice as long.
+_RECORD: Final = (
+    '{"contact":%s,"expires":%r,"updated":%r,"ahead":%r,"call-id":%s,"cseq":%d,"q":%d,'
+    '"instance":%s,"outbound":%s,"path":[%s],"received":%s,"gruu":%d,"size":%d,'
+    '"node":%s,"boot":%s,"token":%s,"flow":%s}'
+)
 
 
 class RecordError(WsprotoSipError, ValueError):
@@ -50,26 +56,24 @@ def record_of(binding: Binding, ahead: float = 0.0) -> str:
     node, outbound, flow = binding.node, binding.outbound, binding.flow
     if node is None:
         raise ValueError("only bindings of nodes have records")
-    return _ENCODER.encode(
-        {
-            "contact": str(binding.contact),
-            "expires": binding.expires_at,
-            "updated": binding.updated,
-            "ahead": ahead,
-            "call-id": binding.call_id,
-            "cseq": binding.cseq,
-            "q": binding.q,
-            "instance": binding.instance,
-            "outbound": None if outbound is None else [outbound.instance, outbound.reg_id],
-            "path": [str(each) for each in binding.path],
-            "received": None if binding.received is None else str(binding.received),
-            "gruu": binding.gruu,
-            "size": binding.size,
-            "node": node.name,
-            "boot": node.boot,
-            "token": binding.token,
-            "flow": flow,
-        }
+    return _RECORD % (
+        _quoted(str(binding.contact)),
+        binding.expires_at,
+        binding.updated,
+        ahead,
+        _quoted(binding.call_id),
+        binding.cseq,
+        binding.q,
+        "null" if binding.instance is None else _quoted(binding.instance),
+        "null" if outbound is None else f"[{_quoted(outbound.instance)},{outbound.reg_id}]",
+        ",".join([_quoted(str(each)) for each in binding.path]),
+        "null" if binding.received is None else _quoted(str(binding.received)),
+        binding.gruu,
+        binding.size,
+        _quoted(node.name),
+        _quoted(node.boot),
+        _quoted(binding.token),
+        "null" if flow is None else f"[{flow.cid},{flow.generation}]",
     )
 
 

@@ -1123,9 +1123,17 @@ def _refuse(
 
 def _update(found: Found, after: Sequence[Binding]) -> Update:
     """Return the update from a location store's bindings to those afterwards."""
-    drop = (*[each for each in found.bindings if each not in after], *found.gone)
-    put = tuple([each for each in after if each not in found.bindings])
+    drop = (*[each for each in found.bindings if not _is_among(each, after)], *found.gone)
+    put = tuple([each for each in after if not _is_among(each, found.bindings)])
     return Update(found.aor, found.version, drop, put)
+
+
+def _is_among(binding: Binding, others: Sequence[Binding]) -> bool:
+    # URIs take the longest to compare; a binding that was refreshed differs in its time.
+    return any(
+        binding is other or (binding.updated == other.updated and binding == other)
+        for other in others
+    )
 
 
 def _size(bindings: Sequence[Binding]) -> int:
