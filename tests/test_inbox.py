@@ -65,6 +65,31 @@ def test_single_bytes_become_a_message(make: Any) -> None:
 
 
 @both
+@pytest.mark.parametrize(
+    "form", [bytearray, memoryview, lambda octet: memoryview(bytearray(octet))]
+)
+def test_single_bytes_of_any_kind_become_a_message(make: Any, form: Any) -> None:
+    inbox = make()
+    for index, octet in enumerate(frame(TEXT, b"hello", key=b"\x01\x02\x03\x04")):
+        piece = bytes((octet,))
+        inbox.receive_data(piece if index % 2 else form(piece))
+    assert list(inbox.events()) == [TextMessage("hello")]
+
+
+@both
+@pytest.mark.parametrize("wrong", ["h", 104, ["h"], [104]])
+def test_wrong_kind_of_byte_is_refused_and_changes_nothing(make: Any, wrong: Any) -> None:
+    inbox = make()
+    stream = frame(TEXT, b"hello", key=b"\x01\x02\x03\x04")
+    inbox.receive_data(stream[:2])
+    for octet in stream[2:]:
+        with pytest.raises(TypeError):
+            inbox.receive_data(wrong)
+        inbox.receive_data(bytes((octet,)))
+    assert list(inbox.events()) == [TextMessage("hello")]
+
+
+@both
 def test_single_byte_that_may_be_wrong_is_looked_at(make: Any) -> None:
     inbox = make()
     stream = frame(TEXT, b"a\xc3\xa4b", key=bytes(4))

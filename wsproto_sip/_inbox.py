@@ -50,9 +50,13 @@ class Inbox:
         parser = self._parser
         for harmless in parser.harmless:
             # Same as in the parser, without the call: bytes that arrive one by one.
-            if type(data) is bytes and data in harmless:
-                parser.kept += data
-                return
+            try:
+                if data in harmless:
+                    parser.kept += data
+                    return
+            except (TypeError, ValueError):
+                # Not hashable: bytes-like, or wrong.
+                pass
             parser.harmless = NOTHING
             break
         if data is None:

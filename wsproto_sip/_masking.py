@@ -204,8 +204,10 @@ _PIECES: Final = [bytes((octet,)) for octet in range(256)]
 _ANY: Final = frozenset(_PIECES)
 _HEADER: Final = (frozenset(_PIECES[0x80:0xFE]), _ANY, _ANY, _ANY)
 _LIKE: Final = {0: frozenset(_PIECES[:128]), 0x80: frozenset(_PIECES[128:])}
+# 32 times the four.
 _ASCII: Final = {
-    int.from_bytes(bits): tuple(_LIKE[bit] for bit in bits) for bits in product((0, 0x80), repeat=4)
+    int.from_bytes(bits): tuple(_LIKE[bit] for bit in bits) * 32
+    for bits in product((0, 0x80), repeat=4)
 }
 
 
@@ -221,9 +223,9 @@ def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[by
     """
     if ascii_key is None:
         return repeat(_ANY, count)
-    four = _ASCII[int.from_bytes(ascii_key) & 0x80808080]
+    likes = _ASCII[int.from_bytes(ascii_key) & 0x80808080]
     # A tuple iterates fastest, but has to be short.
-    return iter((four * 32)[:count]) if count <= 128 else islice(cycle(four), count)
+    return iter(likes[:count]) if count <= len(likes) else islice(cycle(likes), count)
 
 
 def short_header() -> Iterator[frozenset[bytes]]:
