@@ -8,7 +8,8 @@ import os
 import random
 import socket
 import ssl
-from contextlib import asynccontextmanager, suppress
+import threading
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,7 +41,18 @@ from wsproto_sip.states import ConnectionState, ConnectionType
 from ..._sessions import REQUEST, frame
 from .._ends import Plan, plans
 from .._strain import Strain
-from .._suite import BOUND, HOST, UPGRADE, echo, nothing_leaks, peer, place, reset, turns
+from .._suite import (
+    BOUND,
+    HOST,
+    UPGRADE,
+    certificates,
+    echo,
+    nothing_leaks,
+    peer,
+    place,
+    reset,
+    turns,
+)
 from .._transport import Transport, play, receive
 
 if TYPE_CHECKING:
@@ -74,43 +86,57 @@ class OnAsyncio(Strain):
 
         super().run(checked())
 
+    @pytest.mark.parametrize("tls", [False, True])
     @pytest.mark.parametrize("call", ["send", "pong", "pieces"])
-    def test_endless_sender_notices_a_reset(self, call: str) -> None:
+    def test_endless_sender_notices_a_reset(self, call: str, tls: bool) -> None:
         """A task that never has to wait lets the loop report the end."""
         most = 100_000
         sent: list[int] = []
+        for_server, for_client = certificates()
+        go, gone = threading.Event(), threading.Event()
+
+        def client(port: int) -> None:
+            with socket.create_connection((HOST, port)) as raw, ExitStack() as stack:
+                sock = raw
+                if tls:
+                    sock = stack.enter_context(
+                        for_client.wrap_socket(raw, server_hostname="localhost")
+                    )
+                sock.sendall(UPGRADE)
+                go.wait()
+                reset(sock)
+            gone.set()
+
+        def count() -> Iterator[bytes]:
+            for number in range(most):
+                if number == 100:
+                    go.set()
+                    # The loop stands still meanwhile.
+                    gone.wait()
+                yield b"x"
+                sent.append(number)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in count():
+                yield piece
 
         async def scenario() -> None:
-            loop = asyncio.get_running_loop()
             over = asyncio.Event()
-            with socket.socket() as sock:
 
-                def count() -> Iterator[bytes]:
-                    for number in range(most):
-                        if number == 100:
-                            reset(sock)
-                            sock.close()
-                        yield b"x"
-                        sent.append(number)
+            async def program(connection: Any) -> None:
+                with suppress(ConnectionClosedError):
+                    if call == "pieces":
+                        await connection.send(pieces())
+                    else:
+                        for data in count():
+                            await getattr(connection, call)(data)
+                over.set()
 
-                async def pieces() -> AsyncIterator[bytes]:
-                    for piece in count():
-                        yield piece
-
-                async def program(connection: Any) -> None:
-                    with suppress(ConnectionClosedError):
-                        if call == "pieces":
-                            await connection.send(pieces())
-                        else:
-                            for data in count():
-                                await getattr(connection, call)(data)
-                    over.set()
-
-                async with self.serving(program) as port:
-                    sock.setblocking(False)
-                    await loop.sock_connect(sock, (HOST, port))
-                    await loop.sock_sendall(sock, UPGRADE)
-                    await over.wait()
+            async with self.serving(program, ssl=for_server if tls else None) as port:
+                thread = threading.Thread(target=client, args=(port,))
+                thread.start()
+                await over.wait()
+                thread.join()
 
         self.run(scenario())
         assert len(sent) < most

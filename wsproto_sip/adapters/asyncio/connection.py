@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ShownConnection"]
 
+#: Messages after which a sender that never has to wait gives the loop a turn.
+_MOST_UNWAITED: Final = 256
+
 _OPEN = ConnectionState.OPEN
 _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
 #: The types of nearly all messages that are sent.
@@ -94,6 +97,8 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
         self._senders: list[asyncio.Future[None]] | None = None
         self._writable = True
         self._full = False
+        # Messages sent since a sender last gave the loop a turn.
+        self._unwaited = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -210,7 +215,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
         if not usual and is_pieces(message):
             await self._send_pieces(cast("Pieces", message))
             return
-        if not self._writable:
+        if not self._writable or self._unwaited >= _MOST_UNWAITED:
             await self._wait_turn()
         session = self.session
         try:
@@ -228,15 +233,15 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
         transport.write(data)
         if session.touched or self._stuck or transport.get_write_buffer_size():
             self._follow_session()
-        if transport.is_closing():
-            await self._notice_end()
+        self._unwaited += 1
 
-    async def _notice_end(self) -> None:
-        """Let the loop report the end of the transport.
+    async def _take_turn(self) -> None:
+        """Let the loop do its other work, because nothing has made this task wait for a while.
 
-        After a failed write a transport takes and drops everything, so nothing else would stop a
-        task that sends without end, and with it the loop.
+        Nothing else might ever: after a failed write, a transport takes and drops everything, and
+        the loop reports its end only in another turn.
         """
+        self._unwaited = 0
         await asyncio.sleep(0)
 
     async def _send_pieces(self, pieces: Pieces) -> None:
@@ -265,18 +270,21 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             self._let_send()
 
     async def _send_piece(self, event: TextMessage | BytesMessage) -> PieceKind:
+        if self._unwaited >= _MOST_UNWAITED:
+            await self._take_turn()
         while self._full:
             await self._wait_writable()
         if not self._give(event, self._time()):
             await asyncio.shield(self._lost)
             raise self._closed_error()
         self._follow_session()
-        if self.transport.is_closing():
-            await self._notice_end()
+        self._unwaited += 1
         return type(event)
 
     async def _wait_turn(self) -> None:
         """Wait until a message may begin."""
+        if self._unwaited >= _MOST_UNWAITED:
+            await self._take_turn()
         while not self._writable:
             self._check_turn(asyncio.current_task())
             await self._wait_writable()
@@ -333,11 +341,12 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             ConnectionClosedError: The connection has ended, or is closing.
             LocalProtocolError: The payload is too long.
         """
+        if self._unwaited >= _MOST_UNWAITED:
+            await self._take_turn()
         if not self._pong(payload):
             await asyncio.shield(self._lost)
             raise self._closed_error()
-        if self.transport.is_closing():
-            await self._notice_end()
+        self._unwaited += 1
 
     async def close(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection and wait until it is closed (RFC 6455 §7.1.2).
