@@ -263,7 +263,7 @@ class EdgeConfig:
         if min(self.max_branches, self.max_users_per_connection) < 1:
             raise ValueError("max_branches and max_users_per_connection must be positive")
         if self.failover_timeout <= 0:
-            raise ValueError("failover_timeout must be positive: {self.failover_timeout!r}")
+            raise ValueError(f"failover_timeout must be positive: {self.failover_timeout!r}")
         check_upstreams(self.upstreams)
 
     @property

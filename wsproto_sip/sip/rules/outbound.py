@@ -129,7 +129,7 @@ class FlowTokens:
             SipValueError: The key is too short or ``keep`` is negative.
         """
         if keep < 0:
-            raise SipValueError("keep must not be negative: {keep!r}")
+            raise SipValueError(f"keep must not be negative: {keep!r}")
         self._keys = [self._derived(key), *self._keys[:keep]]
         self.changes += 1
 
