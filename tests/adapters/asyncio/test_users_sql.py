@@ -144,6 +144,49 @@ def test_hanging_database_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     run(scenario())
 
 
+def test_lost_connections_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that a firewall has forgotten hang for hours; others are opened instead."""
+    lost = [Hanging() for _ in range(3)]
+    good = Hanging()
+    good.free.set()
+    connections = iter([*lost, good])
+    monkeypatch.setattr(users_sql, "_connector", lambda url: lambda: next(connections))
+
+    async def scenario() -> None:
+        users = SqlUsers("sqlite:///x", threads=1)
+
+        async def give_up(hanging: Hanging) -> None:
+            asking = asyncio.ensure_future(users.account(asked("alice")))
+            await asyncio.to_thread(hanging.asked.wait)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+        for hanging in lost:
+            await give_up(hanging)
+        for _ in range(2):
+            assert await users.account(asked("alice")) == Account(Identity("alice"), "x")
+        # There are so many stuck threads that this one is not replaced.
+        good.free.clear()
+        good.asked.clear()
+        await give_up(good)
+        waiting = asyncio.ensure_future(users.account(asked("alice")))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(users_sql, "_MOST_JOBS", 1)
+        with pytest.raises(OSError, match="does not answer"):
+            await users.account(asked("alice"))
+        good.free.set()
+        assert await waiting == Account(Identity("alice"), "x")
+        for hanging in lost:
+            assert not hanging.closed.is_set()
+            hanging.free.set()
+            await asyncio.to_thread(hanging.closed.wait)
+        await users.close()
+        assert good.closed.is_set()
+
+    run(scenario())
+
+
 def test_missing_database_is_opened_later(tmp_path: Path) -> None:
     path = tmp_path / "late.db"
 

@@ -3,8 +3,11 @@
 Theory of operation: databases are queried through their plain interface (DB-API, PEP 249), which
 blocks. A few threads do that, each with a connection of its own that is opened when it is first
 needed and again after an error. A thread that waits for a database prevents neither closing the
-source nor the end of the program. SQLite needs nothing else; other databases are reached through
-SQLAlchemy, which knows their drivers (``pip install "wsproto-sip[sql]"``).
+source nor the end of the program. If its question is given up, another thread takes its place, with
+a connection of its own: the network may have lost the old one without telling.
+
+SQLite needs nothing else; other databases are reached through SQLAlchemy, which knows their drivers
+(``pip install "wsproto-sip[sql]"``).
 
 The query is the operator's. Its parameters are ``:username``, the name in the credentials,
 ``:name``, the user that it stands for, and ``:realm``. It returns one row, or none for an unknown
@@ -39,6 +42,10 @@ _Job = tuple[Mapping[str, str], "Future[list[dict[str, Any]]]"]
 _HASHES: Final = {"ha1": Algorithm.MD5, "ha1_sha256": Algorithm.SHA_256}
 #: Seconds that SQLite waits for another program's lock.
 _BUSY: Final = 2.0
+#: Threads that may wait for a database in vain, for each that queries it.
+_MOST_STUCK: Final = 3
+#: Questions that may wait for a thread.
+_MOST_JOBS: Final = 1024
 
 
 class _Connection(Protocol):
@@ -107,13 +114,18 @@ class _Worker(threading.Thread):
         super().__init__(name="wsproto-sip-sql", daemon=True)
         self._source = source
         self._connection: _Connection | None = None
+        #: The query that it runs.
+        self.current: Future[list[dict[str, Any]]] | None = None
+        #: Whether another thread has taken its place.
+        self.replaced = False
         #: Resolved when the thread has ended.
         self.ended: Future[None] = Future()
 
     def run(self) -> None:
-        """Run queries until there are no more."""
-        while (job := self._source._jobs.get()) is not None:
+        """Run queries until there are no more, or until this thread was replaced."""
+        while not self.replaced and (job := self._source._jobs.get()) is not None:
             values, future = job
+            self.current = future
             # It was cancelled if it waited too long.
             if future.set_running_or_notify_cancel():
                 try:
@@ -122,6 +134,7 @@ class _Worker(threading.Thread):
                     future.set_exception(exc)
         if self._connection is not None:
             self._connection.close()
+        self._source._stuck.discard(self)
         self.ended.set_result(None)
 
     def _rows(self, values: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -157,12 +170,15 @@ class SqlUsers:
         self._query = query
         self._most = threads
         self._workers: list[_Worker] = []
+        #: Threads that were replaced, and still wait for their answer.
+        self._stuck: set[_Worker] = set()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
 
     async def account(self, question: AccountQuestion) -> Account | None:
         """Look up an account.
 
         Raises:
+            OSError: The database does not answer.
             ValueError: The query returned several rows, or not an account.
             Exception: An exception of the database's driver.
         """
@@ -171,16 +187,31 @@ class SqlUsers:
             "name": question.name,
             "realm": question.realm,
         }
+        if self._jobs.qsize() >= _MOST_JOBS:
+            raise OSError("the database does not answer")
         future: Future[list[dict[str, Any]]] = Future()
         self._jobs.put((values, future))
         if len(self._workers) < self._most:
             worker = _Worker(self)
             self._workers.append(worker)
             worker.start()
-        rows = await asyncio.wrap_future(future)
+        try:
+            rows = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._replace(future)
+            raise
         if len(rows) > 1:
             raise ValueError("the query returned more than one row")
         return _account(rows[0], question.name) if rows else None
+
+    def _replace(self, future: Future[list[dict[str, Any]]]) -> None:
+        """Let another thread take the place of the one that still runs a query, if there is one."""
+        for worker in self._workers:
+            if worker.current is future and len(self._stuck) < _MOST_STUCK * self._most:
+                self._workers.remove(worker)
+                self._stuck.add(worker)
+                worker.replaced = True
+                break
 
     def check(self) -> None:
         """Run the query for an empty name, to check the database and the query.
@@ -201,7 +232,7 @@ class SqlUsers:
             patience: Seconds to wait for that. Threads that are still waiting end after their
                 answer.
         """
-        workers, self._workers = self._workers, []
+        workers, self._workers = [*self._workers, *self._stuck], []
         for _ in workers:
             self._jobs.put(None)
         if workers:
