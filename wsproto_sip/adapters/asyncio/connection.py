@@ -107,7 +107,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
 
     @property
     def writable(self) -> bool:
-        """Whether :meth:`send` would return without waiting."""
+        """Whether :meth:`send` would return without waiting for room."""
         return self._writable
 
     async def recv(self) -> str | bytes:
