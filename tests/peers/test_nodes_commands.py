@@ -26,6 +26,12 @@ def all_of(node: NodeProcess, name: str, *params: object) -> Any:
             return found
 
 
+def await_state(node: NodeProcess, state: str) -> None:
+    """Wait until a node shows the state of the other one."""
+    while state not in [each["state"] for each in node.service.call("ws.nodes")["nodes"]]:
+        pass
+
+
 def test_nodes_are_managed_from_any_of_them(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with phone(one.url, "alice") as alice, phone(two.url, "bob") as bob:
@@ -63,6 +69,11 @@ def test_nodes_are_managed_from_any_of_them(tmp_path: Path) -> None:
     with redis_server() as redis, population(redis, tmp_path, "one", "two") as (one, two):
         run(scenario())
         assert one.service.status() == two.service.status() == 503
+        # Killed, it is out of reach until its entry ends; back, it is as before.
+        two.kill()
+        await_state(one, "out of reach")
+        two.start()
+        await_state(one, "running")
         # Paused, it is not missing in silence.
         two.service.process.send_signal(signal.SIGSTOP)
         assert one.service.call("ws.statistics", "all")["silent"] == "two"

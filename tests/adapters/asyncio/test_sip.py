@@ -398,8 +398,10 @@ def test_two_nodes_call_each_other(transport: str) -> None:
             await two.service.close()
             await alice.response(480)
             await bob.hang_up()
+            await until(lambda: one.service.out_of_reach == {"two"})
             await one.service.use_nodes([])
             assert one.edge.upstreams == []
+            assert one.service.out_of_reach == frozenset()
 
     run(scenario())
 

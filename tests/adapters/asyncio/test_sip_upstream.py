@@ -201,7 +201,7 @@ def test_name_is_resolved_again(
         with udp_socket() as core, udp_socket() as other:
             async with linked("udp", core.getsockname()[1], host="localhost") as (links, _):
                 links.server._host = "host.invalid"
-                await until(lambda: "upstream core: " in caplog.text)
+                await until(lambda: "link-not-found upstream=core" in caplog.text)
                 links.send(b"one", DATAGRAMS)
                 assert (await loop.sock_recv(core, 100)) == b"one"
                 links.server.upstream = Upstream("core", HOST, other.getsockname()[1], HOST, 1)
@@ -304,7 +304,7 @@ def test_refused_connection_is_reported(transport: str, caplog: pytest.LogCaptur
     run(scenario())
     problems = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(problems) == 1
-    assert problems[0].startswith("upstream core cannot be reached: ")
+    assert problems[0].startswith("link-down upstream=core reason=")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others tell nothing of it")
@@ -343,9 +343,9 @@ def test_icmp_errors_are_reported(host: str, caplog: pytest.LogCaptureFixture) -
 
     run(scenario())
     problems = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line.partition(":")[0] for line in problems] == [
-        "upstream core cannot be reached",
-        "upstream core is reachable again",
+    assert [line.partition(" reason=")[0] for line in problems] == [
+        "link-down upstream=core",
+        "link-up upstream=core",
     ]
 
 
@@ -391,7 +391,7 @@ def test_failed_connection_is_retried(transport: str, caplog: pytest.LogCaptureF
                 assert links.server._failures == 0
 
     run(scenario())
-    assert caplog.records[-1].message == "upstream core is reachable again"
+    assert caplog.records[-1].message == "link-up upstream=core"
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -438,7 +438,7 @@ def test_silent_upstream_is_reported(caplog: pytest.LogCaptureFixture) -> None:
             await until(lambda: owner.failed)
 
     run(scenario())
-    assert "upstream core cannot be reached: no answer" in caplog.text
+    assert 'link-down upstream=core reason="no answer"' in caplog.text
 
 
 def test_waiting_messages_are_bounded() -> None:
@@ -475,7 +475,7 @@ def test_upstream_that_does_not_read_is_dropped(caplog: pytest.LogCaptureFixture
             del reader
 
     run(scenario())
-    assert "upstream core does not read" in caplog.text
+    assert 'link-closed upstream=core reason="it does not read"' in caplog.text
 
 
 def test_reset_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
@@ -563,7 +563,7 @@ def test_connection_from_another_address_is_refused(caplog: pytest.LogCaptureFix
             assert not owner.lost
 
     run(scenario())
-    assert "a connection from 127.0.0.1: not an upstream" in caplog.text
+    assert 'link-refused address=127.0.0.1 reason="not an upstream' in caplog.text
 
 
 def test_connections_from_the_upstream_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -771,7 +771,7 @@ def test_unknown_name_does_not_affect_other_upstreams(caplog: pytest.LogCaptureF
                 assert owner.failures == [("unknown", "its name cannot be resolved")]
 
     run(scenario())
-    assert "upstream unknown: " in caplog.text
+    assert "link-not-found upstream=unknown reason=" in caplog.text
 
 
 def test_upstreams_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -883,6 +883,26 @@ def test_silent_connection_between_nodes_is_given_up_by_tcp(is_node: bool) -> No
                 await links.close()
 
     run(scenario())
+
+
+def test_node_out_of_reach_is_named_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        core, owner = Core(), Owner()
+        node = Upstream("two", HOST, core.port, HOST, free_port(), "tcp", is_node=True)
+        links = UpstreamLinks(owner, [node], pauses=(0.0, 0.0))
+        await links.open()
+        try:
+            await until(lambda: owner.failed)
+            assert links.out_of_reach == {"two"}
+            async with core.listening():
+                await core.stream()
+                await until(lambda: not links.out_of_reach)
+        finally:
+            await links.close()
+
+    run(scenario())
+    told = [record.message.partition(" reason=")[0] for record in caplog.records]
+    assert (told[0], told[-1]) == ("link-down node=two", "link-up node=two")
 
 
 @pytest.mark.parametrize("found", [True, False])
@@ -1060,7 +1080,7 @@ def test_upstream_with_a_wrong_certificate_is_refused(
                 assert await ended(reader)
 
     run(scenario())
-    assert "upstream core cannot be reached: " in caplog.text
+    assert "link-down upstream=core reason=" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -1091,7 +1111,7 @@ def test_upstream_connects_over_tls_with_its_own_certificate_or_none(
             writer.transport.abort()
 
     run(scenario())
-    refused = "a connection from 127.0.0.1: the certificate is not for the upstream"
+    refused = 'address=127.0.0.1 reason="the certificate is not for the upstream"'
     assert (refused in caplog.text) is not accepted
 
 

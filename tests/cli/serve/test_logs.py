@@ -104,7 +104,7 @@ def test_lines_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert (first["connection"], first["secure"], first["peer"]) == (1 << 40, True, "p" * 100)
     assert first["target"] == target[:99] + "…"
-    assert second["event"] == target[:499] + "…"
+    assert (second["event"], second["text"]) == ("message", target[:499] + "…")
 
 
 @given(st.text(max_size=300), st.sampled_from([TextLines(), JsonLines()]))

@@ -271,10 +271,19 @@ def test_commands_are_taken_from_a_store_that_only_nodes_reach(
     assert takes_commands(replace(NODE, **fields)) is taken
 
 
+def test_nodes_out_of_reach_are_counted_while_they_are_there() -> None:
+    def look(service: LocationService) -> list[str]:
+        service.others = {"two": NodeEntry("two", "1", HOST, 1)}
+        families = {family.name: family for family in store_families(service, {"two", "gone"})}
+        return families["wsproto_sip_nodes_out_of_reach"].lines
+
+    assert made(NODE, look)[-1] == "wsproto_sip_nodes_out_of_reach 1"
+
+
 def test_metrics() -> None:
     families = made(NODE, store_families)
     values = {family.name: family for family in families}
-    assert len(values) == 8
+    assert len(values) == 9
     assert all(family.text for family in families)
 
 

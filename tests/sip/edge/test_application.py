@@ -26,6 +26,8 @@ from wsproto_sip.sip.edge.config import EdgeConfig, EdgeMode, Upstream
 from wsproto_sip.sip.edge.edge import SipEdge
 from wsproto_sip.sip.edge.hook import EdgeHook, HookRequest
 from wsproto_sip.sip.registrar.domains import Domains
+from wsproto_sip.sip.registrar.registrar import Registrar, RegistrarConfig
+from wsproto_sip.sip.registrar.store import Node
 from wsproto_sip.states import ConnectionType
 from wsproto_sip.typing import Address
 
@@ -300,6 +302,16 @@ def test_an_upstream_that_is_not_there() -> None:
     (response,) = alice.messages()
     assert isinstance(response, SipResponse)
     assert response.status == 503
+
+
+def test_nodes_do_not_count_as_failed_upstreams() -> None:
+    registrar = Registrar(RegistrarConfig(Domains(("sip.test",))), node=Node("one", "1"))
+    endpoint = Endpoint(EndpointConfig(), now=0.0)
+    application = EdgeApplication(endpoint, SipEdge(EdgeConfig("edge.test"), registrar=registrar))
+    place = ("192.0.2.2", 5070, "192.0.2.1", 5070)
+    application.edge.use_nodes([Upstream("two", *place, "tcp", is_node=True)])
+    assert application.upstream_failed(1.0, upstream="two") == []
+    assert endpoint.statistics.upstream_failures == 0
 
 
 def test_questions_and_failures_are_the_owners() -> None:

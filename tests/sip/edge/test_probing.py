@@ -217,3 +217,12 @@ def test_nodes_are_not_probed() -> None:
     world.wait(60.0)
     world.do(world.edge.upstream_opened("two", world.now))
     assert world.all_sent == []
+
+
+def test_nodes_come_and_go_without_being_upstreams_out_of_service() -> None:
+    """The location store says which nodes run: nothing is out of service after a restart."""
+    world = Cluster("one", "two").worlds["one"]
+    assert world.edge.upstream_statistics == {}
+    actions = world.edge.upstream_failed(world.now, upstream="two")
+    actions += world.edge.upstream_opened("two", world.now)
+    assert [action for action in actions if isinstance(action, UpstreamChanged)] == []

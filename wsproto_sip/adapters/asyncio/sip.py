@@ -296,6 +296,11 @@ class SipService:
         self._carry_out(actions)
         self._server.pump()
 
+    @property
+    def out_of_reach(self) -> frozenset[str]:
+        """The names of upstreams, and nodes, to which the last attempt to connect has failed."""
+        return frozenset() if self._links is None else self._links.out_of_reach
+
     def _carry_out(self, actions: Sequence[ForOwner]) -> None:
         """Do what the application asks for, except on the endpoint."""
         self._act(actions)

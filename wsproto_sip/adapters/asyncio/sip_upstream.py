@@ -30,6 +30,7 @@ from ...sip.edge.config import DATAGRAMS, STREAM
 from ...sip.message.transport import Source
 from ...sip.rules.certificate import names_domain
 from .._addresses import canonical, is_address
+from ..reports import LOGGERS, report
 from .listening import listen, open_sockets
 from .transport import StreamProtocol
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkOwner", "UpstreamLinks"]
 
-_logger = logging.getLogger("wsproto_sip.sip")
 
 #: Options of Linux to report ICMP errors on unconnected sockets; Python does not define them.
 _HEEDS_ICMP: Final = sys.platform == "linux"
@@ -158,6 +158,12 @@ class UpstreamLinks:
         self._transports: set[_Stream] = set()
         self._gone = asyncio.Event()
 
+    @property
+    def out_of_reach(self) -> frozenset[str]:
+        """The names of upstreams, and nodes, to which the last attempt to connect has failed."""
+        servers = self._servers.items()
+        return frozenset([name for name, each in servers if each.out_of_reach and not each.retired])
+
     def _check_tls(self, upstreams: Sequence[Upstream]) -> None:
         if self.client_tls is None and any(upstream.secure for upstream in upstreams):
             raise ValueError("an upstream is reached over TLS, but client_tls is missing")
@@ -250,7 +256,7 @@ class UpstreamLinks:
         if failures and len(failures) == len(upstreams):
             raise failures[0][1]
         for name, failure in failures:
-            _logger.warning("upstream %s: %s", name, failure)
+            report("sip", logging.WARNING, "link-not-found", upstream=name, reason=str(failure))
         for server in fresh:
             moved = self._servers.pop(server.upstream.name, None)
             if moved is not None:
@@ -399,7 +405,7 @@ class _Side:
         sockets = await open_sockets(*self.local, family=self.family)
         transport = "tls" if secure else "tcp"
         self._listener = await listen(
-            lambda: _Stream(links, self, transport), sockets, _logger, **options
+            lambda: _Stream(links, self, transport), sockets, LOGGERS["sip"], **options
         )
 
     def _datagram_socket(self) -> socket.socket:
@@ -571,13 +577,23 @@ class _Server:
             self.side.add(self)
         except OSError as exc:
             # Keep using the earlier addresses.
-            _logger.info("upstream %s: %s", self.upstream.name, exc)
+            self._report(logging.INFO, "link-not-found", reason=str(exc))
         if not self._closed:
             self._look_up_later()
 
     def is_shown_by(self, certificate: Mapping[str, Any] | None) -> bool:
         """Return whether a verified certificate is this upstream's (RFC 5922 §7)."""
         return names_domain(certificate or {}, self.upstream.tls_name or self._host)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the last attempt to connect has failed."""
+        return bool(self._failures)
+
+    def _report(self, level: int, event: str, **fields: str) -> None:
+        kind = "node" if self.upstream.is_node else "upstream"
+        named: dict[str, str] = {kind: self.upstream.name, **fields}
+        report("sip", level, event, about=None, **named)
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -605,7 +621,7 @@ class _Server:
         """Close a connection; see :meth:`UpstreamLinks.reset`."""
         stream = self._streams.get(link)
         if stream is not None:
-            _logger.info("upstream %s: closed: %s", self.upstream.name, reason)
+            self._report(logging.INFO, "link-closed", reason=reason)
             stream.close()
 
     # -- the connection to the upstream ------------------------------------------------------------
@@ -648,7 +664,7 @@ class _Server:
         if reason:
             # Warn once, and not again at each attempt.
             level = logging.INFO if self._failures else logging.WARNING
-            _logger.log(level, "upstream %s cannot be reached: %s", upstream.name, reason)
+            self._report(level, "link-down", reason=reason)
             self._failures += 1
             self._pause()
             self._drop_stream(reason)
@@ -676,7 +692,7 @@ class _Server:
     def opened(self, stream: _Stream) -> None:
         """Use the new connection to the upstream, and send what waits for it."""
         if self._failures:
-            _logger.warning("upstream %s is reachable again", self.upstream.name)
+            self._report(logging.WARNING, "link-up")
         self._failures = 0
         self._streams[STREAM] = stream
         self._watch(stream)
@@ -712,7 +728,7 @@ class _Server:
 
     def overrun(self, stream: _Stream) -> None:
         """Give up a connection whose peer does not read."""
-        _logger.info("upstream %s does not read", self.upstream.name)
+        self._report(logging.INFO, "link-closed", reason="it does not read")
         self.ended(stream)
         self._links.loop.call_soon(self._drop_stream, "it does not read")
 
@@ -732,14 +748,14 @@ class _Server:
     def datagram(self, data: bytes, source: Source) -> None:
         """Process a datagram from the upstream."""
         if self._refused:
-            _logger.warning("upstream %s is reachable again", self.upstream.name)
+            self._report(logging.WARNING, "link-up")
         self._refused = False
         self._links.owner.link_received(self.upstream.name, DATAGRAMS, data, source)
 
     def datagrams_refused(self, exc: OSError) -> None:
         """Handle a report of the network that datagrams are not received."""
         level = logging.INFO if self._refused else logging.WARNING
-        _logger.log(level, "upstream %s cannot be reached: %s", self.upstream.name, exc)
+        self._report(level, "link-down", reason=str(exc))
         self._refused = True
         # Not from within a call that sends something.
         self._links.loop.call_soon(self._datagrams_failed, str(exc))
@@ -810,7 +826,7 @@ class _Stream(StreamProtocol):
                 self._links.spawn(self._be_introduced(introduce, address, certificate))
                 return
             if self.refusal:
-                _logger.info("refused: a connection from %s: %s", address[0], self.refusal)
+                self._report_refusal(address[0])
         elif server.upstream.secure and not server.is_shown_by(certificate):
             self.refusal = "the certificate is not for the upstream"
         if self.refusal:
@@ -819,6 +835,10 @@ class _Stream(StreamProtocol):
         self._source = Source(*address, self._transport_name)
         if server is not None:
             server.opened(self)
+
+    def _report_refusal(self, address: str) -> None:
+        fields = {"address": address, "reason": self.refusal}
+        report("sip", logging.INFO, "link-refused", about=address, **fields)
 
     async def _be_introduced(
         self,
@@ -839,7 +859,7 @@ class _Stream(StreamProtocol):
             return
         self.refusal = self._accept(address[0], certificate)
         if self.refusal:
-            _logger.info("refused: a connection from %s: %s", address[0], self.refusal)
+            self._report_refusal(address[0])
             self._drop_transport()
             return
         self._source = Source(*address, self._transport_name)

@@ -148,7 +148,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        line = json.dumps(_parts(record))
+        parts = _parts(record)
+        if not isinstance(record.msg, Line):
+            # A sentence is not the name of an event, and differs from line to line.
+            parts["text"], parts["event"] = parts["event"], "message"
+        line = json.dumps(parts)
         return _priority(record) + line if self._journal else line
 
 

@@ -25,7 +25,7 @@ from .settings import Settings, SettingsError, option_name
 from .upstreams import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ...adapters.asyncio.sip import SipService
     from ...server.management.commands import CommandTable, Execute
@@ -354,16 +354,19 @@ def node_line(settings: Settings, location: LocationService) -> str:
     return line
 
 
-def add_node_commands(commands: CommandTable, location: LocationService) -> None:
+def add_node_commands(commands: CommandTable, location: LocationService, sip: SipService) -> None:
     """Add the command that shows the nodes and the state of the store.
 
     Args:
         commands: The endpoint's commands.
         location: The node's location store.
+        sip: Its SIP server.
     """
 
     def shown(entry: NodeEntry) -> dict[str, object]:
         state = "leaving" if entry.draining else "running"
+        if entry.name in sip.out_of_reach:
+            state = "out of reach"
         return {
             "node": entry.name,
             "address": f"{entry.host}:{entry.port}",
@@ -392,11 +395,12 @@ def add_node_commands(commands: CommandTable, location: LocationService) -> None
     )
 
 
-def store_families(location: LocationService) -> list[Family]:
+def store_families(location: LocationService, out_of_reach: Collection[str] = ()) -> list[Family]:
     """Return the metrics of a node, for Prometheus.
 
     Args:
         location: The node's location store.
+        out_of_reach: The names of nodes to which no connection can be made.
     """
     asked = Family("wsproto_sip_store_questions_total", "counter", "Questions to the store.")
     for (kind, outcome), count in sorted(location.counts.items()):
@@ -437,4 +441,10 @@ def store_families(location: LocationService) -> list[Family]:
             location.skew,
         ),
         Family("wsproto_sip_nodes", "gauge", "Other nodes that run.", len(location.others)),
+        Family(
+            "wsproto_sip_nodes_out_of_reach",
+            "gauge",
+            "Nodes among them to which no connection can be made.",
+            len(location.others.keys() & set(out_of_reach)),
+        ),
     ]

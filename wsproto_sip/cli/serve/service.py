@@ -467,7 +467,7 @@ class Service:
         if location is None or sip is None:
             return
         await join(location, sip)
-        add_node_commands(self._endpoint.commands, location)
+        add_node_commands(self._endpoint.commands, location, sip)
         self.offers.append(node_line(self._settings, location))
 
     def _node_tls(self) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
@@ -557,7 +557,9 @@ class Service:
         if self._msrp is not None:
             found += relay_families(self._msrp.application.relay)
         if self._location is not None:
-            found += store_families(self._location)
+            found += store_families(
+                self._location, () if self._sip is None else self._sip.out_of_reach
+            )
         found += self._users.families()
         return [*found, *own_families(self._lag, self._log, self._hook), *process_families()]
 

@@ -113,7 +113,9 @@ class EdgeApplication:
         reason: str = "it cannot be reached",
     ) -> list[ForOwner]:
         """Handle an unreachable upstream; see :meth:`SipEdge.upstream_failed`."""
-        self.endpoint.statistics.upstream_failures += 1
+        if upstream is None or upstream in self.edge.upstream_statistics:
+            # Nodes come and go, which is not the failure of an upstream.
+            self.endpoint.statistics.upstream_failures += 1
         actions = self.edge.upstream_failed(now, upstream=upstream, link=link, reason=reason)
         return self._perform(actions, now)
 

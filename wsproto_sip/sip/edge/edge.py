@@ -445,7 +445,7 @@ class SipEdge:
 
     @property
     def upstream_statistics(self) -> Mapping[str, UpstreamStatistics]:
-        """The statistics of each upstream, by its name; kept up to date."""
+        """The statistics of each upstream, by its name; kept up to date. Nodes have none."""
         return self._upstreams.statistics
 
     def answer(self, number: int, answer: object, now: float) -> list[EdgeAction]:

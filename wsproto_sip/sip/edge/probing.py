@@ -128,6 +128,10 @@ class Prober:
             self._arm()
 
     def _sign(self, name: str, sign: Sign, now: float, reason: str) -> None:
+        upstream = self._upstreams.get(name)
+        if upstream is not None and upstream.is_node:
+            # The location store says which nodes run, and without probes a dead one would stay so.
+            return
         in_service = self._upstreams.sign(name, sign, now)
         if in_service is None:
             return

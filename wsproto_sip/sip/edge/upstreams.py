@@ -88,7 +88,7 @@ class Upstreams:
         entropy: Source of random bytes.
 
     Attributes:
-        statistics: The statistics of each, by its name.
+        statistics: The statistics of each that is not a node, by its name.
     """
 
     def __init__(self, upstreams: Sequence[Upstream], probing: Probing, entropy: Entropy) -> None:
@@ -109,7 +109,9 @@ class Upstreams:
             self._servers[upstream.name] = server
         # In place, because it is shared.
         self.statistics.clear()
-        self.statistics.update({name: item.counts for name, item in self._servers.items()})
+        self.statistics.update(
+            {name: item.counts for name, item in self._servers.items() if not item.upstream.is_node}
+        )
 
     def __len__(self) -> int:
         """Return the number of upstreams."""
