@@ -65,3 +65,12 @@ def test_page_names_metrics_that_exist() -> None:
     sources = "".join(module.read_text(encoding="utf-8") for module in modules)
     assert len(named) >= 10
     assert [name for name in named if f'"{name}"' not in sources] == []
+
+
+def test_dashboard_shows_what_is_to_be_watched() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    watched = text.partition("## What to watch\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"^\| `(wsproto_sip_\w+)`", watched, re.MULTILINE))
+    assert len(named) >= 8
+    dashboard = ROOT.joinpath("deploy", "grafana", "wsproto-sip.json").read_text(encoding="utf-8")
+    assert [name for name in named if name not in dashboard] == []
