@@ -57,7 +57,7 @@ class Difference(NamedTuple):
     row: str
 
 
-_WORDS = "the words of errors"
+_WORDS = "the texts of errors"
 _PRIVATE = "names that wsproto does not document"
 
 DIFFERENCES = (

@@ -595,6 +595,19 @@ def test_names_in_other_commands_exist() -> None:
                 assert program in PROGRAMS, fence
 
 
+def test_differences_from_wsproto_are_rows_of_the_page() -> None:
+    # CI runs wsproto's suite, and finds its differences by how their rows begin.
+    path = ROOT / ".ci" / "wsproto_suite.py"
+    spec = importlib.util.spec_from_file_location("wsproto_suite", path)
+    assert spec is not None
+    assert spec.loader is not None
+    suite = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(suite)
+    page = (DOCS / "howto" / "from-wsproto.md").read_text(encoding="utf-8")
+    assert [item.row for item in suite.DIFFERENCES if f"\n| {item.row}" not in page] == []
+    assert len(suite.DIFFERENCES) > 10
+
+
 # -- tables that are made --------------------------------------------------------------------------
 
 
