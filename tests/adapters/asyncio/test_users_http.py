@@ -12,6 +12,7 @@ import pytest
 
 from tests.adapters._endpoint import CLIENT_TLS, SERVER_TLS
 from tests.peers._support import run
+from wsproto_sip.adapters.asyncio import users_http
 from wsproto_sip.adapters.asyncio.users_http import HttpUsers
 from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity
 
@@ -165,6 +166,23 @@ def test_stale_connection_is_replaced() -> None:
             there.hang_up = True
             for _ in range(3):
                 assert await users.account(QUESTION) == Account(Identity("alice"), "x")
+            assert there.connections == 3
+            await users.close()
+
+    run(scenario())
+
+
+def test_connection_that_was_idle_for_long_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        async with service(*[{"password": "x"}] * 4) as there:
+            users = HttpUsers(there.url)
+            await asyncio.gather(*[users.account(QUESTION) for _ in range(2)])
+            assert await users.account(QUESTION) == Account(Identity("alice"), "x")
+            assert there.connections == 2
+            monkeypatch.setattr(users_http, "_MOST_IDLE", -1.0)
+            assert await users.account(QUESTION) == Account(Identity("alice"), "x")
             assert there.connections == 3
             await users.close()
 

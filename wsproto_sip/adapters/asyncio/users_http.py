@@ -15,7 +15,8 @@ unknown or the token invalid. Anything else is a failure, including redirects: w
 service is not for another.
 
 Connections are kept open and reused, up to a maximum. One that the service has closed meanwhile is
-replaced once.
+replaced once. One that was idle for a while is not used again: a firewall may have forgotten it
+without telling, and nothing would be answered on it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ __all__ = ["HttpUsers"]
 #: Bytes of an answer, and of its head.
 _MAX_BODY: Final = 64 * 1024
 _MAX_HEAD: Final = 16 * 1024
+#: Seconds for which an idle connection is used again.
+_MOST_IDLE: Final = 15.0
 #: Header fields that callers must not set.
 _OWN_FIELDS: Final = frozenset(
     ["connection", "content-length", "content-type", "host", "transfer-encoding"]
@@ -58,6 +61,8 @@ class _Link:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         #: Whether any part of an answer has arrived.
         self.answered = False
+        #: Since when it is idle.
+        self.idle_since = 0.0
 
     async def ask(self, request: h11.Request, body: bytes) -> tuple[int, bytes]:
         """Send a request, and return the status and the body of its answer."""
@@ -195,8 +200,9 @@ class HttpUsers:
 
     async def _exchange(self, body: bytes) -> tuple[int, bytes]:
         while True:
-            kept = bool(self._idle)
-            link = self._idle.pop() if kept else await self._connect()
+            idle = self._take_idle()
+            kept = idle is not None
+            link = idle or await self._connect()
             try:
                 answer = await link.ask(self._request(body), body)
             except BaseException as exc:
@@ -209,10 +215,21 @@ class HttpUsers:
                     raise ValueError(f"the service does not speak HTTP: {exc}") from exc
                 raise
             if link.reusable():
+                link.idle_since = asyncio.get_running_loop().time()
                 self._idle.append(link)
             else:
                 link.writer.close()
             return answer
+
+    def _take_idle(self) -> _Link | None:
+        """Return the connection that was idle for the shortest time, unless that is too long."""
+        recent = asyncio.get_running_loop().time() - _MOST_IDLE
+        while self._idle:
+            link = self._idle.pop()
+            if link.idle_since >= recent:
+                return link
+            link.writer.close()
+        return None
 
     async def _connect(self) -> _Link:
         return _Link(*await asyncio.open_connection(self._host, self._port, ssl=self._tls))
