@@ -194,6 +194,34 @@ def test_others_may_not_give_every_command(caplog: pytest.LogCaptureFixture) -> 
     assert len(caplog.records) == 4
 
 
+def test_server_that_has_just_started_is_met_before_its_command_is_ignored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        known: list[str] = []
+
+        async def meet() -> None:
+            known.append("one")
+
+        new = Server(bus, "one", ["two"])
+        old = Server(bus, "two", known)
+        old.commands = PopulationCommands(bus, "two", lambda: known, old.execute, meet=meet)
+        for server in (new, old):
+            server.commands.open()
+        await asyncio.sleep(0)
+        try:
+            assert await result(new, "ws.statistics", "all") == {"connections": 6, "nodes": 2}
+            assert known == ["one"]
+        finally:
+            for server in (new, old):
+                await server.commands.close()
+
+    with caplog.at_level(logging.WARNING, "wsproto_sip.management"):
+        run(scenario())
+    assert caplog.records == []
+
+
 def test_strange_and_late_answers_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with servers("one", "two") as (bus, (one, _)):

@@ -31,9 +31,10 @@ from ...utilities import RemoteProtocolError
 from ..backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from ...server.management.commands import Execute, Params, Result
+    from ...server.management.jsonrpc import RpcBatch
     from ...server.management.population import Answer
 
 __all__ = ["Bus", "BusError", "PopulationCommands"]
@@ -47,6 +48,7 @@ _MAX_CALL: Final = 64 * 1024
 _MAX_ANSWER: Final = 1024 * 1024
 #: The id of a call: the name of the server that asks, and a number.
 _ID: Final = re.compile(r"([ -~]{1,100}) ([0-9]{1,18})")
+_IGNORED: Final = "a command that is not from another node was ignored"
 _NOT_HERE: Final = ApplicationFault(403, "Not for other nodes")
 _UNREACHABLE: Final = ApplicationFault(503, "The other nodes cannot be reached")
 
@@ -94,15 +96,24 @@ class PopulationCommands:
         name: This server.
         others: Returns the names of the others.
         execute: Executes a command here.
+        meet: Looks for servers that have just started, before a command of an unknown one is
+            ignored.
     """
 
     def __init__(
-        self, bus: Bus, name: str, others: Callable[[], Collection[str]], execute: Execute
+        self,
+        bus: Bus,
+        name: str,
+        others: Callable[[], Collection[str]],
+        execute: Execute,
+        *,
+        meet: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._bus = bus
         self._name = name
         self._others = others
         self._execute = execute
+        self._meet = meet
         self._pending: dict[int, asyncio.Future[Answer]] = {}
         self._last = 0
         self._listening: asyncio.Task[None] | None = None
@@ -192,13 +203,20 @@ class PopulationCommands:
         batch = decode_calls(data, max_bytes=_MAX_CALL)
         call = batch.items[0]
         match = _ID.fullmatch(call.id) if isinstance(call.id, str) else None
-        if batch.batch or match is None or match[1] not in self._others():
-            _logger.warning("a command that is not from another node was ignored")
+        if batch.batch or match is None:
+            _logger.warning(_IGNORED)
             return
-        reply = answer(batch, self._execute_for_others)
-        task = asyncio.ensure_future(self._reply(f"answer:{match[1]}", reply))
+        task = asyncio.ensure_future(self._obey(match[1], batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _obey(self, asker: str, batch: RpcBatch) -> None:
+        if asker not in self._others() and self._meet is not None:
+            await self._meet()
+        if asker not in self._others():
+            _logger.warning(_IGNORED)
+            return
+        await self._reply(f"answer:{asker}", answer(batch, self._execute_for_others))
 
     def _execute_for_others(self, name: str, params: Params) -> Result:
         if not is_for_others(name) or errand_of(name, params) is not None:

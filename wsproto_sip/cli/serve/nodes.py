@@ -331,7 +331,11 @@ def population_commands(
     if not isinstance(engine, RedisEngine) or not takes_commands(settings):
         return None
     return PopulationCommands(
-        RedisBus(engine), location.entry.name, lambda: location.others, execute
+        RedisBus(engine),
+        location.entry.name,
+        lambda: location.others,
+        execute,
+        meet=location.meet,
     )
 
 
