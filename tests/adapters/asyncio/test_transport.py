@@ -99,10 +99,24 @@ def test_transport_is_closed_once() -> None:
     assert transport.calls == ["close"]
 
 
-def test_tcp_keepalive_is_enabled() -> None:
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs TCP_USER_TIMEOUT (Linux)"
+)
+def test_tcp_gives_up_a_silent_peer() -> None:
     protocol, transport = begun()
-    protocol._keep_alive()
-    assert transport.options == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    protocol.keep_alive()
+    assert transport.options == [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
+    ]
+
+
+def test_options_that_a_system_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_USER_TIMEOUT"):
+        monkeypatch.delattr(socket, name, raising=False)
+    assert not module.silence(1, 1, 1)
 
 
 def test_lingering_transport_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

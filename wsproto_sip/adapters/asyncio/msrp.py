@@ -344,7 +344,7 @@ class _Link(StreamProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Enter the link into the application, if it is a peer's."""
         self._begin_on(transport, _FULL)
-        self._keep_alive()
+        self.keep_alive()
         service = self._service
         service.joined(self)
         address = transport.get_extra_info("peername")
@@ -452,7 +452,7 @@ class _NodeLink(_Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Enter the link into the application, if it is a node's."""
         self._begin_on(transport, _FULL)
-        self._keep_alive()
+        self.keep_alive()
         service = self._service
         service.joined(self)
         # A transport that has ended already has no address.

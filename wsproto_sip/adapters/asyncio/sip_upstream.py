@@ -32,7 +32,7 @@ from ...sip.rules.certificate import names_domain
 from .._addresses import canonical, is_address
 from ..reports import LOGGERS, report
 from .listening import listen, open_sockets
-from .transport import StreamProtocol
+from .transport import StreamProtocol, silence
 
 if TYPE_CHECKING:
     import ssl
@@ -51,13 +51,8 @@ _UNREACHABLE: Final = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH
 #: Bytes of the report of an ICMP error, which begins with its errno.
 _REPORT_SIZE: Final = 512
 
-#: How TCP gives up a connection between nodes, as far as the system can: probes after 5 s in which
-#: nothing was sent, and its end after 10 s in which nothing was acknowledged.
-_SILENCE: Final = [
-    (option, value)
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_USER_TIMEOUT", 10_000))
-    if (option := getattr(socket, name, None)) is not None
-]
+#: How TCP gives up a connection between nodes, which are near each other.
+_NODE_SILENCE: Final = silence(5, 2, 10_000)
 
 #: Size of the receive buffer for datagrams, in bytes.
 _RECEIVE_BUFFER: Final = 1024 * 1024
@@ -722,9 +717,7 @@ class _Server:
     def _watch(self, stream: _Stream) -> None:
         """Let TCP give up a connection with another node soon, since nothing else probes it."""
         if self.upstream.is_node:
-            sock = stream.transport.get_extra_info("socket")
-            for option, value in _SILENCE:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            stream.keep_alive(_NODE_SILENCE)
 
     def overrun(self, stream: _Stream) -> None:
         """Give up a connection whose peer does not read."""
@@ -806,7 +799,7 @@ class _Stream(StreamProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Enter the connection, if it is an upstream's."""
         self._begin_on(transport)
-        self._keep_alive()
+        self.keep_alive()
         self._links.joined(self)
         peer = transport.get_extra_info("peername")
         if peer is None:

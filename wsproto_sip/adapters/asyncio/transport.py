@@ -16,9 +16,12 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-__all__ = ["READ_SIZE", "StreamProtocol"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["READ_SIZE", "StreamProtocol", "silence"]
 
 #: Bytes of one read.
 READ_SIZE: Final = 64 * 1024
@@ -28,6 +31,32 @@ _LINGER: Final = 5.0
 
 #: Whether reads are pending between callbacks.
 _READS_AHEAD = sys.platform == "win32"
+
+
+def silence(idle: int, interval: int, unacknowledged: int) -> list[tuple[int, int]]:
+    """Return the options with which TCP gives up a silent connection, as far as the system can.
+
+    Args:
+        idle: Seconds without traffic after which TCP probes.
+        interval: Seconds between two probes.
+        unacknowledged: Milliseconds after which a connection ends on which nothing was
+            acknowledged.
+    """
+    names = (
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", interval),
+        ("TCP_USER_TIMEOUT", unacknowledged),
+    )
+    return [
+        (option, value)
+        for name, value in names
+        if (option := getattr(socket, name, None)) is not None
+    ]
+
+
+#: The options towards other servers. By default, a connection that a firewall has forgotten takes
+#: and loses everything for a quarter of an hour.
+_SILENCE: Final = silence(30, 5, 20_000)
 
 
 class _Buffers(threading.local):
@@ -80,10 +109,16 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Read at most this many bytes at once."""
         self._buffer = _read_buffer(size)
 
-    def _keep_alive(self) -> None:
-        """Let TCP notice a peer that disappeared silently."""
+    def keep_alive(self, options: Iterable[tuple[int, int]] = _SILENCE) -> None:
+        """Let TCP give up a peer that disappeared silently.
+
+        Args:
+            options: The options of TCP, from :func:`silence`.
+        """
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in options:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer to read into."""
