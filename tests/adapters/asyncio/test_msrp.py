@@ -395,6 +395,12 @@ def test_close_ends_pending_work() -> None:
             await bob.until(MessageReceived)
             await relay.service.close()
             await bob.until_ended()
+            # Events that still come cause neither connections nor a timer.
+            before = relay.application.relay.journal.relayed["SEND"]
+            alice.send(b"hello again")
+            await until(lambda: relay.application.relay.journal.relayed["SEND"] > before)
+            assert relay.service._timer is None
+            assert not relay.service._tasks
             # Closing again is harmless.
             await relay.service.close()
 

@@ -640,6 +640,8 @@ def test_answers_of_one_turn_go_out_together() -> None:
             assert service._timer is None
             alice.send("INFO", bob.aor)
             await until(lambda: len(asked) == 3)
+            # Events that still come are answered, without a timer.
+            assert service._timer is None
             gates["INFO"].set()
             await asyncio.sleep(0)
             assert not service._settling

@@ -105,6 +105,7 @@ class MsrpService:
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
         self._empty = asyncio.Event()
+        self._closed = False
 
     def now(self) -> float:
         """Return the time on the clock that drives the application."""
@@ -203,6 +204,7 @@ class MsrpService:
 
     async def close(self) -> None:
         """Close listeners, timer, and the connections with peers."""
+        self._closed = True
         self.stop_listening()
         for task in self._tasks:
             task.cancel()
@@ -214,6 +216,7 @@ class MsrpService:
             await self._empty.wait()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def handle(self, cid: int, event: Event) -> bool:
         """Process an event of the endpoint.
@@ -240,6 +243,8 @@ class MsrpService:
                 self._links[output.link].carry_out(output.data, output.close)
         for question in application.take_questions():
             self._server.spawn(self._answer(question.number, question.question))
+        if self._closed:
+            return
         for name in application.take_connects():
             task = self.loop.create_task(self._connect(name))
             self._tasks.add(task)

@@ -288,8 +288,7 @@ class SipService:
     def _settle_answers(self) -> None:
         self._settling = False
         self._server.pump()
-        if not self._closed:
-            self._keep_time()
+        self._keep_time()
 
     def _perform(self, actions: Sequence[ForOwner]) -> None:
         """Do what the application and the endpoint ask for."""
@@ -332,6 +331,8 @@ class SipService:
 
     def _keep_time(self) -> None:
         """Be there again at the application's next deadline."""
+        if self._closed:
+            return
         deadline = self.application.next_deadline()
         # A timer that fires too early is harmless, and most deadlines are never reached.
         if deadline is not None and (self._timer is None or deadline < self._due):
