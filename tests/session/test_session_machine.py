@@ -205,6 +205,21 @@ class SessionMachine(RuleBasedStateMachine):
             return
         self.said[number].append(data)
 
+    @rule(number=ENDS, data=DATA)
+    def say_at_once(self, number: int, data: str | bytes) -> None:
+        end, wire = self.ends[number], self.wires[number]
+        if self.unfinished[number] is not None or not isinstance(end, Ours):
+            return
+        try:
+            raw = end.session.send_message(data, end.clock)
+        except LocalProtocolError:
+            return
+        self.said[number].append(data)
+        end.frames.read(raw)
+        if not wire.finished:
+            wire.raw += raw
+        self._write(number)
+
     @rule(number=ENDS, text=st.text(max_size=5), as_text=st.booleans(), last=st.booleans())
     def say_piece(self, number: int, text: str, as_text: bool, last: bool) -> None:
         before = self.unfinished[number]
