@@ -328,6 +328,15 @@ def check_registered(rooms: Rooms, passage: Passage) -> Outcome:
     return rooms.identities.check_registered(passage.request, connection)
 
 
+def take_credentials(rooms: Rooms, passage: Passage) -> Outcome:
+    """Remove the credentials that are for this edge, whether they were needed or not."""
+    connection = passage.connection
+    if connection is not None:
+        ends_here = rooms.registrar is not None
+        rooms.identities.take_credentials(passage.request, ends_here=ends_here)
+    return None
+
+
 def refuse_stranger(rooms: Rooms, passage: Passage) -> Outcome:
     """Refuse strangers what others pay for: numbers, other domains, and routes of their choice.
 
@@ -406,6 +415,7 @@ def take_ack(rooms: Rooms, passage: Passage) -> Outcome:
         return Rejection(481, "an ACK that leads nowhere")
     if refusal := refuse_stranger(rooms, passage):
         return refusal
+    take_credentials(rooms, passage)
     groups = rooms.router.destination(request, own, passage.origin, passage.now)
     if isinstance(groups, Rejection):
         return groups
@@ -740,6 +750,7 @@ FROM_CLIENT: Final[tuple[Step, ...]] = (
     check_path,
     authenticate,
     check_registered,
+    take_credentials,
     refuse_stranger,
     consult,
     refuse_state,

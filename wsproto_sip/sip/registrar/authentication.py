@@ -225,17 +225,27 @@ class DigestAuthenticator:
         headers = tuple([(header, value) for value in values])
         return Rejection(407 if proxy else 401, detail, headers)
 
-    def consume(self, request: SipRequest) -> None:
-        """Remove this realm's credentials from a request to be forwarded (§22.3)."""
-        fields = request.get_all("proxy-authorization")
-        # Bearer credentials have no realm, so all of them are taken as this one's.
-        others = [
-            field
-            for field in fields
-            if not (self._bearer is not None and self._bearer.find([field]))
-            and self._credentials([field]) is None
-        ]
+    def consume(self, request: SipRequest, header: str = "Proxy-Authorization") -> None:
+        """Remove this realm's credentials from a request to be forwarded (§22.3).
+
+        Args:
+            request: The request.
+            header: The field that holds them.
+        """
+        fields = request.get_all(header)
+        others = [field for field in fields if not self._is_ours(field)]
         if len(others) < len(fields):
-            request.remove_header("proxy-authorization")
+            request.remove_header(header)
             for field in others:
-                request.add_header("Proxy-Authorization", field)
+                request.add_header(header, field)
+
+    def _is_ours(self, field: str) -> bool:
+        """Return whether credentials may be for this realm."""
+        # Bearer credentials have no realm, so all of them are taken as this one's.
+        if self._bearer is not None and self._bearer.find([field]):
+            return True
+        try:
+            return self._credentials([field]) is not None
+        except DigestError:
+            # Another reader may find in them what this one does not.
+            return True

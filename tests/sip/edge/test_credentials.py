@@ -1,0 +1,113 @@
+"""Credentials for an edge stay with the edge: with them, a callee could speak as the caller."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sip._phones import SDP, UPSTREAM, Dialog, World, entropy
+from wsproto_sip.auth import Challenge, answer_challenge
+from wsproto_sip.sip.edge.config import ChallengeScope
+from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
+
+USERS = {"alice": "wonderland", "bob": "builder"}
+FIELDS = ("authorization", "proxy-authorization")
+TARGET = "sip:bob@sip.test"
+
+
+def server(**options: object) -> World:
+    keys = DigestAuthenticator("sip.test", USERS, entropy=entropy())
+    return World(authenticator=keys, **options)  # type: ignore[arg-type]
+
+
+def unused(world: World, method: str, uri: str = TARGET) -> str:
+    """Return credentials of alice with which no request was sent yet."""
+    keys = world.edge.authenticator
+    assert keys is not None
+    eve = world.phone("alice", registers=False)
+    eve.send("MESSAGE", uri)
+    challenge = Challenge.parse(eve.response(407).get("proxy-authenticate") or "")
+    assert challenge is not None
+    return str(answer_challenge(challenge, "alice", "wonderland", method, uri))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_callee_does_not_get_the_credentials_of_a_proven_caller(field: str) -> None:
+    world = server()
+    alice = world.phone("alice", password="wonderland")
+    bob = world.phone("bob", password="builder")
+    # As telephones do that keep a challenge, and send its answer before they are asked.
+    alice.send("INVITE", TARGET, (field, unused(world, "INVITE")), body=SDP)
+    incoming = bob.request("INVITE")
+    assert all(name not in incoming for name in FIELDS)
+
+
+def test_an_ack_does_not_carry_the_credentials_of_its_invite() -> None:
+    world = server()
+    alice = world.phone("alice", password="wonderland")
+    bob = world.phone("bob", password="builder")
+    invite = alice.send("INVITE", TARGET, body=SDP)
+    alice.response(100)
+    bob.answer(bob.request("INVITE"), 200)
+    dialog = Dialog(alice, invite, alice.response(200), caller=True)
+    dialog.send("ACK", *[(name, unused(world, "INVITE")) for name in FIELDS])
+    ack = bob.request("ACK")
+    assert all(name not in ack for name in FIELDS)
+    dialog.send("BYE", *[(name, unused(world, "BYE")) for name in FIELDS])
+    bye = bob.request("BYE")
+    assert all(name not in bye for name in FIELDS)
+
+
+def test_a_callee_that_challenges_in_our_realm_learns_nothing() -> None:
+    world = server()
+    alice = world.phone("alice", password="wonderland")
+    bob = world.phone("bob", password="builder")
+    bob.send("INVITE", TARGET, sender="<sip:alice@sip.test>;tag=1")
+    challenge = bob.response(407).get("proxy-authenticate") or ""
+    alice.send("INVITE", TARGET, body=SDP)
+    alice.response(100)
+    bob.answer(bob.request("INVITE"), 401, ("WWW-Authenticate", challenge))
+    proof = alice.credentials(alice.response(401), "INVITE", TARGET)
+    assert proof[0] == "Authorization"
+    alice.send("INVITE", TARGET, proof, body=SDP, cseq=2)
+    assert bob.request("ACK").cseq.number == 1
+    assert "authorization" not in bob.request("INVITE")
+
+
+def test_the_credentials_for_others_go_on_and_malformed_ones_do_not() -> None:
+    world = server()
+    alice = world.phone("alice", password="wonderland")
+    bob = world.phone("bob", password="builder")
+    other = unused(world, "MESSAGE").replace('realm="sip.test"', 'realm="elsewhere"')
+    given = [("Proxy-Authorization", value) for value in (other, 'Digest realm="sip.test"')]
+    alice.send("MESSAGE", TARGET, *given)
+    assert bob.request("MESSAGE").get_all("proxy-authorization") == [other]
+
+
+def test_malformed_credentials_after_right_ones_are_not_an_error() -> None:
+    world = server()
+    bob = world.phone("bob", password="builder")
+    alice = world.phone("alice", registers=False)
+    first = ("Proxy-Authorization", unused(world, "MESSAGE"))
+    alice.send("MESSAGE", TARGET, first, ("Proxy-Authorization", 'Digest realm="sip.test"'))
+    assert "proxy-authorization" not in bob.request("MESSAGE")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "left"),
+    [
+        (ChallengeScope.OWN, {"authorization"}),
+        (ChallengeScope.NONE, {"authorization", "proxy-authorization"}),
+    ],
+)
+def test_an_upstream_gets_what_it_may_have_asked_for(
+    challenge: ChallengeScope, left: set[str]
+) -> None:
+    world = server(upstream=UPSTREAM, challenge=ChallengeScope.OWN)
+    proof = unused(world, "MESSAGE")
+    world = server(upstream=UPSTREAM, challenge=challenge)
+    alice = world.phone("alice", registers=False)
+    if challenge is ChallengeScope.OWN:
+        proof = unused(world, "MESSAGE")
+    alice.send("MESSAGE", TARGET, *[(name, proof) for name in FIELDS])
+    sent = world.upstream_request()
+    assert {name for name in FIELDS if name in sent} == left
