@@ -84,6 +84,14 @@ def test_token_with_invalid_claims_is_refused(changes: dict[str, Any]) -> None:
     assert verifier()(token(**changes)) is None
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_deeply_nested_token_is_refused(part: int) -> None:
+    parts = [b'{"alg":"ES256"}', b"{}", b"{}"]
+    parts[part] = b"[" * 2900
+    encoded = [base64.urlsafe_b64encode(item).rstrip(b"=").decode() for item in parts]
+    assert verifier()(BearerQuestion(".".join(encoded))) is None
+
+
 def test_only_configured_algorithms_are_accepted() -> None:
     def part(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()

@@ -115,7 +115,8 @@ class JwtVerifier:
                     leeway=self._leeway,
                     options={"require": ["exp"]},
                 )
-            except (self._jwt.PyJWTError, ValueError, TypeError):
+            except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError):
+                # Of deeply nested JSON, before PyJWT 2.15.
                 continue
             name = claims.get(self._claim)
             if isinstance(name, str) and is_username(name):
