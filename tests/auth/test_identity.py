@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from wsproto_sip.auth.identity import check_realm, is_username, same_secret
+from wsproto_sip.auth.identity import (
+    check_realm,
+    folded_name,
+    is_username,
+    same_secret,
+)
 
 
 @pytest.mark.parametrize("realm", ['"', "\\", "\r\n", "\x7f", "\xe4", "\u2028"])
@@ -23,6 +28,18 @@ def test_usernames() -> None:
     assert not is_username("")
     assert not is_username("a" * 256)
     assert not is_username("a\x9bb")
+    assert not is_username("a\ud800")
+
+
+@pytest.mark.parametrize("name", ["jose", "JOSE", "Jose  ", "jos\xe9", "JOSE\u0301", "\uff2aose"])
+def test_forms_that_a_database_takes_for_equal_are_folded(name: str) -> None:
+    assert folded_name(name) == "jose"
+
+
+def test_other_names_are_not_folded() -> None:
+    assert (
+        len({folded_name(name) for name in ("jose", "josef", "jo se", " jose", "\u0458ose")}) == 5
+    )
 
 
 @given(st.text(), st.text())

@@ -93,6 +93,24 @@ def test_many_addresses_get_one_guess_each_in_half_a_minute() -> None:
     assert seen < 51 + 200 * 300 / 25
 
 
+def test_forms_of_a_name_count_as_one_user() -> None:
+    forms = ["alice", "Alice", "ALICE", "al\xedce", "alice ", "\uff41lice"]
+    many = [
+        replace(EVE, address=f"10.0.0.{number}", username=forms[number % 6], connection=None)
+        for number in range(200)
+    ]
+    assert looked_at(Throttle(), many, seconds=300, rate=200) < 51 + 200 * 300 / 25
+
+
+def test_login_under_one_form_of_a_name_forgives_no_guesses_at_another() -> None:
+    throttle = Throttle()
+    seen = 0
+    for number in range(HOUR):
+        log_in(throttle, replace(EVE, username="Alice", connection=None), number)
+        seen += fail(throttle, replace(EVE, connection=None), number)
+    assert seen == 25
+
+
 # -- the attacked ----------------------------------------------------------------------------------
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Identity", "check_realm", "is_username", "same_secret"]
+__all__ = ["Identity", "check_realm", "folded_name", "is_username", "same_secret"]
 
 _REALM = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*")
-# No control characters (RFC 7617 §2), and no separators that would break a log line.
-_USERNAME = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]{1,255}")
+# No control characters (RFC 7617 §2), no separators that would break a log line, and no surrogates,
+# which cannot be written in UTF-8.
+_USERNAME = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,26 @@ class Identity:
 
 
 def is_username(text: str) -> bool:
-    """Return whether a text can be a user's name: 1 to 255 characters, none a control character."""
+    """Return whether a text can be a user's name.
+
+    It has 1 to 255 characters, none of which is a control character or a surrogate.
+    """
     return _USERNAME.fullmatch(text) is not None
+
+
+def folded_name(name: str) -> str:
+    """Return a form of a name that is the same for all names that a database may take for equal.
+
+    Collations of databases ignore case, accents, compatibility forms and spaces at the end.
+
+    Args:
+        name: The name.
+    """
+    if name.isascii():
+        return name.lower().rstrip(" ")
+    decomposed = unicodedata.normalize("NFKD", name.casefold())
+    base = "".join([char for char in decomposed if not unicodedata.combining(char)])
+    return base.casefold().rstrip(" ")
 
 
 def check_realm(realm: str) -> str:

@@ -9,7 +9,7 @@ places are:
 - the pair of an address and a user, where a forgotten password shows up first;
 - the connection;
 - the address, for all names tried from it;
-- the user, for all addresses that try the name.
+- the user, for all addresses that try the name or a form of it that a database may take for equal.
 
 An attacker must not be able to keep the user out. So an address from which the user has logged in
 before is slowed down neither by attempts at the same name from elsewhere nor by attempts at other
@@ -39,6 +39,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
 
 from .._checks import check_fields
+from .identity import folded_name
 from .outcome import Denied
 
 if TYPE_CHECKING:
@@ -404,8 +405,11 @@ class Throttle:
         # connection.
         if attempt.proven:
             return Ticket(self, attempt, [])
-        place, name = network_of(attempt.address), attempt.username
-        pair = (place, name)
+        place = network_of(attempt.address)
+        # Pairs go by the exact name, since a success there forgives failures. Otherwise a user
+        # whose name differs in case only could have guesses at the other one forgiven.
+        pair = (place, attempt.username)
+        name = folded_name(attempt.username)
         proven = pair in self._proven
         pressure = 0.0
         if not proven:

@@ -92,6 +92,26 @@ def test_accounts_are_found_by_their_columns(database: Path, number: int) -> Non
     run(scenario())
 
 
+def test_account_is_one_user_where_the_database_ignores_case(database: Path) -> None:
+    async def scenario() -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE folded (username CHAR(8) COLLATE NOCASE, password)")
+            connection.execute("INSERT INTO folded VALUES ('alice   ', 'wonderland')")
+        connection.close()
+        query = "SELECT * FROM folded WHERE trim(username) = :name COLLATE NOCASE"
+        users = SqlUsers(f"sqlite:///{database}", query)
+        for name in ("alice", "ALICE", "Alice"):
+            assert await users.account(asked(name)) == Account(Identity("alice"), "wonderland")
+        await users.close()
+        # The name that it is stored under is not another form of the one that was asked for.
+        query = "SELECT * FROM folded WHERE :name = '1001'"
+        users = SqlUsers(f"sqlite:///{database}", query)
+        assert await users.account(asked("1001")) == Account(Identity("1001"), "wonderland")
+        await users.close()
+
+    run(scenario())
+
+
 def test_custom_query_is_used(database: Path) -> None:
     async def scenario() -> None:
         query = "SELECT upper(password) AS password, :realm AS name FROM users "

@@ -13,7 +13,8 @@ The query is the operator's. Its parameters are ``:username``, the name in the c
 ``:name``, the user that it stands for, and ``:realm``. It returns one row, or none for an unknown
 user. These columns are used, by name: ``password``; ``ha1``, the MD5 of
 ``username:realm:password``; ``ha1_sha256``, the SHA-256 of the same; and ``name``, if the user's
-differs from the requested one.
+differs from the requested one. A database may take ``Alice`` for ``alice``; then the user has the
+name in the column ``username``, so that one account is one user.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from urllib.parse import quote, urlsplit
 
 from ...auth.accounts import Account, account_from
 from ...auth.digest import Algorithm
+from ...auth.identity import folded_name
 
 if TYPE_CHECKING:
     from ...auth.verifier import AccountQuestion
@@ -273,8 +275,14 @@ def _account(row: Mapping[str, Any], asked: str) -> Account:
     }
     if password is None and not ha1:
         raise ValueError("the row has no column password, ha1 or ha1_sha256")
-    name = _text(row.get("name") or asked)
+    name = _text(row.get("name") or _stored(row.get("username"), asked))
     return account_from(name, None if password is None else _text(password), ha1)
+
+
+def _stored(username: object, asked: str) -> str:
+    """Return the form in which the database has a name, if it has another form of this one."""
+    stored = "" if username is None else _text(username).rstrip(" ")
+    return stored if folded_name(stored) == folded_name(asked) else asked
 
 
 def _text(value: object) -> str:
