@@ -6,7 +6,6 @@ import pytest
 
 from tests.sip._phones import SDP, UPSTREAM, Dialog, World, entropy
 from wsproto_sip.auth import Challenge, answer_challenge
-from wsproto_sip.sip.edge.config import ChallengeScope
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
 
 USERS = {"alice": "wonderland", "bob": "builder"}
@@ -92,22 +91,18 @@ def test_malformed_credentials_after_right_ones_are_not_an_error() -> None:
     assert "proxy-authorization" not in bob.request("MESSAGE")
 
 
-@pytest.mark.parametrize(
-    ("challenge", "left"),
-    [
-        (ChallengeScope.OWN, {"authorization"}),
-        (ChallengeScope.NONE, {"authorization", "proxy-authorization"}),
-    ],
-)
-def test_an_upstream_gets_what_it_may_have_asked_for(
-    challenge: ChallengeScope, left: set[str]
-) -> None:
-    world = server(upstream=UPSTREAM, challenge=ChallengeScope.OWN)
-    proof = unused(world, "MESSAGE")
-    world = server(upstream=UPSTREAM, challenge=challenge)
+def test_a_callee_of_an_upstream_that_challenges_in_our_realm_learns_nothing() -> None:
+    world = server(upstream=UPSTREAM)
     alice = world.phone("alice", registers=False)
-    if challenge is ChallengeScope.OWN:
-        proof = unused(world, "MESSAGE")
-    alice.send("MESSAGE", TARGET, *[(name, proof) for name in FIELDS])
-    sent = world.upstream_request()
-    assert {name for name in FIELDS if name in sent} == left
+    bob = world.phone("bob", password="builder", registers=False)
+    bob.send("REGISTER", "sip:sip.test", *bob.registration(expires=300), to=f"<{bob.aor}>")
+    proof = bob.credentials(bob.response(407), "REGISTER", "sip:sip.test")
+    fields = bob.registration(proof, expires=300)
+    bob.send("REGISTER", "sip:sip.test", *fields, to=f"<{bob.aor}>", cseq=2)
+    path = world.upstream_request().paths[0]
+    # The upstream passes on what alice has answered to the challenge.
+    given = [(name, unused(world, "MESSAGE")) for name in FIELDS]
+    message = alice.make("MESSAGE", bob.contact, ("Route", str(path)), *given)
+    world.from_upstream(message)
+    heard = bob.request("MESSAGE")
+    assert all(name not in heard for name in FIELDS)

@@ -2070,3 +2070,25 @@ def test_state_may_be_kept_by_an_upstream_or_where_a_hook_says() -> None:
             assert world.upstream_request().method == "PUBLISH"
         else:
             assert alice.request("PUBLISH").body == b""
+
+
+@pytest.mark.parametrize(
+    ("challenge", "left"),
+    [
+        (ChallengeScope.OWN, ["authorization"]),
+        (ChallengeScope.NONE, ["authorization", "proxy-authorization"]),
+    ],
+)
+def test_an_upstream_gets_the_credentials_that_it_may_have_requested(
+    challenge: ChallengeScope, left: list[str]
+) -> None:
+    world = World(upstream=UPSTREAM, challenge=ChallengeScope.OWN, authenticator=authenticator())
+    alice = world.phone("alice", password="wonderland", registers=False)
+    alice.send("MESSAGE", BOB)
+    _, proof = alice.credentials(alice.response(407), "MESSAGE", BOB)
+    if challenge is ChallengeScope.NONE:
+        world = World(upstream=UPSTREAM, challenge=challenge, authenticator=authenticator())
+        alice = world.phone("alice", registers=False)
+    alice.send("MESSAGE", BOB, ("Authorization", proof), ("Proxy-Authorization", proof), cseq=2)
+    sent = world.upstream_request()
+    assert [name for name in ("authorization", "proxy-authorization") if name in sent] == left

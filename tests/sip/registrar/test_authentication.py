@@ -206,6 +206,13 @@ def test_own_credentials_are_consumed() -> None:
     assert "proxy-authorization" not in alone
 
 
+def test_malformed_credentials_are_consumed() -> None:
+    # Another reader may find in them what this one does not.
+    both = request(*[("Authorization", text) for text in ('Digest realm="sip.test"', "Basic x")])
+    authenticator().consume(both, "Authorization")
+    assert both.get_all("authorization") == ["Basic x"]
+
+
 def test_credentials_that_come_too_early_after_failed_ones() -> None:
     server = authenticator()
     asked = challenge(server.check(request(), 0.0))

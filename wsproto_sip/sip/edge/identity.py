@@ -150,23 +150,24 @@ class Identities:
         outcome = _check(authenticator, request, connection, now, proxy=True)
         return outcome.then(proven) if isinstance(outcome, Question) else proven(outcome)
 
-    def take_credentials(self, request: SipRequest, *, ends_here: bool) -> None:
+    def take_credentials(self, request: SipRequest, *, upstream: bool) -> None:
         """Remove the credentials for this edge from a request that goes on (RFC 3261 §22.3).
 
         A client that has proven its user sends them nevertheless, and an ACK repeats those of its
         INVITE. With those that were not used yet, the callee could speak as the caller. A digest
-        does not cover the name of its field, so Authorization is as good; only a registrar
-        elsewhere may have asked for it.
+        does not cover the name of its field, so Authorization is as good, which a callee can
+        request with a challenge of this edge.
 
         Args:
             request: The request as it goes on.
-            ends_here: Whether the registrar is this edge's own.
+            upstream: Whether it goes to the upstream, which may have requested Authorization, and
+                Proxy-Authorization if this edge does not.
         """
         if self.authenticator is None:
             return
-        if ends_here:
+        if not upstream:
             self.authenticator.consume(request, "Authorization")
-        if ends_here or self._config.challenge is not ChallengeScope.NONE:
+        if not (upstream and self._config.challenge is ChallengeScope.NONE):
             self.authenticator.consume(request, "Proxy-Authorization")
 
     def _is_own(self, request: SipRequest) -> bool:

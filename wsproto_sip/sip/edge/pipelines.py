@@ -328,15 +328,6 @@ def check_registered(rooms: Rooms, passage: Passage) -> Outcome:
     return rooms.identities.check_registered(passage.request, connection)
 
 
-def take_credentials(rooms: Rooms, passage: Passage) -> Outcome:
-    """Remove the credentials that are for this edge, whether they were needed or not."""
-    connection = passage.connection
-    if connection is not None:
-        ends_here = rooms.registrar is not None
-        rooms.identities.take_credentials(passage.request, ends_here=ends_here)
-    return None
-
-
 def refuse_stranger(rooms: Rooms, passage: Passage) -> Outcome:
     """Refuse strangers what others pay for: numbers, other domains, and routes of their choice.
 
@@ -415,13 +406,14 @@ def take_ack(rooms: Rooms, passage: Passage) -> Outcome:
         return Rejection(481, "an ACK that leads nowhere")
     if refusal := refuse_stranger(rooms, passage):
         return refusal
-    take_credentials(rooms, passage)
     groups = rooms.router.destination(request, own, passage.origin, passage.now)
     if isinstance(groups, Rejection):
         return groups
     if isinstance(groups, Lookup):
         # It belongs to a dialog, whose routes lead to its connection or to no place any more.
         return Rejection(481, "an ACK for a connection that no longer exists")
+    passage.groups = groups
+    take_credentials(rooms, passage)
     decrement_max_forwards(request)
     target = groups[0][0]
     if target.uri is not None:
@@ -648,6 +640,13 @@ def _look_up(rooms: Rooms, passage: Passage, question: Lookup) -> Outcome:
     return Question(question, go_on)
 
 
+def take_credentials(rooms: Rooms, passage: Passage) -> Outcome:
+    """Remove the credentials that are for this edge, whether they were needed or not."""
+    upstream = passage.groups[0][0].is_upstream
+    rooms.identities.take_credentials(passage.request, upstream=upstream)
+    return None
+
+
 def keep_privacy(_rooms: Rooms, passage: Passage) -> Outcome:
     """Refuse critical privacy that neither side provides (RFC 3323 §5).
 
@@ -750,12 +749,12 @@ FROM_CLIENT: Final[tuple[Step, ...]] = (
     check_path,
     authenticate,
     check_registered,
-    take_credentials,
     refuse_stranger,
     consult,
     refuse_state,
     write_alias,
     find_targets,
+    take_credentials,
     keep_privacy,
     write_identity,
     spare_callee,
@@ -776,6 +775,7 @@ FROM_UPSTREAM: Final[tuple[Step, ...]] = (
     follow_routes,
     consult,
     find_targets,
+    take_credentials,
     keep_privacy,
     forward,
 )
