@@ -113,7 +113,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Let TCP give up a peer that disappeared silently.
 
         Args:
-            options: The options of TCP, from :func:`silence`.
+            options: The options of TCP, as pairs of their number and value.
         """
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
