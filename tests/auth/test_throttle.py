@@ -174,7 +174,35 @@ def test_known_users_of_an_attackers_address_are_not_slowed_down() -> None:
     assert log_in(throttle, replace(EVE, username="carol", connection=7), now + 60.0)
 
 
-def test_connection_on_which_the_user_has_logged_in_is_never_slowed_down() -> None:
+def test_connection_on_which_the_user_has_logged_in_gives_25_guesses_in_an_hour() -> None:
+    # What opened it may have been a token, which must not lead to the password.
+    throttle = Throttle()
+    fresh = [replace(EVE, connection=number, proven=True) for number in range(999)]
+    assert looked_at(throttle, fresh, seconds=HOUR, rate=20) == 25
+    assert isinstance(throttle.admit(fresh[0], HOUR - 1.0), Slowed)
+    # The connection of the user at another address is not affected.
+    assert log_in(throttle, replace(ALICE, proven=True), HOUR)
+
+
+def test_users_who_have_logged_in_can_make_many_attempts_at_a_time() -> None:
+    throttle = Throttle()
+    tickets = [throttle.admit(replace(ALICE, proven=True), 0.0) for _ in range(100)]
+    for ticket in tickets:
+        assert isinstance(ticket, Ticket)
+        ticket.succeeded()
+    assert len(throttle) == 1
+
+
+def test_success_with_another_secret_forgives_no_guesses() -> None:
+    throttle = Throttle()
+    seen = 0
+    for number in range(HOUR):
+        assert log_in(throttle, replace(EVE, secret="timed", connection=None), number)
+        seen += fail(throttle, replace(EVE, connection=None), number)
+    assert seen == 25
+
+
+def test_connection_on_which_the_user_has_logged_in_is_not_slowed_down_by_others() -> None:
     throttle = Throttle()
     # Another client with the same address guesses at the same user.
     looked_at(throttle, [EVE], seconds=60, rate=20)

@@ -55,7 +55,19 @@ def test_guesses_with_other_times_count_for_one_user() -> None:
     server = verifier(throttle)
     for number in range(6):
         assert check(server, f"{NOW + number}:alice", "guess") is None
-    assert isinstance(throttle.admit(Attempt("", "", "alice"), 0.0), Slowed)
+    assert isinstance(throttle.admit(Attempt("", "", "alice", secret="timed"), 0.0), Slowed)
+
+
+def test_login_that_expires_forgives_no_guesses_at_the_password() -> None:
+    throttle = Throttle()
+    server = verifier(throttle)
+    for _ in range(6):
+        assert check(server, *timed_credentials(SECRET, "bob", NOW + 1)) == Identity(
+            "bob", "digest"
+        )
+        assert check(server, "bob", "guess") is None
+    # Even the right password has to wait now.
+    assert check(server, "bob", "builder") is None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9]{1,14}:.{0,9}", fullmatch=True))

@@ -15,7 +15,10 @@ An attacker must not be able to keep the user out. So an address from which the 
 before is slowed down neither by attempts at the same name from elsewhere nor by attempts at other
 names from there. An unknown address has to wait while the name is under attack, but only for
 itself: the delay starts with its own first attempt and does not grow with the attempts of others.
-And a user who has logged in on a connection is not slowed down on that connection.
+And a user who has logged in on a connection is slowed down there only by failures on connections
+like it: of the same user at the same address. These count, since a token or another credential that
+expires may have opened the connection, and must not lead to the password. For the same reason, a
+success forgives only failures at the same kind of secret.
 
 Clients that cannot be told apart affect each other: clients with the same address (of a proxy whose
 header fields are not trusted, say) that have not logged in yet have to wait while an attacker
@@ -87,6 +90,8 @@ class Attempt:
         connection: Identifies the connection, if several attempts can be made on one; ``None`` if
             each attempt has its own.
         proven: Whether the user has logged in on this connection before.
+        secret: The kind of secret, if a user has several; empty for a password. Success with one
+            forgives no failures at another.
     """
 
     service: str
@@ -94,6 +99,14 @@ class Attempt:
     username: str
     connection: Hashable = None
     proven: bool = False
+    secret: str = ""
+
+    @property
+    def pair(self) -> tuple[str, str, str]:
+        """The address and the user, by which failures are forgiven."""
+        # By the exact name: otherwise a user whose name differs in case only could have guesses at
+        # the other one forgiven.
+        return network_of(self.address), self.username, self.secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +315,13 @@ class Ticket:
     withdrawn by an exception, for example if a database cannot be reached.
     """
 
-    __slots__ = ("_attempt", "_counted", "_settled", "_throttle")
+    __slots__ = ("_attempt", "_counted", "_now", "_settled", "_throttle")
 
-    def __init__(self, throttle: Throttle, attempt: Attempt, counted: list[_Counted]) -> None:
+    def __init__(
+        self, throttle: Throttle, attempt: Attempt, counted: list[_Counted], now: float
+    ) -> None:
         self._throttle = throttle
+        self._now = now
         self._attempt = attempt
         self._counted = counted
         self._settled = False
@@ -323,6 +339,8 @@ class Ticket:
         """Report that the credentials are wrong."""
         if not self._settled:
             self._settled = True
+            if self._attempt.proven:
+                self._throttle._logged_in.add(self._attempt.pair, self._now)
             self._throttle._report(Failure(self._attempt, FailureCause.WRONG))
 
     def succeeded(self) -> None:
@@ -367,11 +385,13 @@ class Throttle:
         self.report = report
         self.counts: Counter[tuple[str, FailureCause]] = Counter()
         self._pairs = _Counts(FailureCause.PAIR, config.pair, most)
+        #: The same for attempts on connections on which the user has logged in.
+        self._logged_in = _Counts(FailureCause.PAIR, config.pair, most)
         self._connections = _Counts(FailureCause.CONNECTION, config.connection, most)
         self._addresses = _Counts(FailureCause.ADDRESS, config.address, most)
         self._users = _Counts(FailureCause.USER, config.user, most)
         #: Pairs that have logged in, the most recent ones at the end.
-        self._proven: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._proven: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._most = most
         self._key = entropy(32)
 
@@ -388,7 +408,7 @@ class Throttle:
 
     def __len__(self) -> int:
         """Return how many places are remembered."""
-        counts = (self._pairs, self._connections, self._addresses, self._users)
+        counts = (self._pairs, self._logged_in, self._connections, self._addresses, self._users)
         return sum(map(len, counts)) + len(self._proven)
 
     def admit(self, attempt: Attempt, now: float) -> Ticket | Slowed:
@@ -401,15 +421,16 @@ class Throttle:
         Returns:
             The ticket, to report the result of the attempt to; or the delay.
         """
-        # Whatever happens elsewhere, users who have logged in are not slowed down on their
-        # connection.
+        pair = attempt.pair
         if attempt.proven:
-            return Ticket(self, attempt, [])
-        place = network_of(attempt.address)
-        # Pairs go by the exact name, since a success there forgives failures. Otherwise a user
-        # whose name differs in case only could have guesses at the other one forgiven.
-        pair = (place, attempt.username)
-        name = folded_name(attempt.username)
+            # Whatever happens elsewhere, users who have logged in are not slowed down by it.
+            count = self._logged_in.get(pair)
+            if count is not None and count.open_at > now:
+                return self._refuse(attempt, count, now)
+            # A failure counts when it is reported, so that such users can do much at a time.
+            return Ticket(self, attempt, [], now)
+        place = pair[0]
+        name = (folded_name(attempt.username), attempt.secret)
         proven = pair in self._proven
         pressure = 0.0
         if not proven:
@@ -436,7 +457,7 @@ class Throttle:
         if not proven:
             # Failures at an address that is known do not put pressure on the name.
             counted.append(self._users.add(name, now))
-        return Ticket(self, attempt, counted)
+        return Ticket(self, attempt, counted, now)
 
     def note(self, attempt: Attempt) -> None:
         """Count and report a failure at what is not slowed down, such as a long random token.
@@ -462,10 +483,9 @@ class Throttle:
             self.report(failure)
 
     def _remember(self, attempt: Attempt) -> None:
-        pair = (network_of(attempt.address), attempt.username)
-        if not attempt.proven:
-            # An attempt that was not checked does not forgive failures at the same address.
-            self._pairs.forget(pair)
+        pair = attempt.pair
+        # An attempt that was not checked does not forgive failures at the same address.
+        (self._logged_in if attempt.proven else self._pairs).forget(pair)
         self._proven[pair] = None
         self._proven.move_to_end(pair)
         if len(self._proven) > self._most:

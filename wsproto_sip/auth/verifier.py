@@ -188,7 +188,9 @@ class DigestVerifier:
         if self.timed is not None:
             username = self.timed.account_name(username)
         name = self._account_name(username)
-        attempt = Attempt(self._service, address, name, connection, name in proven)
+        # A success with one kind of secret says nothing about guesses at the other.
+        secret = "" if username == credentials.username else "timed"
+        attempt = Attempt(self._service, address, name, connection, name in proven, secret)
         ticket = self._throttle.admit(attempt, now)
         if isinstance(ticket, Slowed):
             return ticket.denied
