@@ -228,7 +228,8 @@ class ThroughProxies:
                     writer.write(bytes([value]))
                     await writer.drain()
                     await asyncio.sleep(0.02)
-            except ConnectionError:
+            except (ConnectionError, RuntimeError):
+                # uvloop refuses to write to a transport that is closed with the latter.
                 sent.append(False)
             else:
                 sent.append(True)
