@@ -493,7 +493,7 @@ class Partial:
         return True
 
     def payload(self) -> bytes:
-        """Return the undecoded bytes, which are all that have arrived if there is no text."""
+        """Return the undecoded bytes: of a message without text, all that have arrived."""
         if not self.parts:
             return self.tail.getvalue()
         return b"".join([*self.parts, self.tail.getvalue()])

@@ -176,6 +176,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             if error.in_order:
                 raise StopAsyncIteration
             raise error
+        # Same as _take, without the call.
         message = messages.pop(0)
         self._busy = True
         if self.session.paused or self._gone:
