@@ -99,6 +99,31 @@ def test_single_byte_that_may_be_wrong_is_looked_at(make: Any) -> None:
 
 
 @both
+def test_single_bytes_continue_what_came_with_a_message(make: Any) -> None:
+    inbox = make()
+    stream = frame(TEXT, b"hello", key=b"\x01\x02\x03\x04")
+    for _ in range(2):
+        inbox.receive_data(frame(TEXT, b"a") + stream[:3])
+        assert list(inbox.events()) == [TextMessage("a")]
+        for octet in stream[3:]:
+            assert list(inbox.events()) == []
+            inbox.receive_data(bytes((octet,)))
+        assert list(inbox.events()) == [TextMessage("hello")]
+
+
+@both
+def test_single_bytes_after_the_end_of_input_are_ignored(make: Any) -> None:
+    inbox = make()
+    stream = frame(TEXT, b"hello")
+    for octet in stream[:-2]:
+        inbox.receive_data(bytes((octet,)))
+    inbox.receive_data(None)
+    for octet in stream[-2:]:
+        inbox.receive_data(bytes((octet,)))
+    assert list(inbox.events()) == []
+
+
+@both
 def test_events_left_unread_come_first(make: Any) -> None:
     inbox = make()
     inbox.receive_data(frame(TEXT, b"a") + frame(TEXT, b"b"))

@@ -189,14 +189,15 @@ def test_singles_are_ascii_after_unmasking(key: bytes, count: int) -> None:
     for position, allowed in enumerate(found):
         plain = {masked(piece, key[position % 4 :] + key) for piece in allowed}
         assert plain == {bytes([byte]) for byte in range(128)}
+        assert allowed == {bytes([byte]): byte for byte in allowed.values()}
     found = list(singles(count))
-    assert found == [{bytes([byte]) for byte in range(256)}] * count
+    assert found == [{bytes([byte]): byte for byte in range(256)}] * count
 
 
 def test_short_header_allows_valid_second_bytes() -> None:
     second, *key = short_header()
-    assert second == {bytes([byte]) for byte in range(256) if MASKED[byte] is not None}
-    assert key == [{bytes([byte]) for byte in range(256)}] * 3
+    assert second == {bytes([byte]): byte for byte in range(256) if MASKED[byte] is not None}
+    assert key == [{bytes([byte]): byte for byte in range(256)}] * 3
     # Each has a different one.
     assert len(list(short_header())) == 4
 

@@ -30,7 +30,7 @@ class Inbox:
         parser: The parser.
     """
 
-    __slots__ = ("_backlog", "_ended", "_parser", "_pending", "_receive")
+    __slots__ = ("_backlog", "_ended", "_harmless", "_kept", "_parser", "_pending", "_receive")
 
     def __init__(self, parser: FrameParser) -> None:
         self._parser = parser
@@ -40,6 +40,8 @@ class Inbox:
         # backlog.
         self._pending: Iterator[Event] = iter(())
         self._backlog: deque[Event] | None = None
+        # The parser's, after a read without events.
+        self._harmless, self._kept = NOTHING, parser.kept
 
     def receive_data(self, data: BytesLike | None) -> None:
         """Take the next bytes from the peer; :meth:`events` returns the resulting events.
@@ -47,18 +49,15 @@ class Inbox:
         Args:
             data: Bytes, split anywhere; ``None`` at the end of input.
         """
-        parser = self._parser
-        for harmless in parser.harmless:
+        for harmless in self._harmless:
             # Same as in the parser, without the call: bytes that arrive one by one.
             try:
-                if data in harmless:
-                    parser.kept += data
-                    return
-            except (TypeError, ValueError):
-                # Not hashable: bytes-like, or wrong.
-                pass
-            parser.harmless = NOTHING
-            break
+                self._kept.append(harmless[data])  # type: ignore[index]
+                return
+            except (KeyError, TypeError, ValueError):
+                # Not a single byte, or not an allowed one; not hashable: bytes-like, or wrong.
+                self._harmless = self._parser.harmless = NOTHING
+                break
         if data is None:
             self._ended = True
             # Input after this is not the peer's.
@@ -66,18 +65,20 @@ class Inbox:
             self._queue([])
             return
         events = self._receive(data)
-        if not events:
-            if parser.paused:
+        parser = self._parser
+        if events:
+            if parser.halted or self._backlog is not None:
                 self._queue(events)
-            return
-        if parser.halted or self._backlog is not None:
+                return
+            for event in self._pending:
+                # The caller has not taken all of them.
+                self._queue([event, *self._pending, *events])
+                return
+            self._pending = iter(events)
+        elif parser.paused:
             self._queue(events)
-            return
-        for event in self._pending:
-            # The caller has not taken all of them.
-            self._queue([event, *self._pending, *events])
-            return
-        self._pending = iter(events)
+        else:
+            self._harmless, self._kept = parser.harmless, parser.kept
 
     def events(self) -> Iterator[Event]:
         """Iterate over the events not taken yet; unread ones are left for the next call.

@@ -198,12 +198,17 @@ def rotate_key(key: bytes, count: int) -> bytes:
     return key[turn:] + key[:turn]
 
 
-# Pieces of one byte: any; those that may come as the rest of a header, up to the key's third byte;
-# and, by the highest bits of a key's bytes, those that share them.
-_PIECES: Final = [bytes((octet,)) for octet in range(256)]
-_ANY: Final = frozenset(_PIECES)
-_HEADER: Final = (frozenset(_PIECES[0x80:0xFE]), _ANY, _ANY, _ANY)
-_LIKE: Final = {0: frozenset(_PIECES[:128]), 0x80: frozenset(_PIECES[128:])}
+# Pieces of one byte, with its value: any; those that may come as the rest of a header, up to the
+# key's third byte; and, by the highest bits of a key's bytes, those that share them.
+_ANY: Final = {bytes((octet,)): octet for octet in range(256)}
+
+
+def _between(start: int, stop: int) -> dict[bytes, int]:
+    return {piece: octet for piece, octet in _ANY.items() if start <= octet < stop}
+
+
+_HEADER: Final = (_between(0x80, 0xFE), _ANY, _ANY, _ANY)
+_LIKE: Final = {0: _between(0, 0x80), 0x80: _between(0x80, 0x100)}
 # 32 times the four.
 _ASCII: Final = {
     int.from_bytes(bits): tuple(_LIKE[bit] for bit in bits) * 32
@@ -211,7 +216,7 @@ _ASCII: Final = {
 }
 
 
-def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[bytes]]:
+def singles(count: int, ascii_key: bytes | None = None) -> Iterator[dict[bytes, int]]:
     """Return, for each of a number of bytes that arrive one by one, which values are allowed.
 
     Args:
@@ -219,7 +224,8 @@ def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[by
         ascii_key: The key's four bytes, if the unmasked bytes have to be ASCII.
 
     Returns:
-        For each byte, the set of allowed pieces of one byte; without a key, all of them.
+        For each byte, the allowed pieces of one byte, each with its value; without a key, all of
+        them.
     """
     if ascii_key is None:
         return repeat(_ANY, count)
@@ -228,7 +234,7 @@ def singles(count: int, ascii_key: bytes | None = None) -> Iterator[frozenset[by
     return iter(likes[:count]) if count <= len(likes) else islice(cycle(likes), count)
 
 
-def short_header() -> Iterator[frozenset[bytes]]:
+def short_header() -> Iterator[dict[bytes, int]]:
     """Like :func:`singles`, for the bytes after the first one of a short masked frame.
 
     Returns:
@@ -238,7 +244,7 @@ def short_header() -> Iterator[frozenset[bytes]]:
 
 
 #: No bytes at all.
-NOTHING: Final[Iterator[frozenset[bytes]]] = iter(())
+NOTHING: Final[Iterator[dict[bytes, int]]] = iter(())
 
 _POOL_SIZE: Final = 1024
 _POOL: Final = Struct("4s" * _POOL_SIZE)

@@ -77,10 +77,13 @@ _new_text: Any = partial(_new, TextMessage)
 _new_bytes: Any = partial(_new, BytesMessage)
 
 _WHOLE_MESSAGES: Final = (KIND_TEXT, KIND_BINARY, KIND_OCTETS)
-# A single byte as a piece of binary data and of text.
+# How to make the event of a single byte, and its data by the byte's value: for binary data, text,
+# and text as bytes. ``None`` takes a closer look.
 _OCTETS: Final = [bytes((octet,)) for octet in range(256)]
-_ASCII_OCTETS: Final = _OCTETS[:128]
-_ASCII: Final = [chr(octet) for octet in range(128)]
+_NOT_ASCII: Final = [None] * 128
+_BINARY_SINGLE: Final = (_new_bytes, _OCTETS)
+_TEXT_SINGLE: Final = (_new_text, [*map(chr, range(128)), *_NOT_ASCII])
+_OCTETS_SINGLE: Final = (_new_text, [*_OCTETS[:128], *_NOT_ASCII])
 _NO_KEY: Final = bytes(4)
 _NO_OCTETS: Final = bytearray()  # never added to
 _NEVER: Final = 1 << 64  # larger than any frame
@@ -140,8 +143,8 @@ class FrameParser:
         put_aside: The size of what has arrived of an unfinished message, if messages are assembled.
         joined: How many messages were assembled from more than one part.
         kept: Bytes that were not processed yet: of an incomplete frame, or else from its start.
-        harmless: For each of the bytes that may be appended to ``kept`` without processing, the set
-            of its allowed values.
+        harmless: For each of the bytes that may be appended to ``kept`` without processing, its
+            allowed values, by the piece of one byte that each is received as.
         client: Whether this is the client's end.
     """
 
@@ -197,7 +200,7 @@ class FrameParser:
         self._parts: list[Any] | None = None
         self._carry = b""
         self.kept = _NO_OCTETS
-        self.harmless: Iterator[frozenset[bytes]] = NOTHING
+        self.harmless: Iterator[dict[bytes, int]] = NOTHING
         # Bytes inflated in this call; whether an earlier call left input to inflate, or was the
         # last.
         self._inflated = 0
@@ -222,21 +225,22 @@ class FrameParser:
             # the first byte that could be, or the last one of the payload, is processed like any
             # other piece.
             for harmless in self.harmless:
-                if data in harmless:
-                    self.kept += data
+                try:
+                    self.kept.append(harmless[data])
                     return []
-                self.harmless = NOTHING
-                break
+                except KeyError:
+                    self.harmless = NOTHING
+                    break
             remaining = self._remaining
             if remaining:
                 if self._single is not None and len(data) == 1 and remaining > 1:
                     # While messages are streamed, a byte is an event if it is valid on its own.
-                    kind, pieces = self._single
-                    octet = data[0] ^ self._key[-remaining & 3]
-                    if octet < len(pieces) and not self._carry:
+                    new_event, pieces = self._single
+                    piece = pieces[data[0] ^ self._key[-remaining & 3]]
+                    if piece is not None:
                         self._remaining = remaining - 1
-                        event = _new(kind)
-                        event.data = pieces[octet]
+                        event = new_event()
+                        event.data = piece
                         event.frame_finished = event.message_finished = False
                         return [event]
             elif self.closed:
@@ -420,7 +424,7 @@ class FrameParser:
         self._release()
         return [CloseConnection(code=CloseReason.ABNORMAL_CLOSURE)]
 
-    def _keep(self, data: bytes, pos: int, harmless: Iterator[frozenset[bytes]]) -> None:
+    def _keep(self, data: bytes, pos: int, harmless: Iterator[dict[bytes, int]]) -> None:
         """Keep the rest of the input for the next call."""
         self.kept = _NO_OCTETS + data[pos:]
         self.harmless = harmless
@@ -713,13 +717,14 @@ class FrameParser:
     def _more_to_come(self, size: int) -> None:
         """Record that a payload is unfinished, and which bytes of it need no processing."""
         self._unfinished = True
-        if size >= FEW or self._compressed or self._chain:
+        if size >= FEW or self._carry or self._compressed or self._chain:
             return
         text = self._opcode == Opcode.TEXT
         if not self._whole:
-            pieces = _OCTETS if not text else _ASCII_OCTETS if self._rules[4] else _ASCII
-            self._single = (TextMessage if text else BytesMessage, pieces)
-        elif not self._carry:
+            self._single = (
+                _BINARY_SINGLE if not text else _OCTETS_SINGLE if self._rules[4] else _TEXT_SINGLE
+            )
+        else:
             self.kept = bytearray()
             ascii_key = rotate_key(self._key, -self._remaining) if text else None
             self.harmless = singles(min(self._remaining - 1, _HELD), ascii_key)
