@@ -141,7 +141,10 @@ def _blocks(data: bytes, start: i64, stop: i64, key: i64, blocks: list[bytes]) -
 
 def _unmask(data: bytes, start: i64, stop: i64, key: i64) -> bytes:
     """Return a part of ``data``, XORed with the key's eight bytes."""
-    if stop - start >= _BLOCK:
+    size = stop - start
+    if size >= _BLOCK:
+        if size == _BLOCK and not plugged:
+            return _block(data, start, key)
         blocks: list[bytes] = []
         pos = _blocks(data, start, stop, key, blocks)
         if pos < stop:
