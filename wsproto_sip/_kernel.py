@@ -253,6 +253,39 @@ def _text_message(text: Any) -> Any:
     return event
 
 
+def _take_message(data: bytes, pos: i64, mode: i64, limit: i64) -> tuple[Any, i64]:
+    """Take the complete, plain, unfragmented message at ``pos``.
+
+    Returns:
+        Its event, and where the next frame starts; or ``None`` and ``pos``.
+    """
+    masked = mode & MASKED
+    start = pos + (6 if masked else 2)
+    end: i64 = len(data)
+    if start > end:
+        return None, pos
+    first = i64(data[pos])
+    if first != _TEXT and first != _BINARY:
+        return None, pos
+    size = i64(data[pos + 1])
+    if masked:
+        size ^= 0x80
+    if size > 125:
+        size = _long_size(data, pos, size, end)
+        if size < 0:
+            return None, pos
+        start += 2 if size < 65536 else 8
+    if size > limit or start + size > end:
+        return None, pos
+    stop = start + size
+    key = _key_at(data, start - 4) if masked else 0
+    payload = _unmask(data, start, stop, key) if masked else data[start:stop]
+    try:
+        return _message(first, payload, mode), stop
+    except UnicodeDecodeError:
+        return None, pos
+
+
 def take_messages(
     data: bytes, pos: i64, mode: i64, limit: i64, turns: i64, events: list[Any]
 ) -> i64:
@@ -269,33 +302,11 @@ def take_messages(
     Returns:
         Where the first frame that was not taken starts; it may be text that is not UTF-8.
     """
-    masked = mode & MASKED
-    flag: i64 = 0x80 if masked else 0
-    header: i64 = 6 if masked else 2
-    end: i64 = len(data)
-    while turns > 0 and pos + header <= end:
-        first = i64(data[pos])
-        if first != _TEXT and first != _BINARY:
+    while turns > 0:
+        event, pos = _take_message(data, pos, mode, limit)
+        if event is None:
             break
-        size = i64(data[pos + 1]) ^ flag
-        start = pos + header
-        if size > 125:
-            size = _long_size(data, pos, size, end)
-            if size < 0:
-                break
-            start += 2 if size < 65536 else 8
-        if size > limit or start + size > end:
-            break
-        stop = start + size
-        if masked:
-            payload = _unmask(data, start, stop, _key_at(data, start - 4))
-        else:
-            payload = data[start:stop]
-        try:
-            events.append(_message(first, payload, mode))
-        except UnicodeDecodeError:
-            break
-        pos = stop
+        events.append(event)
         turns -= 1
     return pos
 
@@ -591,7 +602,7 @@ class Intake:
         events: list[Any] = []
         if len(raw) == 1 and self.take_single(raw):
             return events
-        left = self.take(raw, events)
+        left = self.take(raw, 0, events)
         return events if left is None else left
 
     def take_single(self, data: bytes) -> bool:
@@ -599,13 +610,31 @@ class Intake:
         waiting = self.waiting
         return isinstance(waiting, Partial) and waiting.missing > 1 and waiting.add_single(data)
 
-    def take(self, data: bytes, events: list[Any]) -> tuple[bytes, int, int, list[Any]] | None:
-        """Take bytes, append the events, and return what is left to the parser."""
+    def take_first(self, data: bytes) -> tuple[Any, i64]:
+        """Take the message with which bytes begin, if it is complete and nothing precedes it.
+
+        Returns:
+            Its event, and where the next frame starts; or ``None`` and 0.
+        """
+        if not self.ready or self.waiting is not None:
+            return None, 0
         settings = self.settings
-        turns = settings.turns
+        return _take_message(data, 0, settings.mode, settings.limit)
+
+    def take(
+        self, data: bytes, pos: i64, events: list[Any]
+    ) -> tuple[bytes, int, int, list[Any]] | None:
+        """Take bytes, append the events, and return what is left to the parser.
+
+        Args:
+            data: The bytes.
+            pos: Where to start: after the message that was taken before, or 0.
+            events: That message's event, or an empty list.
+        """
+        settings = self.settings
+        turns = settings.turns - i64(len(events))
         if not self.ready:
-            return data, 0, turns, events
-        pos: i64 = 0
+            return data, pos, turns, events
         end: i64 = len(data)
         waiting = self.waiting
         if isinstance(waiting, Partial):
@@ -706,19 +735,26 @@ class KernelInbox:
         intake = self._intake
         if len(raw) == 1 and intake.take_single(raw):
             return
-        events: list[Any] = []
-        left = intake.take(raw, events)
-        if left is not None:
-            parser = self._parser
-            events = parser.rest(left)
-            if parser.halted:
-                if events or parser.paused:
-                    self._queue(events)
+        first, pos = intake.take_first(raw)
+        events: Any
+        if first is not None and pos == i64(len(raw)):
+            # Most reads: a tuple is made faster than a list.
+            events = (first,)
+        else:
+            taken: list[Any] = [] if first is None else [first]
+            left = intake.take(raw, pos, taken)
+            if left is not None:
+                parser = self._parser
+                taken = parser.rest(left)
+                if parser.halted:
+                    if taken or parser.paused:
+                        self._queue(taken)
+                    return
+            if not taken:
                 return
-        if not events:
-            return
+            events = taken
         if self._backlog is not None:
-            self._queue(events)
+            self._queue([*events])
             return
         for event in self._pending:
             # The caller has not taken all of them.
