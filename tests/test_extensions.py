@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, strategies as st
 
+from wsproto_sip import extensions as module
 from wsproto_sip.extensions import (
     SUPPORTED_EXTENSIONS,
     Extension,
@@ -390,6 +391,41 @@ def test_window_of_a_client(parameters: dict[str, Any], answer: str, window: int
     client.offer()
     client.finalize(offered(answer))
     assert window_of(client) == window
+
+
+def test_cached_answers_differ_by_what_each_server_wants() -> None:
+    offer = offered("client_max_window_bits")
+    # An equal number of another type is an answer of its own, which cannot be used.
+    module._answer.cache_clear()
+    odd: Any = 12.0
+    with pytest.raises(TypeError):
+        PerMessageDeflate(default_window_bits=odd).accept(offer)
+    for _ in range(2):
+        for bits in (9, 12):
+            extension = PerMessageDeflate(default_window_bits=bits)
+            assert extension.accept(offer) == (
+                f"client_max_window_bits={bits}; server_max_window_bits={bits}"
+            )
+            assert settled(extension) == (False, bits, False, bits)
+        strict = PerMessageDeflate(True, 10, True, 11)
+        assert strict.accept(offer) == (
+            "client_no_context_takeover; server_no_context_takeover; "
+            "client_max_window_bits=10; server_max_window_bits=11"
+        )
+        assert settled(strict) == (True, 10, True, 11)
+
+
+def test_cache_of_answers_is_bounded() -> None:
+    for number in range(300):
+        PerMessageDeflate().accept(offered(f"unknown{number}"))
+    info = module._answer.cache_info()
+    assert info.maxsize is not None
+    assert info.currsize == info.maxsize <= 64
+    # A longer offer is answered without it.
+    long = offered(" " * 300 + "client_max_window_bits=9")
+    answer = PerMessageDeflate().accept(long)
+    assert answer == "client_max_window_bits=9; server_max_window_bits=12"
+    assert module._answer.cache_info().misses == info.misses
 
 
 def test_one_object_serves_one_connection() -> None:

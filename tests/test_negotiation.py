@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, strategies as st
 
+from wsproto_sip import negotiation as module
 from wsproto_sip.events import AcceptConnection, Request
 from wsproto_sip.extensions import Extension, PerMessageDeflate
 from wsproto_sip.limits import Limits
@@ -60,6 +61,51 @@ class Fake(Extension):
         self.asked.append(offer)
         if self.broken:
             raise RemoteProtocolError("not what was offered")
+
+
+def test_results_are_cached_with_bounds() -> None:
+    read, encode = module._read_items, module._encode
+    name = b"sec-websocket-protocol"
+    for number in range(300):
+        value = b"flood%d" % number
+        assert read_list({name: value}, name, LIMITS) == [value.decode()]
+        server_extensions_handshake([f"f{number}"], [Fake(f"f{number}", answers=[True])])
+    for cache in (read, encode):
+        info = cache.cache_info()
+        assert info.maxsize is not None
+        assert info.currsize == info.maxsize <= 64
+    # Longer values and other bytes-like ones never enter it.
+    misses = read.cache_info().misses, encode.cache_info().misses
+    for long in (257, 100_000):
+        text = "a" * long
+        assert read_list({name: text.encode()}, name, LIMITS) == [text]
+        assert server_extensions_handshake([text], [Fake(text, answers=[True])]) == text.encode()
+    other: Any = bytearray(b"sip, msrp")
+    assert read_list({name: other}, name, LIMITS) == ["sip", "msrp"]
+    assert (read.cache_info().misses, encode.cache_info().misses) == misses
+
+
+def test_cached_results_belong_to_the_caller() -> None:
+    fields = {b"sec-websocket-protocol": b"sip", b"sec-websocket-extensions": b"a; b=1"}
+    for _ in range(2):
+        extensions, subprotocols = read_offers(fields, LIMITS)
+        assert (extensions, subprotocols) == (["a; b=1"], ["sip"])
+        extensions.clear()
+        subprotocols.append("x")
+
+
+def test_cached_result_is_of_the_same_field_check_and_limit() -> None:
+    value = b"a; b, c"
+    fields = {b"sec-websocket-protocol": value, b"sec-websocket-extensions": value}
+    for _ in range(2):
+        assert read_list(fields, b"sec-websocket-protocol", LIMITS) == ["a; b", "c"]
+        with pytest.raises(RemoteProtocolError, match=r"^not a sub-protocol: 'a; b'$"):
+            read_offers(fields, LIMITS)
+        del fields[b"sec-websocket-protocol"]
+        assert read_offers(fields, LIMITS) == (["a; b", "c"], [])
+        with pytest.raises(RemoteProtocolError, match=r"^more than 1 items in sec-websocket-ext"):
+            read_offers(fields, Limits(max_list_items=1))
+        fields[b"sec-websocket-protocol"] = value
 
 
 def test_public_names() -> None:

@@ -177,6 +177,7 @@ class DeflateCodec:
 
     __slots__ = (
         "__weakref__",
+        "_bound",
         "_busy",
         "_deflate_resets",
         "_deflate_window",
@@ -249,13 +250,14 @@ class DeflateCodec:
         """Set the bounds on inflating; until then those of ``Limits()`` apply.
 
         Args:
-            limits: The limits, of which ``max_inflate_ratio`` and ``inflate_ratio_floor`` are used.
+            limits: The limits, of which ``max_inflate_ratio`` and ``inflate_ratio_floor`` are used,
+                and ``max_message_size`` with the frame hooks.
         """
-        self.max_ratio = limits.max_inflate_ratio
-        self.ratio_floor = limits.inflate_ratio_floor
+        self.max_ratio = ratio = limits.max_inflate_ratio
+        self.ratio_floor = floor = limits.inflate_ratio_floor
         # A message that inflates to less than this is not limited by its ratio.
-        floor = _KEPT_OUTPUT if limits.max_inflate_ratio is None else limits.inflate_ratio_floor
-        self._sure = min(floor + 1, _KEPT_OUTPUT)
+        self._sure = _KEPT_OUTPUT if ratio is None or floor >= _KEPT_OUTPUT else floor + 1
+        self._bound = limits.max_message_size
 
     def decompress(self, data: bytes, finished: bool, budget: int | None) -> bytes:
         """Inflate a compressed message or its next piece (RFC 7692 §7.2.2).

@@ -108,6 +108,11 @@ class HeadReader:
         Raises:
             RemoteProtocolError: The input cannot become a head, or exceeds a limit.
         """
+        if not self._buffer and type(data) is bytes and self._begins(data):
+            # A head that arrives whole, as almost all do: without a copy.
+            found = _blank_line(data)
+            if found is not None:
+                return self._complete(data, found.end())
         buffer = self._buffer
         buffer += data
         if self._searched <= _BEGINNING and not self._begins_well():
@@ -115,23 +120,35 @@ class HeadReader:
         limits = self._limits
         newest = buffer.rfind(b"\n", self._searched)
         found = _blank_line(buffer, max(self._searched - 2, 0)) if newest >= 0 else None
-        end = found.end() if found is not None else len(buffer)
-        if self._spent + end > bound(limits.max_handshake_bytes):
-            raise refusal(f"the head is longer than {limits.max_handshake_bytes} bytes", 431)
-        if found is None:
-            if newest >= 0:
-                self._line = newest + 1
-            self._searched = end
-            if end - self._line > bound(limits.max_header_line):
-                raise refusal(f"a line is longer than {limits.max_header_line} bytes", 431)
-            return None
-        head = bytes(buffer[:end])
-        rest = bytes(buffer[end:])
+        if found is not None:
+            self._buffer = bytearray()
+            self._searched = self._line = 0
+            return self._complete(bytes(buffer), found.end())
+        end = len(buffer)
+        self._check_length(end)
+        if newest >= 0:
+            self._line = newest + 1
+        self._searched = end
+        if end - self._line > bound(limits.max_header_line):
+            raise refusal(f"a line is longer than {limits.max_header_line} bytes", 431)
+        return None
+
+    def _begins(self, data: bytes) -> bool:
+        """Return whether this is the beginning of a head, without an empty line before it."""
+        return data.startswith(self._start) if self._start else _is_tchar(data) is not None
+
+    def _complete(self, data: bytes, end: int) -> tuple[bytes, bytes]:
+        """Check the head, which ends at ``end``; return it and the bytes after it."""
+        self._check_length(end)
+        head = data[:end]
         self._check_lines(head)
-        self._buffer = bytearray()
-        self._searched = self._line = 0
         self._spent += end
-        return head, rest
+        return head, data[end:]
+
+    def _check_length(self, length: int) -> None:
+        most = self._limits.max_handshake_bytes
+        if most is not None and self._spent + length > most:
+            raise refusal(f"the head is longer than {most} bytes", 431)
 
     def _begins_well(self) -> bool:
         buffer = self._buffer
@@ -148,9 +165,10 @@ class HeadReader:
 
     def _check_lines(self, head: bytes) -> None:
         limits = self._limits
+        most = limits.max_headers
         # The start line and the blank line are not fields.
-        if head.count(b"\n") - 2 > bound(limits.max_headers):
-            raise refusal(f"more than {limits.max_headers} header fields", 431)
-        most = bound(limits.max_header_line)
-        if len(head) > most and max(map(len, head.split(b"\n"))) > most:
+        if most is not None and head.count(b"\n") - 2 > most:
+            raise refusal(f"more than {most} header fields", 431)
+        most = limits.max_header_line
+        if most is not None and len(head) > most and max(map(len, head.split(b"\n"))) > most:
             raise refusal(f"a line is longer than {most} bytes", 431)

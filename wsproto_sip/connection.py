@@ -62,6 +62,8 @@ def arrange_extensions(
     Returns:
         The extensions in use; permessage-deflate if it is the only one; otherwise all of them.
     """
+    if not extensions:
+        return [], None, []
     in_use = [extension for extension in extensions if extension.enabled()]
     for extension in in_use:
         if isinstance(extension, PerMessageDeflate):

@@ -9,11 +9,11 @@ hooks call the same methods. The compression itself is in ``_deflate``.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 from ._deflate import FULL_WINDOW, DeflateCodec, InflateError, deflate_message
 from .frame_protocol import CloseReason, Opcode, RsvBits
-from .limits import Limits
 from .utilities import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
@@ -158,7 +158,11 @@ _SERVER_WINDOW: Final = "server_max_window_bits"
 _PARAMETERS: Final = (_CLIENT_RESETS, _SERVER_RESETS, _CLIENT_WINDOW, _SERVER_WINDOW)
 
 #: RFC 7692 §7.1.2: a decimal integer from 8 to 15 without leading zeros.
-_WINDOW_VALUES: Final = {str(bits): bits for bits in range(8, 16)}
+_WINDOWS: Final = range(8, 16)
+_WINDOW_VALUES: Final = {str(bits): bits for bits in _WINDOWS}
+#: zlib's.
+_MEM_LEVELS: Final = range(1, 10)
+_LEVELS: Final = range(10)
 
 #: RFC 6455 §9.1 allows a quoted value if the unquoted text is a token.
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -206,8 +210,58 @@ def _parse(text: str, response: bool) -> dict[str, int | None]:
     return found
 
 
+#: The longest offer whose answer is cached.
+_CACHED_SIZE: Final = 256
+
+
+# Almost all clients make the same few offers. The number of entries and the length of an offer are
+# bounded, so a flood of different offers holds less than 100 KiB, and each costs one insertion.
+@lru_cache(maxsize=64, typed=True)
+def _answer(
+    offer: str,
+    client_resets: bool,
+    server_resets: bool,
+    client_most: int,
+    server_most: int,
+) -> tuple[str, bool, int, bool, int] | None:
+    """Answer an offer (RFC 7692 §7.1).
+
+    Args:
+        offer: The offer: name and parameters.
+        client_resets: Whether we want each message of the client compressed on its own.
+        server_resets: Whether we compress each of our messages on its own.
+        client_most: The largest window we want for the client's messages.
+        server_most: The largest window of our messages.
+
+    Returns:
+        The parameters of the response; and, for the client and the server each, whether messages
+        are compressed on their own, and the window. ``None`` to decline.
+    """
+    try:
+        asked = _parse(offer, response=False)
+    except ValueError:
+        return None
+    words = []
+    client_resets = client_resets or _CLIENT_RESETS in asked
+    if client_resets:
+        words.append(_CLIENT_RESETS)
+    server_resets = server_resets or _SERVER_RESETS in asked
+    if server_resets:
+        words.append(_SERVER_RESETS)
+    client_bits = FULL_WINDOW
+    if _CLIENT_WINDOW in asked:
+        # §7.1.2.2: a server may only send the parameter to a client that has named it.
+        client_bits = min(asked[_CLIENT_WINDOW] or FULL_WINDOW, client_most)
+        words.append(f"{_CLIENT_WINDOW}={client_bits}")
+    server_bits = min(asked.get(_SERVER_WINDOW) or FULL_WINDOW, server_most)
+    # §7.1.2.1: echoed to a client that asked for it, and announced to one that did not.
+    if server_bits < FULL_WINDOW or _SERVER_WINDOW in asked:
+        words.append(f"{_SERVER_WINDOW}={server_bits}")
+    return "; ".join(words), client_resets, client_bits, server_resets, server_bits
+
+
 def _checked_window(bits: int) -> int:
-    if bits not in range(8, 16):
+    if bits not in _WINDOWS:
         raise ValueError(f"window bits must be 8 to 15, not {bits!r}")
     return bits
 
@@ -247,7 +301,6 @@ class PerMessageDeflate(DeflateCodec, Extension):
     """
 
     __slots__ = (
-        "_bound",
         "_client",
         "_client_bits",
         "_client_wish",
@@ -278,9 +331,9 @@ class PerMessageDeflate(DeflateCodec, Extension):
         level: int = 6,
         min_size: int = 0,
     ) -> None:
-        if mem_level not in range(1, 10):
+        if mem_level not in _MEM_LEVELS:
             raise ValueError(f"mem_level must be 1 to 9, not {mem_level!r}")
-        if level not in range(10):
+        if level not in _LEVELS:
             raise ValueError(f"level must be 0 to 9, not {level!r}")
         if min_size < 0:
             raise ValueError(f"min_size must not be negative: {min_size!r}")
@@ -356,16 +409,6 @@ class PerMessageDeflate(DeflateCodec, Extension):
         """
         return self._deflate_window if self._enabled and self._deflate_resets else None
 
-    def set_limits(self, limits: Limits) -> None:
-        """Set the bounds on inflating; until then those of ``Limits()`` apply.
-
-        Args:
-            limits: The limits, of which ``max_inflate_ratio`` and ``inflate_ratio_floor`` are used,
-                and ``max_message_size`` with the frame hooks.
-        """
-        super().set_limits(limits)
-        self._bound = limits.max_message_size
-
     # -- negotiation -------------------------------------------------------------------------------
 
     def enabled(self) -> bool:
@@ -407,34 +450,18 @@ class PerMessageDeflate(DeflateCodec, Extension):
         """
         if self._enabled:
             return None
-        try:
-            asked = _parse(offer, response=False)
-        except ValueError:
-            return None
-        words = []
-        client_resets = self.client_no_context_takeover or _CLIENT_RESETS in asked
-        if client_resets:
-            words.append(_CLIENT_RESETS)
-        server_resets = self.server_no_context_takeover or _SERVER_RESETS in asked
-        if server_resets:
-            words.append(_SERVER_RESETS)
-        client_bits = FULL_WINDOW
-        if _CLIENT_WINDOW in asked:
-            # §7.1.2.2: a server may only send the parameter to a client that has named it.
-            client_bits = min(
-                asked[_CLIENT_WINDOW] or FULL_WINDOW,
-                self._client_wish or self.default_window_bits,
-            )
-            words.append(f"{_CLIENT_WINDOW}={client_bits}")
-        server_bits = min(
-            asked.get(_SERVER_WINDOW) or FULL_WINDOW,
+        answer = (_answer if len(offer) <= _CACHED_SIZE else _answer.__wrapped__)(
+            offer,
+            self.client_no_context_takeover,
+            self.server_no_context_takeover,
+            self._client_wish or self.default_window_bits,
             self._server_wish or self.default_window_bits,
         )
-        # §7.1.2.1: echoed to a client that asked for it, and announced to one that did not.
-        if server_bits < FULL_WINDOW or _SERVER_WINDOW in asked:
-            words.append(f"{_SERVER_WINDOW}={server_bits}")
+        if answer is None:
+            return None
+        text, client_resets, client_bits, server_resets, server_bits = answer
         self._note_parameters(False, client_resets, client_bits, server_resets, server_bits)
-        return "; ".join(words)
+        return text
 
     def finalize(self, offer: str) -> None:
         """Apply the server's response to the offer (RFC 7692 §5, §7.1).
@@ -496,8 +523,8 @@ class PerMessageDeflate(DeflateCodec, Extension):
         """
         self._client = client
         # A window is an upper bound: our deflater may use less.
-        client_bits = self.client_max_window_bits
-        server_bits = self.server_max_window_bits
+        client_bits = self._client_bits or self._client_wish or FULL_WINDOW
+        server_bits = self._server_bits or self._server_wish or FULL_WINDOW
         if client:
             self.configure(
                 deflate_window=min(client_bits, self._client_wish or self.default_window_bits),

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -83,6 +82,7 @@ _REJECTING = ConnectionState.REJECTING
 _CLOSED = ConnectionState.CLOSED
 
 _DEFAULT_LIMITS = Limits()
+_ACCEPTED = TRANSITIONS[_CONNECTING, Step.ACCEPT]
 _is_zero = re.compile(rb"0+").fullmatch
 # What h11 takes as a line ending or refuses in a line: NUL, and LF to CR.
 _is_broken = re.compile(rb"[\0\n-\r]").search
@@ -181,7 +181,7 @@ class H11Handshake:
         self._h11: h11.Connection | None = None
         self._ordinary_head = b""
         self._head = HeadReader(limits, b"" if self._server else b"HTTP/")
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._trailing = bytearray()
         # The key of the request that was received or sent; ``None`` without such a request, empty
         # for a request that cannot be accepted.
@@ -206,12 +206,12 @@ class H11Handshake:
     @property
     def trailing_data(self) -> bytes:
         """The bytes received after the head: the first ones of the connection."""
-        return bytes(self._trailing)
+        return bytes(self._trailing) if self._trailing else b""
 
     def events(self) -> Iterator[Event]:
         """Iterate over the events not taken yet; unread ones are left for the next call."""
         while self._events:
-            yield self._events.popleft()
+            yield self._events.pop(0)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(client={self.client}, state={self.state})"
@@ -393,7 +393,7 @@ class H11Handshake:
         ordinary = read_ordinary_request(head)
         if ordinary is not None:
             self._ordinary_head = head
-            self._check_request(*ordinary)
+            self._check_request(*ordinary, ordinary=True)
         else:
             self._http().receive_data(head)
             request = cast("h11.Request", self._next_event())
@@ -408,7 +408,8 @@ class H11Handshake:
             if old and not (self._plain and request.http_version == b"1.0"):
                 raise RemoteProtocolError("the version of HTTP is below 1.1")
             self._read_request(request.headers.raw_items(), request.target, old)
-        self._keep(rest)
+        if rest:
+            self._keep(rest)
 
     def _keep(self, data: BytesLike) -> None:
         self._trailing += data
@@ -425,7 +426,13 @@ class H11Handshake:
         self._check_request(target, headers, fields, old)
 
     def _check_request(
-        self, target: bytes, headers: Headers, fields: Mapping[bytes, bytes], old: bool = False
+        self,
+        target: bytes,
+        headers: Headers,
+        fields: Mapping[bytes, bytes],
+        old: bool = False,
+        *,
+        ordinary: bool = False,
     ) -> None:
         """Validate a request (RFC 6455 §4.2.1) and make its event.
 
@@ -435,21 +442,12 @@ class H11Handshake:
             fields: The same fields by name.
             old: Whether the request is of HTTP/1.0, as in health checks of load balancers. It is
                 always plain (RFC 9110 §7.8) and may lack Host (RFC 9112 §3.2).
+            ordinary: Whether it was read as an ordinary one, which has no body and whose target is
+                a path.
         """
         self._seen = target, headers
         limits = self._limits
-        length = fields.get(b"content-length")
-        if b"transfer-encoding" in fields or (length is not None and not _is_zero(length)):
-            raise RemoteProtocolError("the request has a body")
-        named = not old or b"host" in fields
-        host = read_host(fields.get(b"host")) if named else ""
-        try:
-            authority = target_authority(target)
-        except ValueError as error:
-            raise RemoteProtocolError(str(error)) from None
-        if named and authority is not None and authority.lower() != host.lower().encode("ascii"):
-            # RFC 9112 §3.2.2 requires them to agree; we do not guess which of the two is meant.
-            raise RemoteProtocolError("the target names another host than the Host field")
+        host = read_host(fields[b"host"]) if ordinary else self._check_resource(target, fields, old)
         if old or not (
             _has_token(fields, b"upgrade", b"websocket", limits)
             and _has_token(fields, b"connection", b"upgrade", limits)
@@ -486,6 +484,23 @@ class H11Handshake:
             )
         )
 
+    @staticmethod
+    def _check_resource(target: bytes, fields: Mapping[bytes, bytes], old: bool) -> str:
+        """Check what an ordinary request cannot have wrong; return the host."""
+        length = fields.get(b"content-length")
+        if b"transfer-encoding" in fields or (length is not None and not _is_zero(length)):
+            raise RemoteProtocolError("the request has a body")
+        named = not old or b"host" in fields
+        host = read_host(fields.get(b"host")) if named else ""
+        try:
+            authority = target_authority(target)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
+        if named and authority is not None and authority.lower() != host.lower().encode("ascii"):
+            # RFC 9112 §3.2.2 requires them to agree; we do not guess which of the two is meant.
+            raise RemoteProtocolError("the target names another host than the Host field")
+        return host
+
     def _bad_method(self, allowed: bytes) -> RemoteProtocolError:
         text = f"the method is {self._method[:20]!r} and not {allowed.decode()}"
         return refusal(text, 405, [(b"Allow", allowed)])
@@ -494,16 +509,18 @@ class H11Handshake:
         if self._state is not _CONNECTING or not self._key:
             raise LocalProtocolError("no request was received yet")
         fields, agreed = write_answer(event, self._offers, self._subprotocols)
-        lines = [
+        raw = (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %b\r\n" % generate_accept_token(self._key)
-        ]
-        lines += [b"%b: %b\r\n" % field for field in fields]
-        lines.append(b"\r\n")
+            b"Sec-WebSocket-Accept: %b\r\n%b\r\n"
+            % (
+                generate_accept_token(self._key),
+                b"".join([b"%b: %b\r\n" % field for field in fields]),
+            )
+        )
         self.subprotocol = event.subprotocol
         self.accepted_extensions = agreed
-        self._move(Step.ACCEPT)
-        return b"".join(lines)
+        self._state = _ACCEPTED
+        return raw
 
     def _reject(self, event: RejectConnection) -> bytes:
         if self._state is not _CONNECTING:

@@ -9,9 +9,9 @@ Fields they write have been checked character by character.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
-from .limits import bound
 from .uri import encode_domain
 from .utilities import (
     LocalProtocolError,
@@ -25,7 +25,7 @@ from .utilities import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .events import AcceptConnection, Request
     from .extensions import Extension
@@ -83,13 +83,27 @@ RESERVED = frozenset(
 )
 
 
-def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> list[str]:
+# Almost all clients send the same few lists, and get the same few answers, so results are cached by
+# value; errors are not. A cache has a fixed number of entries, and longer values are not cached. So
+# a flood of different values holds some hundred KiB at most, and each of them costs one insertion
+# more than without the cache.
+_CACHED: Final = 64
+_CACHED_SIZE: Final = 256
+
+
+def read_list(
+    fields: Mapping[bytes, bytes],
+    name: bytes,
+    limits: Limits,
+    check: Callable[[list[str]], None] | None = None,
+) -> list[str]:
     """Read a list that must have items if it is present (RFC 9110 §5.6.1).
 
     Args:
         fields: Header fields, joined.
         name: The field's name in lower case.
         limits: How many items a list may have.
+        check: Raises ``RemoteProtocolError`` if the items are not valid; a function of a module.
 
     Returns:
         The items; none if the field is missing.
@@ -100,23 +114,42 @@ def read_list(fields: Mapping[bytes, bytes], name: bytes, limits: Limits) -> lis
     value = fields.get(name)
     if value is None:
         return []
-    if value.count(b",") >= bound(limits.max_list_items):
-        raise RemoteProtocolError(f"more than {limits.max_list_items} items in {name.decode()}")
+    # Other bytes-like values are not hashable.
+    cached = type(value) is bytes and len(value) <= _CACHED_SIZE
+    read = _read_items if cached else _read_items.__wrapped__
+    return [*read(value, name, limits.max_list_items, check)]
+
+
+@lru_cache(maxsize=_CACHED)
+def _read_items(
+    value: bytes, name: bytes, most: int | None, check: Callable[[list[str]], None] | None
+) -> tuple[str, ...]:
+    if most is not None and value.count(b",") >= most:
+        raise RemoteProtocolError(f"more than {most} items in {name.decode()}")
     if not value.isascii():
         raise RemoteProtocolError(f"bytes outside ASCII in {name.decode()}")
     items = split_comma_header(value)
     if not items:
         raise RemoteProtocolError(f"{name.decode()} is empty")
-    return items
+    if check is not None:
+        check(items)
+    return tuple(items)
 
 
-def _extensions(fields: Mapping[bytes, bytes], limits: Limits) -> list[str]:
-    items = read_list(fields, b"sec-websocket-extensions", limits)
+def _check_extensions(items: list[str]) -> None:
     for item in items:
         # RFC 6455 §9.1: an item that does not match the grammar fails the handshake.
         if not is_extension(item.encode("ascii")):
             raise RemoteProtocolError(f"malformed extension: {item[:80]!r}")
-    return items
+
+
+def _check_subprotocols(items: list[str]) -> None:
+    for item in items:
+        if not is_token(item.encode("ascii")):
+            raise RemoteProtocolError(f"not a sub-protocol: {item[:80]!r}")
+    # RFC 6455 §4.1: sub-protocols must be unique.
+    if len(set(items)) != len(items):
+        raise RemoteProtocolError("a sub-protocol is offered twice")
 
 
 def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str], list[str]]:
@@ -132,14 +165,9 @@ def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str
     Raises:
         RemoteProtocolError: A list is present but empty, too long or malformed.
     """
-    subprotocols = read_list(fields, b"sec-websocket-protocol", limits)
-    for item in subprotocols:
-        if not is_token(item.encode("ascii")):
-            raise RemoteProtocolError(f"not a sub-protocol: {item[:80]!r}")
-    # RFC 6455 §4.1: sub-protocols must be unique.
-    if len(set(subprotocols)) != len(subprotocols):
-        raise RemoteProtocolError("a sub-protocol is offered twice")
-    return _extensions(fields, limits), subprotocols
+    subprotocols = read_list(fields, b"sec-websocket-protocol", limits, _check_subprotocols)
+    extensions = read_list(fields, b"sec-websocket-extensions", limits, _check_extensions)
+    return extensions, subprotocols
 
 
 def write_offers(
@@ -193,6 +221,11 @@ def _written(extension: Extension, parameters: bool | str) -> bytes:
     text = extension.name
     if isinstance(parameters, str) and parameters:
         text = f"{text}; {parameters}"
+    return (_encode if len(text) <= _CACHED_SIZE else _encode.__wrapped__)(text)
+
+
+@lru_cache(maxsize=_CACHED)
+def _encode(text: str) -> bytes:
     if not (text.isascii() and is_extension(text.encode("ascii"))):
         raise LocalProtocolError(f"an extension wrote a malformed header: {text!r}")
     return text.encode("ascii")
@@ -296,9 +329,12 @@ def write_answer(
         if event.subprotocol not in subprotocols:
             raise LocalProtocolError(f"sub-protocol was not offered: {event.subprotocol!r}")
         fields.append((b"Sec-WebSocket-Protocol", event.subprotocol.encode("ascii")))
+    # What almost all servers pass that do not compress.
+    if event.extensions == []:
+        return fields + extra, []
     agreed = _agree(offers, event.extensions)
     if agreed:
-        fields.append((b"Sec-WebSocket-Extensions", b", ".join(text for _, text in agreed)))
+        fields.append((b"Sec-WebSocket-Extensions", b", ".join([text for _, text in agreed])))
     return fields + extra, [extension for extension, _ in agreed]
 
 
@@ -330,7 +366,8 @@ def read_answer(
         subprotocol = chosen.decode("latin-1")
         if subprotocol not in subprotocols:
             raise RemoteProtocolError(f"sub-protocol was not offered: {chosen[:80]!r}")
-    return subprotocol, client_extensions_handshake(_extensions(fields, limits), offered)
+    accepted = read_list(fields, b"sec-websocket-extensions", limits, _check_extensions)
+    return subprotocol, client_extensions_handshake(accepted, offered)
 
 
 def read_host(value: bytes | None) -> str:

@@ -8,7 +8,6 @@ Theory of operation: a :class:`WSConnection` delegates to one of two objects, fi
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from .connection import Connection
@@ -40,7 +39,7 @@ class WSConnection:
         max_frames: How many frames to parse at a time.
     """
 
-    __slots__ = ("_connect", "_handshake", "_stage", "client")
+    __slots__ = ("_handshake", "_options", "_stage", "client")
 
     def __init__(
         self,
@@ -53,14 +52,14 @@ class WSConnection:
         max_frames: int | None = None,
     ) -> None:
         self.client = connection_type is ConnectionType.CLIENT
-        self._connect = partial(
-            Connection,
+        # For the connection.
+        self._options = (
             connection_type,
-            limits=limits,
-            entropy=entropy,
-            whole_messages=whole_messages,
-            text_as_bytes=text_as_bytes,
-            max_frames=max_frames,
+            limits,
+            entropy,
+            whole_messages,
+            text_as_bytes,
+            max_frames,
         )
         # Kept until its events have been taken, possibly after it has ended.
         self._handshake: H11Handshake | None = H11Handshake(
@@ -134,7 +133,17 @@ class WSConnection:
 
     def _follow(self, handshake: H11Handshake) -> None:
         if handshake.state is _OPEN:
-            self._stage = self._connect(handshake.accepted_extensions, handshake.trailing_data)
+            role, limits, entropy, whole_messages, text_as_bytes, max_frames = self._options
+            self._stage = Connection(
+                role,
+                handshake.accepted_extensions,
+                handshake.trailing_data,
+                limits=limits,
+                entropy=entropy,
+                whole_messages=whole_messages,
+                text_as_bytes=text_as_bytes,
+                max_frames=max_frames,
+            )
 
     def _first_events(self, handshake: H11Handshake) -> Iterator[Event]:
         yield from handshake.events()
