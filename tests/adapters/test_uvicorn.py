@@ -48,6 +48,8 @@ class Application:
 
     def __init__(self) -> None:
         self.log: Log = []
+        # How often /ignore still asks.
+        self.patience = 1_000_000
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "websocket"
@@ -136,6 +138,18 @@ class Application:
 
     async def nothing(self, scope: Any, receive: Any, send: Any) -> None:
         return
+
+    async def ignore(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while self.patience:
+            self.patience -= 1
+            with suppress(RuntimeError):
+                await receive()
+
+    async def insist(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            self.log.append(await receive())
 
 
 @asynccontextmanager
@@ -248,6 +262,42 @@ def test_application_may_close(run: Any) -> None:
 
     run(scenario())
     assert application.log == [{"type": "websocket.disconnect", "code": 4001, "reason": "Grüße"}]
+
+
+def test_application_that_ignores_the_end_cannot_stop_other_connections(run: Any) -> None:
+    application = Application()
+
+    async def scenario() -> None:
+        async with running(application) as port:
+            async with peer(port, "/ignore"):
+                pass
+            async with peer(port, "/echo") as websocket:
+                await websocket.send("still here?")
+                assert await websocket.recv() == "still here?"
+            assert application.patience > 0
+            application.patience = 0
+
+    run(scenario())
+
+
+def test_application_that_ignores_the_end_is_ended(
+    run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = Application()
+
+    async def scenario() -> None:
+        async with running(application) as port, peer(port, "/insist"):
+            pass
+
+    run(scenario())
+    assert (
+        application.log
+        == [
+            {"type": "websocket.disconnect", "code": 1000, "reason": ""},
+        ]
+        * 100
+    )
+    assert "receive() was called again and again after the end" in caplog.text
 
 
 @pytest.mark.parametrize(

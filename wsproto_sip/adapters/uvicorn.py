@@ -55,6 +55,10 @@ _CONNECTING = ConnectionState.CONNECTING
 #: is acceptable for HTTP must be acceptable here.
 _HEAD_SIZE: Final = 128 * 1024
 
+#: How often an application is told of the end of its connection. One that has not understood by
+#: then never will, and would keep the processor busy.
+_MOST_DISCONNECTS: Final = 100
+
 #: The header fields that say where a body ends.
 _FRAMING: Final = frozenset([b"content-length", b"transfer-encoding"])
 
@@ -114,6 +118,8 @@ class WebSocketProtocol(Connection):
         # The scope passed to the application; middleware may have changed it since.
         self._scope: dict[str, Any] = {}
         self._told_connect = False
+        # How often it was told of the end.
+        self._told_disconnect = 0
         # The decision of the policies.
         self._accepted: Accept | None = None
         # The start of the application's own response, until the first part of its body.
@@ -210,6 +216,9 @@ class WebSocketProtocol(Connection):
         try:
             data = await self.recv()
         except ConnectionClosedError as error:
+            self._told_disconnect += 1
+            if self._told_disconnect > _MOST_DISCONNECTS:
+                raise RuntimeError("receive() was called again and again after the end") from None
             sent = error.event.close_sent
             code = sent.code if error.code == CloseReason.ABNORMAL_CLOSURE and sent else error.code
             return {"type": "websocket.disconnect", "code": int(code), "reason": error.reason}

@@ -56,7 +56,14 @@ from .._suite import (
 from .._transport import Transport, play, receive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterator,
+    )
 
     from .._suite import End
 
@@ -663,6 +670,29 @@ def opened(**options: Any) -> tuple[Connection, Transport]:
     return connection, transport
 
 
+async def receive_all(source: AsyncIterable[str | bytes]) -> None:
+    async for _ in source:
+        pass
+
+
+async def send_while_full(connection: Connection) -> None:
+    connection.pause_writing()
+    await connection.send("x")
+
+
+#: What a program may call although the connection has ended.
+CALLS: dict[str, Callable[[Connection], Coroutine[Any, Any, object]]] = {
+    "recv": lambda connection: connection.recv(),
+    "for": receive_all,
+    "recv_streaming": lambda connection: receive_all(connection.recv_streaming()),
+    "send": lambda connection: connection.send("x"),
+    "send-full": send_while_full,
+    "send-pieces": lambda connection: connection.send(["x"]),
+    "ping": lambda connection: connection.ping(),
+    "pong": lambda connection: connection.pong(),
+}
+
+
 @given(plans(), st.sampled_from([None, ConnectionResetError()]))
 def test_any_burst_and_end_of_the_transport(plan: Plan, lost: Exception | None) -> None:
     """All messages arrive, and then the peer's own end."""
@@ -716,6 +746,31 @@ class TestCallbacks:
             assert [await connection.recv() for _ in range(18)][-1] == "last"
             with pytest.raises(ConnectionClosedError):
                 await connection.recv()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("call", sorted(CALLS))
+    @pytest.mark.parametrize("code", [b"\x03\xe8", b"\x0f\xa1"])
+    def test_call_after_the_end_lets_others_run(self, call: str, code: bytes) -> None:
+        """A handler that ignores the end, and calls again and again, does not stop the loop."""
+
+        async def scenario() -> None:
+            connection, _ = opened()
+            receive(connection, frame(0x88, code))
+            connection.connection_lost(None)
+            for _ in range(3):
+                others = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(others.set_result, None)
+                error: ConnectionClosedError | None = None
+                try:
+                    await CALLS[call](connection)
+                except ConnectionClosedError as exc:
+                    error = exc
+                # Only a loop over messages ends without an error, if the end is in order.
+                assert (error is None) == (call == "for" and code == b"\x03\xe8")
+                assert error is None or error.event is connection.closed
+                assert error is None or error.__suppress_context__ or error.__context__ is None
+                assert others.done()
 
         run(scenario())
 

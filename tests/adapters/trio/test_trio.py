@@ -45,7 +45,7 @@ from .._strain import Strain
 from .._suite import BOUND, HOST, certificates, place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 
     from wsproto_sip.adapters._pieces import AsyncPieceIterator
     from wsproto_sip.session.lifecycle import ConnectionClosed
@@ -286,6 +286,25 @@ async def receive_for_ever(connection: Connection, got: list[str | bytes]) -> No
 async def send_for_ever(connection: Connection) -> None:
     while True:
         await connection.send(bytes(50_000))
+
+
+async def receive_all(source: AsyncIterable[str | bytes]) -> None:
+    async for _ in source:
+        pass
+
+
+#: What a program may call although the connection has ended.
+CALLS: dict[str, Callable[[Connection], Awaitable[object]]] = {
+    "recv": lambda connection: connection.recv(),
+    "for": receive_all,
+    "recv_streaming": lambda connection: receive_all(connection.recv_streaming()),
+    "send": lambda connection: connection.send("x"),
+    "send-pieces": lambda connection: connection.send(["x"]),
+    "ping": lambda connection: connection.ping(),
+    "pong": lambda connection: connection.pong(),
+    "close": lambda connection: connection.close(),
+    "wait_closed": lambda connection: connection.wait_closed(),
+}
 
 
 @settings(deadline=None)
@@ -846,6 +865,30 @@ class TestStreams:
 
         run(scenario, MockClock(autojump_threshold=0))
         assert got == NUMBERS[:messages]
+
+    @pytest.mark.parametrize("call", sorted(CALLS))
+    @pytest.mark.parametrize("code", [b"\x03\xe8", b"\x0f\xa1"])
+    def test_call_after_the_end_is_a_checkpoint(self, call: str, code: bytes) -> None:
+        """A handler that ignores the end, and calls again and again, does not stop the loop."""
+
+        async def scenario() -> None:
+            async with raw() as (connection, theirs):
+                await theirs.send_all(frame(0x88, code))
+                await theirs.aclose()
+                await connection.wait_closed()
+                for _ in range(3):
+                    error: ConnectionClosedError | None = None
+                    with trio.testing.assert_checkpoints():
+                        try:
+                            await CALLS[call](connection)
+                        except ConnectionClosedError as exc:
+                            error = exc
+                    # A loop over messages ends without an error, if the end is in order.
+                    loop = call == "for" and code == b"\x03\xe8"
+                    assert (error is None) == (loop or call in ("close", "wait_closed"))
+                    assert error is None or error.event is connection.closed
+
+        run(scenario)
 
     def test_end_of_input_while_output_waits(self) -> None:
         async def scenario() -> None:

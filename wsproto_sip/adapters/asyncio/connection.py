@@ -8,6 +8,9 @@ messages and a message that is written at once, take short cuts past the general
 timer, for the next deadline.
 
 Cancelling is safe at every ``await``: a message is returned or stays, and is sent or is not.
+
+The end of a connection is reported only after the loop has had a turn. A program that ignores it
+and calls again, forever, then delays other connections but does not stop them.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from ...session.session import Session
     from .._driver import Message, Pieces
     from .._pieces import PieceReceiver
+    from ..exceptions import ConnectionClosedError
 
 __all__ = ["Connection", "ShownConnection"]
 
@@ -121,7 +125,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             RuntimeError: Another task receives, or a message is being received in pieces.
         """
         if not self._messages and not await self._wait_for_message():
-            raise self._closed_error()
+            raise await self._end()
         return self._take()
 
     def recv_streaming(self) -> AsyncPieceIterator:
@@ -152,8 +156,9 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
                 return piece
             self._ask_for_message()
             if self.closed is not None:
+                error = await self._end()
                 receiver.close()
-                raise self._closed_error()
+                raise error
             await self._receiver
 
     def __aiter__(self) -> Connection:
@@ -172,7 +177,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
                 await self._receiver
         messages = self._messages
         if not messages and not await self._wait_for_message():
-            error = self._closed_error()
+            error = await self._end()
             if error.in_order:
                 raise StopAsyncIteration
             raise error
@@ -193,6 +198,11 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             if self.closed is not None:
                 return False
             await self._receiver
+
+    async def _end(self) -> ConnectionClosedError:
+        """Return the end of the connection, after a turn of the loop."""
+        await asyncio.sleep(0)
+        return self._closed_error()
 
     def _check_receiver(self) -> None:
         if self._receiver.waiting:
@@ -229,7 +239,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             if session.state is _OPEN or session.state is _REMOTE_CLOSING:
                 raise
             await asyncio.shield(self._lost)
-            raise self._closed_error() from None
+            raise await self._end() from None
         transport = self.transport
         transport.write(data)
         if session.touched or self._stuck or transport.get_write_buffer_size():
@@ -277,7 +287,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             await self._wait_writable()
         if not self._give(event, self._time()):
             await asyncio.shield(self._lost)
-            raise self._closed_error()
+            raise await self._end()
         self._follow_session()
         self._unwaited += 1
         return type(event)
@@ -292,7 +302,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
 
     async def _wait_writable(self) -> None:
         if self._gone:
-            raise self._closed_error()
+            raise await self._end()
         waiter = self._loop.create_future()
         if self._senders is None:
             self._senders = []
@@ -326,7 +336,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
         payload = self._ping(payload, waiter)
         if payload is None:
             await asyncio.shield(self._lost)
-            raise self._closed_error()
+            raise await self._end()
         try:
             return await waiter - sent
         finally:
@@ -346,7 +356,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             await self._take_turn()
         if not self._pong(payload):
             await asyncio.shield(self._lost)
-            raise self._closed_error()
+            raise await self._end()
         self._unwaited += 1
 
     async def close(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:

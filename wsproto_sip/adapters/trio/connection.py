@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ...session.session import Session
     from .._driver import Message, Pieces, WholeMessage
     from .._pieces import PieceReceiver
+    from ..exceptions import ConnectionClosedError
 
 __all__ = ["Connection"]
 
@@ -137,7 +138,7 @@ class Connection(Driver[_Waiter]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._messages and not await self._wait_for_message():
-            raise self._closed_error()
+            raise await self._end()
         message = self._take()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return message
@@ -172,7 +173,7 @@ class Connection(Driver[_Waiter]):
             self._ask_for_message()
             if self.closed is not None:
                 receiver.close()
-                raise self._closed_error()
+                raise await self._end()
             await self._receivers.park()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return piece
@@ -183,7 +184,7 @@ class Connection(Driver[_Waiter]):
     async def __anext__(self) -> str | bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._messages and not await self._wait_for_message():
-            error = self._closed_error()
+            error = await self._end()
             if error.in_order:
                 raise StopAsyncIteration
             raise error
@@ -201,6 +202,11 @@ class Connection(Driver[_Waiter]):
             if self.closed is not None:
                 return False
             await self._receivers.park()
+
+    async def _end(self) -> ConnectionClosedError:
+        """Return the end of the connection, after a checkpoint."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return self._closed_error()
 
     def _check_receiver(self) -> None:
         if self._receivers:
