@@ -106,3 +106,18 @@ def test_a_callee_of_an_upstream_that_challenges_in_our_realm_learns_nothing() -
     world.from_upstream(message)
     heard = bob.request("MESSAGE")
     assert all(name not in heard for name in FIELDS)
+
+
+def test_what_a_client_told_another_registrar_is_of_no_use_here() -> None:
+    """A digest covers the Request-URI, and neither To nor the server that asked for it."""
+    world = server()
+    alice = world.phone("alice", password="wonderland")
+    eve = world.phone("eve", registers=False)
+    # Eve has a registrar of her own, passes our challenge on there, and the answer back to us.
+    elsewhere = "sip:registrar.evil.test"
+    proof = ("Authorization", unused(world, "REGISTER", elsewhere))
+    fields = [*eve.registration(proof, expires=300)]
+    eve.send("REGISTER", elsewhere, *fields, to=f"<{alice.aor}>", sender=f"<{alice.aor}>;tag=1")
+    eve.response(404)
+    eve.send("MESSAGE", TARGET, sender=f"<{alice.aor}>;tag=1")
+    eve.response(407)

@@ -84,6 +84,44 @@ def test_addresses_of_users_and_those_of_clients(uri: str, named: bool) -> None:
     assert not everywhere.names_user(parse_uri("sip:alice@a.invalid"))
 
 
+@pytest.mark.parametrize(
+    ("uri", "ours"),
+    [
+        ("sip:sip.test", True),
+        ("sips:SIP.test:5061", True),
+        # Some clients write the user, which RFC 3261 §10.2 does not allow.
+        ("sip:alice@sip.test;transport=ws", True),
+        ("sip:edge.test", True),
+        ("sip:edge.test:1234", True),
+        ("sip:phones.test", True),
+        ("sip:elsewhere.test", False),
+        ("sip:sip.test.elsewhere.test", False),
+        ("tel:+1", False),
+    ],
+)
+def test_the_registrar_is_named_by_domain_or_server(uri: str, ours: bool) -> None:
+    edge = router(names=(("phones.test", None),))
+    assert edge.is_for_registrar(parse_uri(uri)) is ours
+
+
+def test_a_register_for_another_registrar_is_refused() -> None:
+    """RFC 3261 §10.3 step 1; with an upstream, that is the registrar and decides about it."""
+    world = World()
+    alice = world.phone("alice", registers=False)
+    fields = alice.registration(expires=300)
+    alice.send("REGISTER", "sip:elsewhere.test", *fields, to=f"<{alice.aor}>")
+    alice.response(404)
+    alice.send("REGISTER", "sip:edge.test", *fields, to=f"<{alice.aor}>")
+    alice.response(200)
+    world = World(upstream=UPSTREAM)
+    alice = world.phone("alice", registers=False, login="alice")
+    alice.send("REGISTER", "sip:elsewhere.test", *fields, to=f"<{alice.aor}>")
+    assert str(world.upstream_request().uri) == "sip:elsewhere.test"
+    stranger = world.phone("alice", registers=False)
+    stranger.send("REGISTER", "sip:elsewhere.test", *fields, to=f"<{alice.aor}>")
+    stranger.response(403)
+
+
 def test_own_vias() -> None:
     assert router().is_own_via(Via("WS", "EDGE.test", 8080))
     assert router().is_own_via(Via("UDP", "192.0.2.100", 5080))

@@ -445,6 +445,21 @@ def absorb_repeated(rooms: Rooms, passage: Passage) -> Outcome:
     return DONE if there else None
 
 
+def check_registrar(rooms: Rooms, passage: Passage) -> Outcome:
+    """Refuse a REGISTER for another registrar than ours, if there is one (RFC 3261 §10.3 step 1).
+
+    It comes before the password, since a digest covers the Request-URI and not To: a registrar
+    elsewhere could otherwise use here what it has made a client send there.
+    """
+    if rooms.registrar is None or passage.method != "REGISTER":
+        return None
+    uri = passage.request.uri
+    if rooms.router.is_for_registrar(uri):
+        return None
+    # RFC 3261 §21.4.5.
+    return Rejection(404, f"{uri!s:.100} is not in a domain of ours")
+
+
 def prove_registrant(rooms: Rooms, passage: Passage) -> Outcome:
     """Authenticate the sender of a REGISTER for our registrar, if there is one."""
     connection = passage.connection
@@ -743,6 +758,7 @@ FROM_CLIENT: Final[tuple[Step, ...]] = (
     name_branches,
     follow_routes,
     check_identity,
+    check_registrar,
     prove_registrant,
     consult_for_registrar,
     register,

@@ -193,6 +193,16 @@ class EdgeRouter:
             return True
         return self.is_own(uri) or self.upstream_named(uri) is not None
 
+    def is_for_registrar(self, uri: Uri) -> bool:
+        """Return whether the Request-URI of a REGISTER names one of our domains, or this edge.
+
+        Clients write the server's name there with any port, or none.
+        """
+        if not isinstance(uri, SipUri):
+            return False
+        names = self._own | self._names
+        return self._domains.has(uri) or uri.host_key in [host for host, _ in names]
+
     def names_user(self, uri: Uri) -> bool:
         """Return whether a Request-URI names a local user or domain, not a client itself.
 
