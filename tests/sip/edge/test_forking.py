@@ -68,6 +68,13 @@ def test_several_flows_of_one_client_count_once() -> None:
     assert numbers(groups) == [[[9], [1, 3, 4], [2]], [[5], [6]]]
 
 
+def test_a_client_is_one_by_its_instance_with_outbound_and_without() -> None:
+    """RFC 5626 §7: not more than one contact of an instance at a time."""
+    ordinary = [replace(binding(number, instance="a"), outbound=None) for number in (3, 2)]
+    groups = fork_groups([binding(4, instance="a"), *ordinary, binding(1)])
+    assert numbers(groups) == [[[4, 3, 2], [1]]]
+
+
 @given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([None, "a", "b"])), max_size=8))
 def test_every_flow_once(wanted: list[tuple[int, str | None]]) -> None:
     bindings = [

@@ -236,7 +236,6 @@ def test_order() -> None:
         ("<sip:a@x.invalid>;q=2", 400),
         ('<sip:a@x.invalid>;+sip.instance="urn"', 400),
         ('<sip:a@x.invalid>;reg-id=0;+sip.instance="<urn>"', 400),
-        ("<sip:a@x.invalid>;reg-id=1", 400),
         ("sip:a b", 400),
     ],
 )
@@ -245,6 +244,13 @@ def test_bad_contacts_change_nothing(contact: str, status: int) -> None:
     request = register(CONTACT, contact, Supported=SUPPORTED)
     assert server.register(request, 0.0).status == status
     assert len(server.store) == 0
+
+
+def test_a_reg_id_without_an_instance_is_ignored() -> None:
+    """RFC 5626 §6."""
+    answer = registrar().register(register(f"{CONTACT};reg-id=1", Supported=SUPPORTED), 0.0)
+    assert answer.status == 200
+    assert "require" not in answer
 
 
 def test_what_cannot_be_written_is_a_bad_request() -> None:
@@ -445,6 +451,31 @@ def test_an_ordinary_binding_does_not_replace_an_outbound_one() -> None:
     assert len(contacts(server.register(register(), 0.0))) == 2
 
 
+@pytest.mark.parametrize("fields", [("outbound", ""), ("", "outbound")])
+@pytest.mark.parametrize("expires", [0, 300])
+def test_a_client_that_begins_or_stops_to_use_outbound_is_one_client(
+    fields: tuple[str, str], expires: int
+) -> None:
+    """It has registered one Contact on one connection, and a call arrives there once."""
+    server = registrar()
+    for number, supported in enumerate(fields):
+        request = register(OUTBOUND, expires=expires if number else 300, Supported=supported)
+        answer = server.register(request, float(number), flow=FLOW)
+    assert len(contacts(answer)) == bool(expires)
+
+
+@pytest.mark.parametrize(
+    ("contact", "flow"),
+    [(OUTBOUND, Flow(2, 1)), (OUTBOUND.replace("a1", "a2"), FLOW), (OUTBOUND, None)],
+)
+def test_without_outbound_another_contact_or_connection_is_another_binding(
+    contact: str, flow: Flow | None
+) -> None:
+    server = registrar()
+    server.register(register(OUTBOUND, Supported="outbound"), 0.0, flow=FLOW)
+    assert len(contacts(server.register(register(contact), 1.0, flow=flow))) == 2
+
+
 def test_a_first_hop_without_outbound() -> None:
     server = registrar()
     vias = "SIP/2.0/UDP p.test;branch=z9hG4bK2|SIP/2.0/WS x.invalid;branch=z9hG4bK1"
@@ -562,6 +593,10 @@ class RegistrarMachine(RuleBasedStateMachine):
             return
         assert answer.status == 200
         self.expire()
+        for other, value in list(self.model[user].items()):
+            # The same Contact on the same connection, once with Outbound and once without.
+            if value[:2] == (part, flow) and (outbound is None or isinstance(other, str)):
+                del self.model[user][other]
         if seconds:
             self.model[user].pop(key, None)
             self.model[user][key] = (part, flow, self.now + seconds)

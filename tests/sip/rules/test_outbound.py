@@ -142,10 +142,15 @@ INSTANCE = ';+sip.instance="<urn:uuid:1>"'
 
 
 def request(
-    method: str, contacts: str | None, vias: int = 1, path: str = "", supported: str = "outbound"
+    method: str,
+    contacts: str | None,
+    vias: int = 1,
+    path: str = "",
+    supported: str = "outbound",
+    expires: str = "3600",
 ) -> SipRequest:
     headers = [("Via", "SIP/2.0/WS x.invalid")] * vias
-    headers += [("Supported", supported)]
+    headers += [("Supported", supported), ("Expires", expires)]
     if contacts is not None:
         headers += [("Contact", contacts)]
     if path:
@@ -177,8 +182,20 @@ def test_uses_outbound_depends_on_contact_and_hop(message: SipRequest, expected:
         (request("REGISTER", "<sip:a>"), None),
         (request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}", supported="path"), None),
         (request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}"), OutboundBinding("urn:uuid:1", 1)),
-        (request("REGISTER", "<sip:a>;reg-id=1"), 400),
+        (request("REGISTER", "<sip:a>;reg-id=1"), None),
         (request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}, <sip:b>;reg-id=2"), 400),
+        (
+            request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}, <sip:b>;reg-id=2;expires=0"),
+            OutboundBinding("urn:uuid:1", 1),
+        ),
+        (
+            request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}, <sip:b>;reg-id=2;expires=x"),
+            400,
+        ),
+        (
+            request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}, <sip:b>;reg-id=2", expires="0"),
+            OutboundBinding("urn:uuid:1", 1),
+        ),
         (
             request("REGISTER", f"<sip:a>;reg-id=1{INSTANCE}", 2, "<sip:p;lr>, <sip:e;lr;ob>"),
             OutboundBinding("urn:uuid:1", 1),

@@ -48,9 +48,9 @@ def fork_groups(
 ) -> list[list[Target]]:
     """Return the targets of a request for some bindings, in groups to be tried one after another.
 
-    The bindings of a group are equally preferred and tried at the same time. Several flows of one
-    client count once: the second is tried after the first has failed, so that no telephone rings
-    twice.
+    The bindings of a group are equally preferred and tried at the same time. Several of one client,
+    by its instance, count once, whether it uses Outbound or not (RFC 5626 §7): the second is tried
+    after the first has failed, so that no telephone rings twice.
 
     Args:
         bindings: The bindings, by preference and then the latest first.
@@ -63,14 +63,14 @@ def fork_groups(
         target = _target(binding, routes or {})
         if target is None:
             continue
-        if binding.outbound is not None:
-            known = clients.get(binding.outbound.instance)
+        if binding.instance is not None:
+            known = clients.get(binding.instance)
             if known is not None:
                 group = groups[known[0]]
                 first = group[known[1]]
                 group[known[1]] = replace(first, alternatives=(*first.alternatives, target))
                 continue
-            clients[binding.outbound.instance] = (binding.q, len(groups.get(binding.q, ())))
+            clients[binding.instance] = (binding.q, len(groups.get(binding.q, ())))
         groups.setdefault(binding.q, []).append(target)
     return list(groups.values())
 

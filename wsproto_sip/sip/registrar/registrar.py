@@ -889,15 +889,13 @@ class Registrar:
     def _merge(
         self, bindings: list[Binding], new: Binding, request: SipRequest, now: float
     ) -> list[Binding]:
-        """Return the bindings with a new one replacing the one it refreshes (RFC 5626 §6)."""
+        """Return the bindings with a new one replacing those it refreshes."""
         others = []
         for old in bindings:
-            if old.outbound != new.outbound or (
-                new.outbound is None and old.contact.uri != new.contact.uri
-            ):
-                others.append(old)
-            else:
+            if _is_refreshed(old, new):
                 self._check_order(old, request)
+            else:
+                others.append(old)
         if new.expires_at <= now + self.epoch:
             return others
         if self.config.outbound and new.instance is not None and wants_gruu(request):
@@ -1119,6 +1117,21 @@ def _refuse(
     if refused is not None:
         refused(rejection)
     return rejection.response(request)
+
+
+def _is_refreshed(old: Binding, new: Binding) -> bool:
+    """Return whether a new binding takes the place of an old one.
+
+    Flows of Outbound are told apart by instance and reg-id (RFC 5626 §6), and other bindings by
+    Contact (RFC 3261 §10.3 step 7). A client can change from one to the other. On the same
+    connection it is the same client, which would otherwise get each call twice, and the rest of its
+    calls after it has unregistered.
+    """
+    if old.outbound is not None and new.outbound is not None:
+        return old.outbound == new.outbound
+    if old.contact.uri != new.contact.uri:
+        return False
+    return old.outbound == new.outbound or (new.flow is not None and old.flow == new.flow)
 
 
 def _update(found: Found, after: Sequence[Binding]) -> Update:

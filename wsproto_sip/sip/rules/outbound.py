@@ -45,6 +45,7 @@ _BOOT_SIZE = 4
 #: Each of the two MACs of a route token has 120 bits, for the same reason.
 _ROUTE_MAC_SIZE = 15
 _MAX_REG_ID = 2**31 - 1
+_ZERO = re.compile("0+")
 
 
 class Flow(NamedTuple):
@@ -373,9 +374,9 @@ def outbound_binding(request: SipRequest, contact: NameAddr) -> OutboundBinding 
         contact: One of its contacts.
 
     Returns:
-        The Outbound binding, or ``None`` for an ordinary binding without Outbound. A refusal with
-        439 if the client's first hop does not support Outbound, and with 400 for a reg-id without
-        an instance or several contacts with a reg-id.
+        The Outbound binding, or ``None`` for an ordinary binding without Outbound, as for a reg-id
+        without an instance. A refusal with 439 if the client's first hop does not support Outbound,
+        and with 400 for several contacts with a reg-id, apart from those to be removed.
 
     Raises:
         SipParseError: 400, for bad syntax.
@@ -385,9 +386,9 @@ def outbound_binding(request: SipRequest, contact: NameAddr) -> OutboundBinding 
         return None
     instance = instance_id(contact)
     if instance is None:
-        return Rejection(400, "reg-id without +sip.instance")
-    contacts = request.contacts or []
-    if sum([reg_id(other) is not None for other in contacts]) > 1:
+        return None
+    others = [other for other in request.contacts or [] if reg_id(other) is not None]
+    if len(others) > 1 and sum([not _is_removed(request, other) for other in others]) > 1:
         return Rejection(400, "more than one Contact with a reg-id")
     if len(request.vias) > 1:
         # The client's first hop is the one that wrote the last Path value.
@@ -396,6 +397,14 @@ def outbound_binding(request: SipRequest, contact: NameAddr) -> OutboundBinding 
         if not isinstance(first_hop, SipUri) or "ob" not in first_hop.params:
             return Rejection(439, "the first hop does not support Outbound")
     return OutboundBinding(instance, number)
+
+
+def _is_removed(request: SipRequest, contact: NameAddr) -> bool:
+    """Return whether a REGISTER removes a Contact (RFC 3261 §10.2.2)."""
+    text = contact.params.get("expires")
+    if text is None:
+        text = request.get("expires") or ""
+    return _ZERO.fullmatch(text) is not None
 
 
 def flow_timer(request_text: str) -> int:
