@@ -1007,6 +1007,18 @@ def test_the_upstream_is_told_nothing_that_was_not_proven_or_asked_for() -> None
     assert "p-asserted-identity" not in message
 
 
+@pytest.mark.parametrize(
+    ("login", "asserted"),
+    [("alice@SIP.test", "<sip:alice@sip.test>"), ("bob@elsewhere.test", None)],
+)
+def test_only_users_of_the_domains_are_asserted(login: str, asserted: str | None) -> None:
+    """Whatever the source of users calls them."""
+    world = World(upstream=UPSTREAM, assert_identity=True)
+    alice = world.phone("alice", login=login, registers=False)
+    alice.send("MESSAGE", BOB, sender=f"<sip:{login}>;tag=1")
+    assert world.upstream_request().get("p-asserted-identity") == asserted
+
+
 @pytest.mark.parametrize("private", [True, False])
 def test_what_the_upstream_asserts_is_withheld_from_clients_on_request(private: bool) -> None:
     world = World(upstream=UPSTREAM)

@@ -187,8 +187,8 @@ class EdgeConfig:
         open_to_strangers: Whether unauthenticated clients may send to other domains than ours
             through the upstream, like any client of an open relay.
         assert_identity: Whether to tell the upstream in P-Asserted-Identity which authenticated
-            user has sent a request (RFC 3325), even if From is anonymous. The upstream must be
-            trusted with that.
+            user of the domains has sent a request (RFC 3325), even if From is anonymous. The
+            upstream must be trusted with that.
         t1: The expected round-trip time (RFC 3261 §17.1.1.1).
         t2: The longest interval between retransmissions.
         t4: How long a message may stay in the network.

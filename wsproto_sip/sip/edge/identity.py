@@ -209,10 +209,15 @@ class Identities:
             request.add_header("P-Asserted-Identity", f"<{identity}>")
 
     def _asserted(self, request: SipRequest, connection: EdgeConnection) -> SipUri | None:
-        """Return the address of record of a request's authenticated sender, or ``None``."""
+        """Return the address of record of a request's authenticated sender, or ``None``.
+
+        Only the users of our own domains are asserted (RFC 3325 §1). Who has another domain's
+        address is not for this edge to say, even if the source of its users uses such names.
+        """
         user = connection.peer.user
         if user is not None:
-            return self._of(user, request.from_.uri).aor
+            identity = self._of(user, request.from_.uri).aor
+            return identity if self._domains.has(identity) else None
         name = self.sender_of(request, connection)
         return None if name is None else SipUri.make(self._domains.first, name)
 
