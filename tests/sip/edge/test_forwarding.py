@@ -10,7 +10,13 @@ import pytest
 from tests.sip._location import Cluster
 from tests.sip._phones import MODES, SDP, UPSTREAM, Dialog, Phone, World, call
 from wsproto_sip.server.shares import Party, ShareConfig
-from wsproto_sip.sip import SipRequest, SipResponse, SipValueError, parse_message
+from wsproto_sip.sip import (
+    SipLimits,
+    SipRequest,
+    SipResponse,
+    SipValueError,
+    parse_message,
+)
 from wsproto_sip.sip.edge.config import DATAGRAMS, STREAM, EdgeMode, Upstream
 from wsproto_sip.sip.edge.forking import Target
 from wsproto_sip.sip.edge.transactions import key_of
@@ -222,6 +228,58 @@ def test_a_response_cannot_choose_where_it_goes() -> None:
     bob.say(response)
     assert alice.response(200).vias == message.vias[1:]
     assert world.quiet()
+
+
+def test_a_callee_cannot_answer_for_another_dialog_of_the_caller() -> None:
+    world = World()
+    alice, bob, carol = [world.phone(user) for user in ("alice", "bob", "carol")]
+    here, _ = call(alice, carol)
+    invite = alice.send("INVITE", BOB, body=SDP)
+    alice.response(100)
+    incoming = bob.request("INVITE")
+    contact = ("Contact", f"<{bob.contact}>")
+    forged = incoming.make_response(200, to_tag=f"t{carol.cid}", headers=[contact])
+    forged.replace_header("Call-ID", here.call_id)
+    forged.replace_header("From", here.local)
+    forged.replace_header("CSeq", "7 INVITE")
+    bob.say(forged)
+    heard = alice.response(200)
+    assert (heard.call_id, heard.cseq, heard.from_.tag) == (
+        invite.call_id,
+        invite.cseq,
+        invite.from_.tag,
+    )
+    # The edge itself takes it for the call of this INVITE, too.
+    dialog = Dialog(alice, invite, heard, caller=True)
+    dialog.send("BYE")
+    bob.answer(bob.request("BYE"), 200)
+    assert len(world.edge.journal.answered) == 1
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_the_response_to_a_request_from_far_away_is_read(hops: int) -> None:
+    """Its last hop with the usual Max-Forwards has 70 Vias, and adds one."""
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    request = alice.make("MESSAGE", BOB, hops=1)
+    for number in range(69 + hops):
+        request.insert_header("Via", f"SIP/2.0/TCP p{number}.test;branch=z9hG4bK{number}")
+    alice.say(request)
+    if hops:
+        assert alice.response(483).vias[-1].host == f"x{alice.cid}.invalid"
+        assert not bob.heard
+        return
+    incoming = bob.request("MESSAGE")
+    assert len(incoming.vias) == 71
+    bob.answer(incoming, 200)
+    assert len(alice.response(200).vias) == 70
+
+
+def test_without_a_bound_there_is_room_for_any_number_of_hops() -> None:
+    world = World(limits=SipLimits(max_vias=None))
+    alice, bob = world.phone("alice"), world.phone("bob")
+    alice.send("MESSAGE", BOB)
+    bob.request("MESSAGE")
 
 
 @pytest.mark.parametrize(

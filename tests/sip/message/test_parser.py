@@ -151,8 +151,8 @@ def test_line_limit() -> None:
 
 def test_via_limit() -> None:
     via = "Via: SIP/2.0/WS y;branch=2\r\n"
-    accepted(parse_message(START + FIELDS + via * 69 + "\r\n"))
-    assert "more than 70 Vias" in refused(START + FIELDS + via * 70 + "\r\n").detail
+    accepted(parse_message(START + FIELDS + via * 70 + "\r\n"))
+    assert "more than 71 Vias" in refused(START + FIELDS + via * 71 + "\r\n").detail
     both = FIELDS.replace("z9hG4bK1", "z9hG4bK1, SIP/2.0/WS y")
     accepted(parse_message(START + both + "\r\n", limits=SipLimits(max_vias=2)))
     assert refused(START + both + "\r\n", SipLimits(max_vias=1)).status == 400

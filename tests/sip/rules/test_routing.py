@@ -24,6 +24,7 @@ from wsproto_sip.sip.rules.routing import (
     push_via,
     record_route,
     response_address,
+    restore_response,
     simplify_vias,
     validate_request,
 )
@@ -185,6 +186,43 @@ def test_push_and_pop() -> None:
 )
 def test_response_address(via: str, address: tuple[str, int]) -> None:
     assert response_address(Via.parse(via)) == address
+
+
+def test_a_response_repeats_what_identifies_its_request() -> None:
+    """RFC 3261 §8.2.6.2."""
+    asked = request(to="<sip:bob@sip.test>;tag=2")
+    response = asked.make_response(200)
+    right = bytes(response)
+    restore_response(response, asked)
+    assert bytes(response) == right
+    changes = {
+        "Via": "SIP/2.0/WS y.invalid;branch=z9hG4bK2",
+        "From": "<sip:alice@sip.test>;tag=3",
+        "To": "<sip:bob@sip.test>",
+        "Call-ID": "d",
+        "CSeq": "2 INVITE",
+    }
+    for name, value in changes.items():
+        for wrong in (value, "<") if name in ("From", "To") else (value,):
+            response = asked.make_response(200)
+            response.replace_header(name, wrong)
+            restore_response(response, asked)
+            assert response.get(name.lower()) == asked.get(name.lower())
+            assert len(bytes(response)) == len(right)
+    for name in ("From", "To", "Call-ID"):
+        response = asked.make_response(200)
+        response.remove_header(name)
+        restore_response(response, asked)
+        assert response.get(name.lower()) == asked.get(name.lower())
+
+
+def test_a_response_may_write_names_otherwise_and_add_its_own_tag() -> None:
+    asked = request()
+    response = asked.make_response(200, to_tag="2")
+    response.replace_header("From", '"Alice" <sip:a@elsewhere.test>;tag=1')
+    before = bytes(response)
+    restore_response(response, asked)
+    assert bytes(response) == before
 
 
 # -- loops -----------------------------------------------------------------------------------------

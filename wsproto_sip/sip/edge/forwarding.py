@@ -34,6 +34,7 @@ from ..rules.routing import (
     max_breadth,
     pop_via,
     push_via,
+    restore_response,
     simplify_vias,
 )
 from .actions import SendToUpstream
@@ -168,8 +169,9 @@ class Forwarder:
             trying: Whether its sender has received 100 already.
 
         Returns:
-            ``None``, or the refusal: 440 for a Max-Breadth of 0, 503 if too much is pending, 513
-            if our header fields would push the message over the next hop's limit.
+            ``None``, or the refusal: 440 for a Max-Breadth of 0, 483 if the response could not be
+            read because of our Via, 503 if too much is pending, 513 if our header fields would push
+            the message over the next hop's limit.
 
         Raises:
             SipParseError: It cannot be sent on because of bad syntax.
@@ -180,6 +182,9 @@ class Forwarder:
         limit = self._config.limits.max_message_size
         if limit is not None and size > limit - _GROWTH:
             return Rejection(513, "no room for the header fields written on the way")
+        hops = self._config.limits.max_vias
+        if hops is not None and len(request.vias) >= hops:
+            return Rejection(483, f"no room for a Via after {hops} hops")
         breadth = max_breadth(request)
         if not breadth:
             return Rejection(440, "Max-Breadth leaves no branch to this request")
@@ -525,10 +530,7 @@ class Forwarder:
             if branch.responses >= _MAX_RESPONSES:
                 return False
             branch.responses += 1
-        # Use the Vias that we know, whatever the other side made of them.
-        response.remove_header("via")
-        for value in reversed(transaction.request.get_all("via")):
-            response.insert_header("Via", value)
+        restore_response(response, transaction.request)
         if response.status < 200:
             self._provisional(branch, response, now)
         elif response.status < 300:

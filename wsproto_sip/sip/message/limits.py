@@ -25,7 +25,8 @@ class SipLimits:
         max_headers: Header fields; a folded one counts once. Refused with 400.
         max_header_line: Bytes of one header field including its folds, and of the start line apart
             from its Request-URI. Refused with 513.
-        max_vias: Via values, the hops of a request. Refused with 400.
+        max_vias: Via values: the sender's, and one for each hop that the usual Max-Forwards of 70
+            allows. Refused with 400.
         max_uri: Bytes of the Request-URI. Refused with 414.
 
     Raises:
@@ -35,7 +36,7 @@ class SipLimits:
     max_message_size: int | None = 64 * 1024
     max_headers: int | None = 100
     max_header_line: int | None = 4 * 1024
-    max_vias: int | None = 70
+    max_vias: int | None = 71
     max_uri: int | None = 1024
     #: The bounds in the order above, all of them numbers, as the parser uses them.
     bounds: tuple[int, ...] = field(init=False, repr=False, compare=False)

@@ -30,6 +30,7 @@ __all__ = [
     "push_via",
     "record_route",
     "response_address",
+    "restore_response",
     "simplify_vias",
     "validate_request",
 ]
@@ -213,6 +214,38 @@ def pop_via(response: SipResponse, is_own: Callable[[Via], bool]) -> Via | None:
         return None
     response.remove_first("Via")
     return vias[0]
+
+
+def restore_response(response: SipResponse, request: SipRequest) -> None:
+    """Restore what a response must repeat of its request (RFC 3261 §8.2.6.2).
+
+    A response is matched by our branch and the method of CSeq alone (§17.1.3). The other side could
+    thus answer for another dialog of the sender by its Call-ID and tags. Names and URIs in From and
+    To may differ, since proxies that rewrite them do not always restore them.
+
+    Args:
+        response: A response, with or without our Via.
+        request: Its request, as it came here.
+    """
+    response.remove_header("via")
+    for value in reversed(request.get_all("via")):
+        response.insert_header("Via", value)
+    if response.get("call-id") != request.call_id:
+        response.replace_header("Call-ID", request.call_id)
+    if response.cseq != request.cseq:
+        response.replace_header("CSeq", request.cseq)
+    for name, tag in (("from", request.from_.tag), ("to", request.to.tag)):
+        text = request.get(name) or ""
+        if tag is not None and response.get(name) != text and _tag(response, name) != tag:
+            response.replace_header(name.capitalize(), text)
+
+
+def _tag(response: SipResponse, name: str) -> str | None:
+    """Return the tag of From or To; ``None`` if it has none or cannot be parsed."""
+    try:
+        return (response.from_ if name == "from" else response.to).tag
+    except SipParseError:
+        return None
 
 
 def response_address(via: Via) -> tuple[str, int]:
