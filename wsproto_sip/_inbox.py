@@ -61,7 +61,7 @@ class Inbox:
         if data is None:
             self._ended = True
             # Input after this is not the peer's.
-            self._receive = _nothing
+            self._receive, self._parser.harmless = _nothing, NOTHING
             self._queue([])
             return
         events = self._receive(data)
