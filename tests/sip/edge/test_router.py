@@ -31,6 +31,7 @@ BOB = "sip:bob@sip.test"
 ALIAS, OUTBOUND = EdgeMode.ALIAS, EdgeMode.OUTBOUND
 TCP = replace(UPSTREAM, transport="tcp")
 SOURCE = Source("192.0.2.1", 4000, "ws")
+both_modes = pytest.mark.parametrize("mode", MODES)
 
 
 # -- what is ours ----------------------------------------------------------------------------------
@@ -120,6 +121,32 @@ def test_a_register_for_another_registrar_is_refused() -> None:
     stranger = world.phone("alice", registers=False)
     stranger.send("REGISTER", "sip:elsewhere.test", *fields, to=f"<{alice.aor}>")
     stranger.response(403)
+
+
+@both_modes
+def test_a_client_cannot_answer_a_register(mode: EdgeMode) -> None:
+    """Its sender would be registered, without the upstream."""
+    world = World(mode, upstream=UPSTREAM)
+    eve = world.phone("eve", registers=False)
+    eve.send("INVITE", "sip:bob@sip.test")
+    eve.response(100)
+    invite = world.upstream_request()
+    contact = ("Contact", "<sip:bob@192.0.2.200>")
+    world.from_upstream(invite.make_response(200, to_tag="b", headers=[contact]))
+    route = eve.response(200).record_routes[-1]
+    uri = "sip:sip.test"
+    if mode is ALIAS:
+        (own,) = invite.contacts or []
+        assert isinstance(own.uri, SipUri)
+        uri = str(SipUri("sip.test", None, None, own.uri.params))
+    eve.send(
+        "REGISTER", uri, *[("Route", str(route))] * 2, *eve.registration(expires=300),
+        to="<sip:alice@sip.test>", call_id=invite.call_id,
+    )  # fmt: skip
+    eve.response(403)
+    eve.send("MESSAGE", "tel:+1")
+    eve.response(403)
+    assert world.quiet()
 
 
 def test_own_vias() -> None:
@@ -797,7 +824,6 @@ def users(mode: EdgeMode, **options: object) -> tuple[World, Phone, Phone, Phone
     return (world, *found)  # type: ignore[return-value]
 
 
-both_modes = pytest.mark.parametrize("mode", MODES)
 
 
 @both_modes

@@ -634,6 +634,10 @@ def _find_targets(rooms: Rooms, passage: Passage, found: Found | None) -> Outcom
         return _discreet(rooms, passage, groups)
     if isinstance(groups, Lookup):
         return _look_up(rooms, passage, groups)
+    if passage.method == "REGISTER" and not groups[0][0].is_upstream:
+        # Along a route of a dialog. What the client answered would count as the upstream's word,
+        # after which the sender is no stranger, and owns the GRUUs that it names.
+        return Rejection(403, "a REGISTER that leads to a client")
     passage.groups = groups
     return None
 
