@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from wsproto_sip.auth import Challenge, answer_challenge
+from wsproto_sip.auth import Challenge, Identity, answer_challenge
 from wsproto_sip.sip import Source, parse_message
 from wsproto_sip.sip.edge.actions import (
     EdgeAction,
@@ -44,6 +44,7 @@ from wsproto_sip.sip.edge.connections import Peer
 from wsproto_sip.sip.edge.edge import SipEdge
 from wsproto_sip.sip.message.errors import SipParseError
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
+from wsproto_sip.sip.registrar.bearer import BearerQuestion, BearerVerifier
 from wsproto_sip.sip.registrar.domains import Domains
 
 from .invariants import Invariants
@@ -65,6 +66,8 @@ INVARIANTS: Final = Invariants(
         "foreign framer of the whole stream sees the messages that were sent and no other.",
         # Not in the list, but visible to the same harness.
         0: "No client speaks as a user that it has not proven to be, and nothing stays at the end.",
+        1: "Credentials for the edge reach no other party: no client, and an upstream only with "
+        "what it may have requested. Passwords go nowhere.",
     }
 )
 
@@ -274,19 +277,26 @@ OWN_ROUTE: Final = re.compile(
     + rb"((?:;(?:transport=(?:ws|tcp|udp)|r2=on|lr|ob|seal="
     rb"(" + _TOKEN + rb")))*)>(?:;received=\"[^\"\\\r\n]*\")?"
 )
-#: Fields that an edge edits; all others stay unchanged.
+#: Fields that an edge edits; all others stay unchanged. The challenges of several callees are put
+#: together.
 _EDITED: Final = frozenset(
     b"via route record-route path contact max-forwards max-breadth content-length authorization "
-    b"proxy-authorization p-preferred-identity p-asserted-identity content_length".split()
+    b"proxy-authorization p-preferred-identity p-asserted-identity content_length "
+    b"www-authenticate proxy-authenticate".split()
 )
 #: Fields that clients may not set.
 _TRUSTED: Final = frozenset(b"p-asserted-identity diversion history-info path".split())
+#: Fields that a response repeats from its request; the edge restores them (RFC 3261 §8.2.6.2).
+_REPEATED: Final = frozenset(b"from to call-id cseq".split())
+_CREDENTIALS: Final = (b"authorization", b"proxy-authorization")
+#: What makes credentials usable: the digest, or the token.
+_PROOF: Final = re.compile(rb'response="([0-9a-f]{32,64})"|Bearer ([!-~]+)')
 _SIGHT: Final = re.compile(rb"(?<![A-Za-z0-9_-])" + _TOKEN + rb"(?![A-Za-z0-9_-])")
 
 # -- what parties say ------------------------------------------------------------------------------
 
 METHODS: Final = ("INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "REFER", "NOTIFY", "X-OTHER", "BYE")
-STATUSES: Final = (100, 180, 183, 200, 200, 202, 302, 404, 430, 486, 503, 603)
+STATUSES: Final = (100, 180, 183, 200, 200, 202, 302, 404, 430, 486, 503, 603, 401, 407)
 INNER: Final = (
     b"INVITE sip:victim@sip.test SIP/2.0\r\nVia: SIP/2.0/TCP 203.0.113.66;branch=z9hG4bKinner\r\n"
     b"From: <sip:alice@sip.test>;tag=1\r\nTo: <sip:bob@sip.test>\r\nCall-ID: inner\r\n"
@@ -357,8 +367,8 @@ class Party:
     live: bool = True
     #: The users that it has authenticated as, to the edge or to the upstream.
     proven: set[bytes] = field(default_factory=set)
-    #: Names of the transactions that it has started.
-    asked: set[tuple[bytes, bytes, bytes]] = field(default_factory=set)
+    #: The transactions that it has started, by name.
+    asked: dict[tuple[bytes, bytes, bytes], Read] = field(default_factory=dict)
     #: The edge's branches on requests that it was sent.
     got: set[bytes] = field(default_factory=set)
     #: Call-IDs of its calls.
@@ -409,7 +419,10 @@ class World:
             return next(numbers).to_bytes(size, "big")
 
         self.users = bool(users)
-        authenticator = DigestAuthenticator(DOMAIN, USERS, entropy=entropy) if users else None
+        authenticator = None
+        if users:
+            bearer = BearerVerifier(DOMAIN, self._verified)
+            authenticator = DigestAuthenticator(DOMAIN, USERS, bearer=bearer, entropy=entropy)
         self.edge = SipEdge(
             EdgeConfig(
                 HOST,
@@ -437,6 +450,8 @@ class World:
         self.token_list: list[bytes] = []
         self.streams: dict[tuple[str, int], bytes] = defaultdict(bytes)
         self.stream_messages: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+        #: The proofs in credentials for the edge, unless they were sent damaged.
+        self.proofs: set[bytes] = set()
         self.gruus: dict[bytes, set[Party]] = defaultdict(set)
         self.cut: dict[str, bytes] = {}
         self.step_said: Said | None = None
@@ -513,10 +528,10 @@ class World:
             if mark := message.one(b"x-mark"):
                 self.said[mark].append(said)
             if message.is_request:
-                party.asked.add(message.name)
+                party.asked[message.name] = message
                 if message.start.upper().startswith((b"CANCEL ", b"ACK ")):
                     invite = message.name[1].rpartition(b" ")[0] + b" INVITE"
-                    party.asked.add((message.name[0], invite, message.name[2]))
+                    party.asked.setdefault((message.name[0], invite, message.name[2]), message)
                 party.calls.add(message.one(b"call-id"))
         self.step_said, self.step_party, self.raw = said, party, raw
         self.replies = []
@@ -637,13 +652,24 @@ class World:
                     if gruu and b"urn:x:%d>" % party.cid in contact:
                         self.gruus[gruu].add(party)
 
+    @staticmethod
+    def _verified(question: BearerQuestion) -> Identity | None:
+        """Return the user of a token."""
+        user, _, number = question.token.partition("~")
+        return Identity(user, "token") if user in USERS and number.isdigit() else None
+
     def _credentials(self, party: Party, method: str, uri: str, user: str, proof: int) -> str:
         """Return credentials for the last challenge: right, wrong, another user's, or none."""
+        line = self._answered(party, method, uri, user, proof)
+        self.proofs |= _proofs(line.encode())
+        return line
+
+    def _answered(self, party: Party, method: str, uri: str, user: str, proof: int) -> str:
         if party.challenge is None or proof % 4 == 3:
             return ""
         proxy = party.challenge.status == 407
         text = party.challenge.one(b"proxy-authenticate" if proxy else b"www-authenticate")
-        challenge = Challenge.parse(text.decode())
+        challenge = Challenge.parse(text.decode()) if text else None
         if challenge is None:
             return ""
         # Only its user knows a password.
@@ -652,6 +678,8 @@ class World:
         if known and proof % 4 != 1:
             party.proven.add(user.encode())
         field_name = "Proxy-Authorization" if proxy else "Authorization"
+        if known and proof % 4 == 2 and party.secure:
+            return f"{field_name}: Bearer {user}~{next(self.numbers)}\r\n"
         return f"{field_name}: {answer_challenge(challenge, user, password, method, uri)}\r\n"
 
     def ask(
@@ -770,6 +798,8 @@ class World:
         if party.upstream and request.method == b"REGISTER":
             head += b"".join(b"Contact: %b\r\n" % c for c in request.all(b"contact"))
         head += _pick(ODD, odd).encode()
+        if code in (401, 407):
+            head += self._challenge(code, forged)
         length = 0 if party.upstream else frame // len(BODIES)
         said = _pick(LENGTHS, length).format(len(content), len(content) + 1)
         data = head + said.encode() + b"\r\n" + content
@@ -778,6 +808,16 @@ class World:
                 if any(other.contact.encode() in c for c in request.all(b"contact")):
                     other.proven.add(b"*")
         self._say(party, data, link=self._link(party))
+
+    def _challenge(self, code: int, which: int) -> bytes:
+        """Return a challenge that the edge has sent to a browser, as the sender's own."""
+        names = (b"www-authenticate", b"proxy-authenticate")
+        told = [p.challenge for p in self.parties.values() if p.challenge is not None]
+        texts = [reply.one(name) for reply in told for name in names if reply.one(name)]
+        if not texts:
+            return b""
+        name = b"WWW-Authenticate" if code == 401 else b"Proxy-Authenticate"
+        return name + b": " + texts[which % len(texts)] + b"\r\n"
 
     def _link(self, party: Party) -> int | None:
         return None if party.upstream is None else (STREAM if party.upstream == "b" else DATAGRAMS)
@@ -897,6 +937,8 @@ class World:
             data += data if byte & 1 else INNER
         else:
             data = data[:at] + data[at + 1 + byte % 40 :]
+        # Who sends credentials in another field, or for another realm, gives them away.
+        self.proofs -= _proofs(other.sent[-1 - which % len(other.sent)])
         self._say(party, data, raw=True)
 
     def call_in(self, up: int, method: int, token: int, alias: int, odd: int, frame: int) -> None:
@@ -911,10 +953,18 @@ class World:
         if alias % 4 == 3:
             text = self._changed(text)
         uri = owner.contact if owner else "sip:x@x.invalid"
+        # It passes on what it was sent, to a client of the edge again.
+        given = [
+            line.decode("utf-8", "surrogateescape") + "\r\n"
+            for request in party.inbox[-3:]
+            for key, _, line in request.fields
+            if key in _CREDENTIALS
+        ]
         data = self._request(
             party,
             word,
             uri,
+            extra="".join(given),
             sender="<sip:dave@elsewhere.test>",
             to="<sip:alice@sip.test>",
             routes=[f"<sip:{text}@192.0.2.100:5080;lr>"],
@@ -1016,6 +1066,7 @@ class World:
         head = data[: len(data) - len(message.body)]
         hold(55, not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", head), data)
         self._note_tokens(message)
+        self._keeps_credentials(party, message, data)
         mark = message.one(b"x-mark")
         if mark:
             said = self.said.get(mark)
@@ -1038,6 +1089,15 @@ class World:
         if message.status in (401, 407):
             party.challenge = message
         hold(62, answers_nonsense or message.name in party.asked, (party.label, data))
+
+    def _keeps_credentials(self, party: Party, message: Read, data: bytes) -> None:
+        """Check that no credentials for the edge are in what it sends, and no password."""
+        hold(1, not any(password.encode() in data for password in USERS.values()), data)
+        for key, value, line in message.fields:
+            if key in _CREDENTIALS:
+                self.seen["credentials to " + ("upstream" if party.upstream else "client")] += 1
+                requested = party.upstream is not None and key == b"authorization"
+                hold(1, requested or not (_proofs(line) & self.proofs), (party.label, value))
 
     @staticmethod
     def _reads_back(data: bytes) -> None:
@@ -1078,6 +1138,7 @@ class World:
                 if said.message.is_request == message.is_request
                 and said.message.body == message.body
                 and _untouched(said.message) == _untouched(message)
+                and _repeats(said.message, message, party)
             ),
             None,
         )
@@ -1173,13 +1234,35 @@ def _pick(choices: Sequence[str], index: int) -> str:
     return choices[index] if index < len(choices) else choices[0]
 
 
+def _proofs(data: bytes) -> set[bytes]:
+    """Return what makes credentials usable, of all those in some bytes."""
+    return {digest or token for digest, token in _PROOF.findall(data)}
+
+
 def _untouched(message: Read) -> list[bytes]:
     """Return the lines that are not edited; a fold is a space, as a stream requires (§7.3.1)."""
-    return [
-        re.sub(rb"[ \t]*\r\n[ \t]+", b" ", raw).rstrip(b" ") if b"\r" in raw else raw
-        for key, _, raw in message.fields
-        if key not in _EDITED and key not in _TRUSTED
+    edited = _EDITED | _TRUSTED | (frozenset() if message.is_request else _REPEATED)
+    return [_unfolded(raw) for key, _, raw in message.fields if key not in edited]
+
+
+def _unfolded(raw: bytes) -> bytes:
+    return re.sub(rb"[ \t]*\r\n[ \t]+", b" ", raw).rstrip(b" ") if b"\r" in raw else raw
+
+
+def _repeats(came: Read, message: Read, party: Party) -> bool:
+    """Return whether each field that a response repeats is as it came, or as in the request."""
+    asked = party.asked.get(message.name)
+    if message.is_request or asked is None:
+        return True
+    both = [
+        {key: b" ".join(value.split()) for key, value, _ in each.fields if key in _REPEATED}
+        for each in (came, asked)
     ]
+    return all(
+        b" ".join(value.split()) in [known.get(key) for known in both]
+        for key, value, _ in message.fields
+        if key in _REPEATED
+    )
 
 
 #: The steps, with the exclusive upper bound of each argument.

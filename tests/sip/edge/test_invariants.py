@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fuzz.invariants import BrokenInvariant
 from fuzz.sip_edge import INVARIANTS, STEPS, World, drive
+from wsproto_sip.sip.edge import pipelines
 
 
 class EdgeMachine(RuleBasedStateMachine):
@@ -73,6 +74,41 @@ def test_honest_steps_reach_somebody(mode: int, core: int, users: int) -> None:
     assert seen["delivered to client"]
     assert seen["reached by token"] or seen["reached by name"]
     assert core or seen["registered"] >= 2
+
+
+def relayed(world: World) -> None:
+    """Let a proven user be challenged in the edge's name, and what it answers be passed on."""
+    for who in range(5):
+        world.ask(0, 1, 1, 0, 0, 0, 0, 0)
+        # 401, with a challenge that the edge has sent to some client.
+        world.answer(who, 0, 12, 0, 0, 0)
+        world.ask(0, 1, 1, 0, 0, 0, 0, 0)
+        for up in range(2):
+            world.call_in(up, 1, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("core", [0, 1])
+def test_credentials_stay_where_they_belong(core: int) -> None:
+    world = World(0, core, 1)
+    relayed(world)
+    world.finish()
+    assert world.seen["status 401"]
+    assert not core or world.seen["credentials to upstream"]
+    assert not world.seen["credentials to client"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "core"), [("FROM_CLIENT", 0), ("FROM_CLIENT", 1), ("FROM_UPSTREAM", 1)]
+)
+def test_credentials_that_go_on_are_noticed(
+    pipeline: str, core: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = getattr(pipelines, pipeline)
+    left = tuple([step for step in steps if step is not pipelines.take_credentials])
+    monkeypatch.setattr(pipelines, pipeline, left)
+    with pytest.raises(BrokenInvariant) as caught:
+        relayed(World(0, core, 1))
+    assert caught.value.number == 1
 
 
 def test_each_invariant_has_its_sentence() -> None:

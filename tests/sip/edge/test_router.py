@@ -824,8 +824,6 @@ def users(mode: EdgeMode, **options: object) -> tuple[World, Phone, Phone, Phone
     return (world, *found)  # type: ignore[return-value]
 
 
-
-
 @both_modes
 @pytest.mark.parametrize("method", ["BYE", "INFO", "INVITE", "REFER", "UPDATE"])
 @pytest.mark.parametrize("what", ["another call", "another name", "another tag", "the other side"])
