@@ -316,3 +316,40 @@ def test_everything_is_left_unless_it_is_ready() -> None:
     taker.ready = False
     good = frame(TEXT, b"one")
     assert taker.receive(good) == (good, 0, 100, [])
+
+
+@given(
+    st.one_of(
+        st.integers(0, 70000),
+        st.builds(
+            lambda block, count, around: block * count + around,
+            st.sampled_from([4096, 16384]),
+            st.integers(0, 4),
+            st.integers(0, 20),
+        ),
+    ),
+    st.integers(0, 255),
+    keys,
+)
+def test_payload_of_any_size_is_masked(size: int, seed: int, key: bytes) -> None:
+    payload = bytes(i * 31 + seed & 0xFF for i in range(251)) * 280
+    payload = payload[seed : seed + size]
+    wanted = masked(payload, key)
+    assert _kernel.mask(payload, key) == wanted
+    assert _kernel.masked_frame(b"head", payload, key) == b"head" + wanted
+
+
+@given(st.integers(8000, 70000), st.integers(1, 70000), st.integers(0, 3), st.booleans(), keys)
+def test_cut_payload_of_any_size_is_unmasked(
+    size: int, place: int, more: int, text: bool, key: bytes
+) -> None:
+    payload = (bytes(range(32, 127)) * 740)[:size]
+    data = payload.decode() if text else payload
+    stream = frame(TEXT if text else BINARY, payload, key=key)
+    events: list[Any] = []
+    taker = intake()
+    # The key applies rotated after the first cut, and after the second.
+    first = min(place, len(stream) - 2)
+    for piece in cut(stream, (first, min(first + 8192 + more, len(stream) - 1))):
+        assert taker.take(piece, events) is None
+    assert [event.data for event in events] == [data]
