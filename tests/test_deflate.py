@@ -875,6 +875,29 @@ def test_large_message_is_not_for_an_inflater_that_stays(large: bytes) -> None:
         subject.decompress(last, True, len(large) - 1)
 
 
+@pytest.mark.parametrize("window", [10, 15])
+@pytest.mark.parametrize("size", [1, 20, 511, 512, 3000])
+def test_history_survives_the_inflater_that_stayed(soon: None, window: int, size: int) -> None:
+    """It holds the whole window, whatever the sizes of the messages, and not much more."""
+    generator = random.Random(size)
+    deflater = zlib.compressobj(wbits=-window)
+    subject = codec(window=window)
+    sent = b""
+    while len(sent) < 3 * (1 << window):
+        # A few bytes that are new, so that each message has output at its end.
+        message = generator.randbytes(min(size, 30)).ljust(size)
+        sent += message
+        payload = (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        assert subject.decompress(payload, True, None) == message
+        assert len(subject._recent) < 4 * (1 << window) // 512 + 8
+        assert sum(map(len, subject._recent)) < (1 << window) + 2048 + size
+    # Refers to the oldest bytes that the window reaches, and arrives in pieces.
+    oldest = sent[-min(1 << window, 32768 - 262) :][:20]
+    again = zlib.compressobj(wbits=-15, zdict=sent[-(1 << window) :])
+    payload = (again.compress(oldest) + again.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert inflate(subject, cut(payload, [2])) == oldest
+
+
 def inflaters_made(counting: CountingZlib, connections: int, rounds: int) -> int:
     """Return how many inflaters are made for the last messages of connections that take turns."""
     messages = [SIP.replace(b"bob", b"user%d" % index) for index in range(40)]

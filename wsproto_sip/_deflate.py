@@ -147,8 +147,16 @@ _KEPT_OUTPUT: Final = 16 * 1024
 #: million endings have been tried. Without output from the last bytes, the header of a dynamic
 #: block could be in progress that ends where one of the eight does. Fewer do not suffice: a header
 #: without codes for its lengths takes 320 bits before zlib refuses it.
-_END: Final = 3
+_BODY: Final = slice(None, -3)
+_END: Final = slice(-3, None)
 _EMPTY_BLOCKS: Final = _TAIL + (b"\x00" + _TAIL) * 8
+
+#: As long as an inflater stays, the history is the last messages themselves: nothing has to be
+#: copied. Shorter ones are joined, so that they are not many. The history before them is divided,
+#: so that not all of it remains until the messages fill the window.
+_PIECE: Final = 512
+_SLICE: Final = 2048
+_NONE: Final[deque[bytes]] = deque()  # never added to
 
 #: The codecs that have an inflater that stays, in the order in which they got it.
 _keepers: Final[deque[ref[DeflateCodec]]] = deque()
@@ -193,6 +201,8 @@ class DeflateCodec:
         "_inflater",
         "_kept",
         "_last",
+        "_recent",
+        "_room",
         "_sure",
         "_taken",
         "level",
@@ -211,6 +221,10 @@ class DeflateCodec:
         self._inflater: _Decompress | None = None
         # An inflater that has seen the whole history. Another codec may take it away at any time.
         self._kept: _Decompress | None = None
+        # Then the history is in these messages, the first of which is needed only until the others
+        # have no room left in the window.
+        self._recent = _NONE
+        self._room = 0
         self._last = 0
         self._held = bytearray()
         self._taken = 0
@@ -279,27 +293,37 @@ class DeflateCodec:
                 boundary (1007); or it inflates to more than ``budget`` or ``max_ratio`` allow, or
                 has more than 1024 final blocks (1009). Nothing can be inflated afterwards.
         """
-        history = self._history
-        if len(history) > _CHEAP_HISTORY:
+        kept = self._kept
+        if kept is None:
+            if self._recent:
+                self._recall()
+            if finished and len(self._history) > _CHEAP_HISTORY and len(data) <= _KEPT_DATA:
+                kept = None if self._busy else self._keep()
+        if kept is not None:
             if finished and len(data) <= _KEPT_DATA:
-                kept = self._kept
-                if kept is None and not self._busy:
-                    kept = self._keep()
-                if kept is not None:
-                    try:
-                        payload = kept.decompress(data[:-_END], _KEPT_OUTPUT)
-                        end = kept.decompress(data[-_END:], _KEPT_OUTPUT)
-                        if end and not kept.decompress(_EMPTY_BLOCKS, 1) and not kept.eof:
-                            payload += end
-                            size = len(payload)
-                            if size < self._sure and (budget is None or size <= budget):
-                                history += payload
-                                del history[: -self._inflate_window]
-                                return payload
-                    except zlib.error:
-                        pass
+                try:
+                    payload = kept.decompress(data[_BODY], _KEPT_OUTPUT)
+                    end = kept.decompress(data[_END], _KEPT_OUTPUT)
+                    if end and not kept.decompress(_EMPTY_BLOCKS, 1) and not kept.eof:
+                        payload += end
+                        size = len(payload)
+                        if size < self._sure and (budget is None or size <= budget):
+                            recent = self._recent
+                            if size < _PIECE and len(recent) > 1 and len(recent[-1]) < _PIECE:
+                                recent[-1] += payload
+                            else:
+                                recent.append(payload)
+                            room = self._room - size
+                            while room <= 0:
+                                recent.popleft()
+                                room += len(recent[0])
+                            self._room = room
+                            return payload
+                except zlib.error:
+                    pass
             # Everything else starts over.
-            self._kept = None
+            self._recall()
+        history = self._history
         # How far the message may still inflate, and whether the ratio is what limits it.
         room = _UNBOUNDED if budget is None or budget > _UNBOUNDED else budget
         by_ratio = False
@@ -346,7 +370,11 @@ class DeflateCodec:
         last, self._last = self._last, next(_turns)
         if self._last - last > _MOST_KEPT:
             return None
-        kept = zlib.decompressobj(-self._inflate_bits, self._history)
+        history, self._history = bytes(self._history), bytearray()
+        pieces = (history[at : at + _SLICE] for at in range(0, len(history), _SLICE))
+        self._recent = deque(pieces)
+        self._room = self._inflate_window - len(history) + len(self._recent[0])
+        kept = zlib.decompressobj(-self._inflate_bits, history)
         self._kept = kept
         _keepers.append(ref(self))
         if len(_keepers) > _MOST_KEPT:
@@ -354,6 +382,12 @@ class DeflateCodec:
             if oldest is not None:
                 oldest._kept = None
         return kept
+
+    def _recall(self) -> None:
+        """Make the history from the messages that the inflater which stayed has seen."""
+        self._kept = None
+        self._history += b"".join(self._recent)[-self._inflate_window :]
+        self._recent = _NONE
 
     def _remember(self, payload: bytes) -> None:
         """Add to the history, which is never longer than the window."""
