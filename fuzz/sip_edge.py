@@ -937,7 +937,7 @@ class World:
             data += data if byte & 1 else INNER
         else:
             data = data[:at] + data[at + 1 + byte % 40 :]
-        # Who sends credentials in another field, or for another realm, gives them away.
+        # A client that sends credentials in another field, or for another realm, gives them away.
         self.proofs -= _proofs(other.sent[-1 - which % len(other.sent)])
         self._say(party, data, raw=True)
 

@@ -211,8 +211,8 @@ class Identities:
     def _asserted(self, request: SipRequest, connection: EdgeConnection) -> SipUri | None:
         """Return the address of record of a request's authenticated sender, or ``None``.
 
-        Only the users of our own domains are asserted (RFC 3325 §1). Who has another domain's
-        address is not for this edge to say, even if the source of its users uses such names.
+        Only the users of our own domains are asserted (RFC 3325 §1). This edge cannot vouch for an
+        address in another domain, even if the source of its users has such names.
         """
         user = connection.peer.user
         if user is not None:

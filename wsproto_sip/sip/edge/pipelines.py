@@ -635,8 +635,8 @@ def _find_targets(rooms: Rooms, passage: Passage, found: Found | None) -> Outcom
     if isinstance(groups, Lookup):
         return _look_up(rooms, passage, groups)
     if passage.method == "REGISTER" and not groups[0][0].is_upstream:
-        # Along a route of a dialog. What the client answered would count as the upstream's word,
-        # after which the sender is no stranger, and owns the GRUUs that it names.
+        # The route of a dialog leads to a client. Its 200 would count as the upstream's: the sender
+        # would be registered without a password, and own the GRUUs in that response.
         return Rejection(403, "a REGISTER that leads to a client")
     passage.groups = groups
     return None
