@@ -122,6 +122,20 @@ SESSION = {
             ],
         ),
         (
+            "core.uptime",
+            {"one": {"now": "t2", "up_since": "t1", "uptime": 7}, "two": "no answer"},
+            [
+                ["NODE", "UPTIME", "UP", "SINCE", "NOW"],
+                ["one", "7s", "t1", "t2"],
+                ["two", "no", "answer"],
+            ],
+        ),
+        (
+            "core.uptime",
+            {"now": "t2", "up_since": "t1", "uptime": 7},
+            [["now", "t2"], ["up_since", "t1"], ["uptime", "7"]],
+        ),
+        (
             "tm.list",
             [TRANSACTION],
             [
@@ -141,6 +155,7 @@ SESSION = {
         # What has another form is shown as it is.
         ("ul.dump", {"Domains": []}, [["Domains", "[]"]]),
         ("ul.dump", "none", [["none"]]),
+        ("core.uptime", {"one": {"seconds": 7}}, [["one", "{'seconds':", "7}"]]),
         ("tm.list", [{"method": "INVITE"}], [["{'method':", "'INVITE'}"]]),
         ("msrp.sessions", ["a"], [["a"]]),
     ],

@@ -65,6 +65,12 @@ def test_nodes_are_managed_from_any_of_them(tmp_path: Path) -> None:
             assert one.service.call("ws.close", "two/9")["message"] == "Unknown connection ID"
             assert one.service.call("ws.close", "three/1")["message"] == "No such node"
             assert two.service.call("ws.disable", "all") == {"one": "done", "two": "done"}
+            code, out, _ = two.service.ctl("core.uptime", "all")
+            assert out.split()[:2] == ["NODE", "UPTIME"]
+            assert [line.split()[0] for line in out.splitlines()[1:]] == ["one", "two"]
+            # The last of all, as nothing connects afterwards.
+            assert one.service.call("drain", "all", "0") == {"one": "done", "two": "done"}
+            assert await alice.ended() == 1001
 
     with redis_server() as redis, population(redis, tmp_path, "one", "two") as (one, two):
         run(scenario())

@@ -38,6 +38,9 @@ _SESSIONS: Final = {
     "PATH": "path",
 }
 
+#: What the servers of a population say of their running.
+_UPTIMES: Final = ("NODE", "UPTIME", "UP SINCE", "NOW")
+
 #: Minimum width of a cell, however narrow the terminal is.
 _NARROWEST: Final = 4
 
@@ -86,6 +89,8 @@ def _rows(name: str, result: Any) -> tuple[list[tuple[str, ...]], object] | None
             return _picked(_TRANSACTIONS, result), None
         if name == "ws.nodes":
             return _picked(_NODES, result["nodes"]), None
+        if name == "core.uptime" and not isinstance(result.get("uptime"), int):
+            return [_UPTIMES, *[_uptime(node, result[node]) for node in result]], None
         if name == "msrp.sessions":
             return _picked(_SESSIONS, result["sessions"]), result["info"].get("next")
     except (AttributeError, IndexError, KeyError, TypeError):
@@ -121,6 +126,13 @@ def _connection(line: str) -> tuple[str, ...]:
     cid, peer, local, state, awaiting, idle, protocol, identity = match.groups()
     state += " (ping)" if awaiting else ""
     return cid, peer, local, state, f"{idle}s", protocol, identity or ""
+
+
+def _uptime(node: str, facts: Any) -> tuple[str, ...]:
+    if not isinstance(facts, dict):
+        # An error, or that it has not answered.
+        return node, str(facts), "", ""
+    return node, f"{facts['uptime']}s", str(facts["up_since"]), str(facts["now"])
 
 
 def _bindings(addresses: Any) -> list[tuple[str, ...]]:

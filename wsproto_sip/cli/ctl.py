@@ -252,7 +252,7 @@ Parameters:
 
 If the server has a --store, NODE/ID is a connection of another node. To ask all nodes,
 write all as the first parameter of ws.dump, ul.dump, ul.lookup, ul.rm, ws.statistics,
-ws.disable, ws.enable, reload, core.uptime, core.version or top.
+ws.disable, ws.enable, drain, reload, core.uptime, core.version or top.
 
 Examples:
   wsproto-sip ctl --socket /run/wsproto-sip/ctl core.help

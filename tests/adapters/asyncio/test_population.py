@@ -171,7 +171,7 @@ def test_others_may_not_give_every_command(caplog: pytest.LogCaptureFixture) -> 
             async def sent(*calls: RpcCall, batch: bool = False) -> None:
                 await bus.publish("cmd:two", encode_calls(list(calls), batch=batch))
 
-            await sent(RpcCall("drain", [], id="one 1"))
+            await sent(RpcCall("ws.connect", ["ws://a/"], id="one 1"))
             await sent(RpcCall("ws.statistics", ["all"], id="one 2"))
             for number in (1, 2):
                 message = await answers.get()

@@ -60,7 +60,8 @@ def test_commands_that_others_may_give() -> None:
     assert is_for_others("ws.statistics")
     assert is_for_others("reload")
     assert not is_for_others("ws.connect")
-    assert not is_for_others("drain")
+    assert is_for_others("drain")
+    assert not is_for_others("stats.reset_statistics")
 
 
 def test_connection_of_another_server() -> None:
@@ -94,8 +95,25 @@ def test_results_by_server() -> None:
     assert uptime.merged(answers, []).to_json() == {
         "one": 7,
         "three/1": "5.1",
-        "two": '{"now": "x", "uptime": 8}',
+        "two": {"now": "x", "uptime": 8},
     }
+
+
+@pytest.mark.parametrize(
+    ("params", "passed"),
+    [
+        (["all"], []),
+        (["all", "30"], ["30"]),
+        ({"node": "all", "seconds": 30}, {"seconds": 30}),
+        # Each server says what is wrong with them.
+        (["all", "30", "x=y"], ["30", "x=y"]),
+    ],
+)
+def test_all_servers_drain_in_the_same_time(params: Any, passed: Any) -> None:
+    found = errand_of("drain", params)
+    assert found is not None
+    assert found.params("one") == passed
+    assert found.merged({"one": {}}, ["two"]).to_json() == {"one": "done", "two": "no answer"}
 
 
 def test_statistics_are_summed() -> None:

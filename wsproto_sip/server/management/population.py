@@ -46,7 +46,9 @@ _SILENT: Final = ApplicationFault(504, "The node has not answered")
 #: Commands that take one connection.
 _OF_CONNECTIONS: Final = frozenset(["ws.close", "ws.ping", "ws.pong"])
 #: Commands whose results are shown by server.
-_BY_SERVER: Final = frozenset(["core.uptime", "core.version", "reload", "ws.disable", "ws.enable"])
+_BY_SERVER: Final = frozenset(
+    ["core.uptime", "core.version", "drain", "reload", "ws.disable", "ws.enable"]
+)
 _PAGED: Final = frozenset(["ul.dump", "ws.dump"])
 #: Commands for the registrations of one address, which may be at any of the servers.
 _OF_ADDRESSES: Final = frozenset(["ul.lookup", "ul.rm"])
@@ -127,11 +129,7 @@ def errand_of(name: str, params: Params) -> Errand | None:
         return _OneAddress(name, words, named)
     if name == _SUMMED:
         return _Sum(words)
-    return (
-        _Each(name, [*words, *[f"{key}={value}" for key, value in named.items()]])
-        if (name in _BY_SERVER)
-        else None
-    )
+    return _Each(name, words, named) if name in _BY_SERVER else None
 
 
 def explained(error: CommandError) -> CommandError:
@@ -221,20 +219,26 @@ class _All:
 class _Each(_All):
     """A command whose results are shown by server."""
 
-    def __init__(self, name: str, params: Sequence[object]) -> None:
+    def __init__(self, name: str, words: Sequence[object], named: Mapping[str, object]) -> None:
         super().__init__(name)
-        self._params = params
+        self._params: Params = dict(named) if named and not words else [*words, *_options(named)]
 
     def params(self, server: str) -> Params:
         """Return the parameters as given."""
         return self._params
 
     def merged(self, answers: Mapping[str, Answer], silent: Sequence[str]) -> Result:
-        """Return what each has answered."""
-        values: dict[str, int | float | str] = {}
+        """Return what each has answered: one value, or several facts by name."""
+        values: dict[str, object] = {}
         for server in sorted([*answers, *silent]):
-            values[server] = "no answer" if server in silent else _shown(answers[server])
-        return FactsResult(values)
+            answer = "no answer" if server in silent else answers[server]
+            several = isinstance(answer, dict) and len(answer) > 1
+            values[server] = answer if several else _shown(answer)
+        return TreeResult(values)
+
+
+def _options(named: Mapping[str, object]) -> list[object]:
+    return [f"{name}={value}" for name, value in named.items()]
 
 
 def _shown(answer: Answer) -> int | float | str:
