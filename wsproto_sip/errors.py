@@ -31,7 +31,8 @@ exception also derives from a standard class if callers expect that one::
     ├── SettingsError (ValueError)
     ├── SipParseError (ValueError)
     ├── SipValueError (ValueError)
-    └── UnknownConnectionError (LookupError)
+    ├── UnknownConnectionError (LookupError)
+    └── UnusableAccount (ValueError)
 
 Arguments of a wrong type or value raise ``TypeError`` and ``ValueError`` as everywhere in Python.
 """

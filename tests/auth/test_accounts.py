@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from wsproto_sip.auth.accounts import (
     Account,
+    UnusableAccount,
     account_from,
     account_lookup,
     common_algorithms,
@@ -68,13 +69,27 @@ def test_account_of_a_source() -> None:
     assert account_from("bob", None, hashes) == Account(
         Identity("bob"), None, {**hashes, Algorithm.MD5: MD5}
     )
-    for name, password, reason in (
-        ("a\nb", "x", "not a user name"),
-        ("bob", "", "the password is empty"),
-        ("bob", "$2y$05$abc", "a hashed password"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            account_from(name, password)
+    with pytest.raises(ValueError, match="not a user name") as caught:
+        account_from("a\nb", "x")
+    assert not isinstance(caught.value, UnusableAccount)
+
+
+@pytest.mark.parametrize(
+    ("password", "ha1", "reason"),
+    [
+        (None, None, "no password and no hash is stored"),
+        (None, {}, "no password and no hash is stored"),
+        ("", {Algorithm.MD5: MD5}, "the password is empty"),
+        ("$2y$05$abc", None, "a hashed password"),
+        ("secret", {Algorithm.MD5: "*"}, "not the 32 digits of MD5"),
+        (None, {Algorithm.SHA_256: MD5}, "not the 64 digits of SHA-256"),
+    ],
+)
+def test_stored_secret_that_matches_nothing_makes_the_account_unusable(
+    password: str | None, ha1: dict[Algorithm, str] | None, reason: str
+) -> None:
+    with pytest.raises(UnusableAccount, match=reason):
+        account_from("bob", password, ha1)
 
 
 def test_basic() -> None:

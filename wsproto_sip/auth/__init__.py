@@ -5,6 +5,7 @@ from __future__ import annotations
 from .accounts import (
     Account,
     Lookup,
+    UnusableAccount,
     Users,
     account_lookup,
     common_algorithms,
@@ -59,6 +60,7 @@ __all__ = [
     "ThrottleConfig",
     "TimedAccounts",
     "Unavailable",
+    "UnusableAccount",
     "UsedTokens",
     "Users",
     "account_lookup",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..errors import WsprotoSipError
 from .digest import Algorithm, digest_ha1
 from .identity import Identity, is_username, same_secret
 from .outcome import Later
@@ -19,6 +20,7 @@ from .outcome import Later
 __all__ = [
     "Account",
     "Lookup",
+    "UnusableAccount",
     "Users",
     "account_from",
     "account_lookup",
@@ -57,6 +59,17 @@ class Account:
             size = 32 if algorithm is Algorithm.MD5 else 64
             if len(value) != size or not _HEX.fullmatch(value):
                 raise ValueError(f"a hash is not the {size} digits of {algorithm.value}")
+
+
+class UnusableAccount(WsprotoSipError, ValueError):
+    """What is stored about a user cannot be compared with any credentials.
+
+    A source of accounts raises it. The user is refused like an unknown one, so that clients do not
+    learn which names exist, and the log names the user.
+
+    Args:
+        reason: The reason, for the log; without the secret.
+    """
 
 
 Lookup = Callable[[str], Account | Later | None]
@@ -146,16 +159,23 @@ def account_from(
         ha1: Hashes; their letters may be of either case.
 
     Raises:
-        ValueError: It does not make an account.
+        ValueError: The name is invalid.
+        UnusableAccount: The password or a hash could not match any credentials, or neither is
+            given.
     """
     if not is_username(name):
         raise ValueError("the name is not a user name")
-    if password is not None:
-        if not password:
-            raise ValueError("the password is empty")
-        _check_plain(password)
     hashes = {algorithm: value.lower() for algorithm, value in (ha1 or {}).items()}
-    return Account(Identity(name), password, hashes)
+    if password is None and not hashes:
+        raise UnusableAccount("no password and no hash is stored")
+    try:
+        if password is not None:
+            if not password:
+                raise ValueError("the password is empty")
+            _check_plain(password)
+        return Account(Identity(name), password, hashes)
+    except ValueError as exc:
+        raise UnusableAccount(str(exc)) from None
 
 
 def _check_plain(password: str) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.peers._support import run
+from wsproto_sip.adapters.asyncio import answers as module
 from wsproto_sip.adapters.asyncio.answers import Answers, answer_to
+from wsproto_sip.adapters.reports import Line
 from wsproto_sip.auth import (
     LATER,
     Account,
@@ -18,6 +20,7 @@ from wsproto_sip.auth import (
     Algorithm,
     Identity,
     Unavailable,
+    UnusableAccount,
     digest_ha1,
 )
 from wsproto_sip.events import Request
@@ -153,6 +156,37 @@ def test_failing_source_is_logged_once_and_not_cached(
     assert [record.getMessage() for record in caplog.records] == [
         "the source of users is failing: OSError: down",
         "the source of users has recovered",
+    ]
+
+
+def test_unusable_account_is_answered_like_an_unknown_user_and_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = AccountQuestion("bob", "calls", "bob")
+
+    async def scenario() -> None:
+        cache = AccountCache(lambda: 0.0)
+        source = Accounts(UnusableAccount("the password is empty"))
+        answers = Answers(source, cache=cache, realm="calls")
+        # A database that ignores case has one user for both names.
+        for question in (QUESTION, QUESTION, AccountQuestion("ALICE", "calls", "ALICE")):
+            assert await answers(question) is None
+        assert cache("alice") is None
+        assert await answers(BasicQuestion("alice", "")) is None
+        assert answers.counts == {("account", "unknown"): 4}
+        # Only so many names are kept.
+        monkeypatch.setattr(module, "_MOST_UNUSABLE", 1)
+        for question in (other, QUESTION):
+            assert await answers(question) is None
+        answers.use(source, None, None)
+        assert await answers(QUESTION) is None
+
+    run(scenario())
+    lines = [record.msg for record in caplog.records]
+    assert all(isinstance(line, Line) for line in lines)
+    reason = 'reason="the password is empty"'
+    assert [str(line) for line in lines] == [
+        f"account-unusable user={user} {reason}" for user in ("alice", "bob", "alice", "alice")
     ]
 
 

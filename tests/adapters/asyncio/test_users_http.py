@@ -14,7 +14,7 @@ from tests.adapters._endpoint import CLIENT_TLS, SERVER_TLS
 from tests.peers._support import run
 from wsproto_sip.adapters.asyncio import users_http
 from wsproto_sip.adapters.asyncio.users_http import HttpUsers
-from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity
+from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity, UnusableAccount
 
 QUESTION = AccountQuestion("alice@sip.test", "calls", "alice")
 
@@ -139,21 +139,42 @@ def test_interim_responses_are_skipped() -> None:
         ({"ha1": "x"}, "no password or ha1"),
         ({"name": "alice"}, "no password or ha1"),
         ({"ha1": {"SHA-1": "x"}}, "SHA-1"),
-        ({"ha1": {"MD5": None}}, "no password or ha1"),
-        ({"ha1": {"MD5": ""}}, "not the 32 digits of MD5"),
-        ({"ha1": {"MD5": "cd" * 32}}, "not the 32 digits of MD5"),
-        ({"password": ""}, "the password is empty"),
-        ({"password": "$2y$05$abc"}, "a hashed password"),
     ],
 )
 def test_invalid_answer_is_an_error(answer: Any, reason: str) -> None:
     async def scenario() -> None:
         async with service(answer, {"password": "x"}) as there:
             users = HttpUsers(there.url)
-            with pytest.raises(ValueError, match=reason or "."):
+            with pytest.raises(ValueError, match=reason or ".") as caught:
                 await users.account(QUESTION)
+            assert not isinstance(caught.value, UnusableAccount)
             # The next question is answered anyway.
             assert await users.account(QUESTION) == Account(Identity("alice"), "x")
+            await users.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"password": None}, "no password and no hash is stored"),
+        ({"ha1": {}}, "no password and no hash is stored"),
+        ({"ha1": {"MD5": None}}, "no password and no hash is stored"),
+        ({"ha1": {"MD5": ""}}, "not the 32 digits of MD5"),
+        ({"ha1": {"MD5": "cd" * 32}}, "not the 32 digits of MD5"),
+        ({"password": ""}, "the password is empty"),
+        ({"password": "$2y$05$abc"}, "a hashed password"),
+    ],
+)
+def test_stored_secret_that_matches_nothing_makes_the_account_unusable(
+    answer: Any, reason: str
+) -> None:
+    async def scenario() -> None:
+        async with service(answer) as there:
+            users = HttpUsers(there.url)
+            with pytest.raises(UnusableAccount, match=reason):
+                await users.account(QUESTION)
             await users.close()
 
     run(scenario())

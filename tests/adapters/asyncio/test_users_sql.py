@@ -14,7 +14,7 @@ import pytest
 from tests.peers._support import run
 from wsproto_sip.adapters.asyncio import users_sql
 from wsproto_sip.adapters.asyncio.users_sql import DEFAULT_QUERY, SqlUsers
-from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity
+from wsproto_sip.auth import Account, AccountQuestion, Algorithm, Identity, UnusableAccount
 
 HASHES = {Algorithm.MD5: "ab" * 16, Algorithm.SHA_256: "cd" * 32}
 
@@ -35,6 +35,7 @@ def database(tmp_path: Path) -> Path:
                 ("locked", "", None, None, None),
                 ("starred", None, "*", None, None),
                 ("crypted", "$2y$05$abc", None, None, None),
+                ("latin", None, b"\xe9" * 32, None, None),
                 ("odd", "x", None, None, "a\nb"),
                 ("twice", "1", None, None, None),
                 ("twice", "2", None, None, None),
@@ -73,15 +74,18 @@ def test_accounts_are_found_by_their_columns(database: Path, number: int) -> Non
             # Values are not inserted into the query text.
             assert await users.account(asked("' OR 1=1 --")) is None
             for name, reason in (
-                ("nothing", "no column password, ha1 or ha1_sha256"),
+                ("nothing", "no password and no hash is stored"),
                 ("locked", "the password is empty"),
                 ("starred", "not the 32 digits of MD5"),
                 ("crypted", "a hashed password"),
-                ("odd", "not a user name"),
-                ("twice", "more than one row"),
+                ("latin", "the stored secret is not UTF-8"),
             ):
-                with pytest.raises(ValueError, match=reason):
+                with pytest.raises(UnusableAccount, match=reason):
                     await users.account(asked(name))
+            for name, reason in (("odd", "not a user name"), ("twice", "more than one row")):
+                with pytest.raises(ValueError, match=reason) as caught:
+                    await users.account(asked(name))
+                assert not isinstance(caught.value, UnusableAccount)
             with closing(sqlite3.connect(database)) as connection, connection:
                 connection.execute("UPDATE users SET password = 'new' WHERE username = 'alice'")
             connection.close()
@@ -119,6 +123,18 @@ def test_custom_query_is_used(database: Path) -> None:
         users = SqlUsers(f"sqlite:///{database}", query)
         found = await users.account(asked("someone", "alice"))
         assert found == Account(Identity("calls"), "WONDERLAND")
+        await users.close()
+
+    run(scenario())
+
+
+def test_query_without_a_secret_is_a_fault_of_the_source(database: Path) -> None:
+    async def scenario() -> None:
+        query = "SELECT username, password AS secret FROM users WHERE username = :name"
+        users = SqlUsers(f"sqlite:///{database}", query)
+        with pytest.raises(ValueError, match="no column password, ha1 or ha1_sha256") as caught:
+            await users.account(asked("alice"))
+        assert not isinstance(caught.value, UnusableAccount)
         await users.close()
 
     run(scenario())

@@ -622,6 +622,38 @@ def test_a_database_is_asked(tmp_path: Path, database: str) -> None:
     ]
 
 
+def test_a_user_without_a_usable_secret_is_refused_like_an_unknown_one(database: str) -> None:
+    with closing(sqlite3.connect(database[10:])) as connection:
+        connection.execute("INSERT INTO users VALUES ('carol', '$2y$05$abc', NULL)")
+        connection.execute("INSERT INTO users VALUES ('dave', NULL, '*')")
+        connection.commit()
+    flags = ["--users-sql", database, "--users-cache-seconds", "0", "--log-format", "text"]
+    users = ("carol", "dave", "eve")
+    with launched(*flags, "--users-for", "handshake", *DOMAIN) as service:
+        for name in users:
+            headers = {"Authorization": basic(name, "*", "")["Authorization"]}
+            assert service.status(additional_headers=headers) == 401
+    flags += ["--users-for", "sip", "--users-for", "msrp"]
+    with launched(*flags, *DOMAIN, *RELAY) as service:
+        for name in users:
+            assert run(registered(service.url, name, "*")) == 401
+            assert logged_in(service, name, "*") == 401
+        lines = service.stop()[1]
+    told = [line.partition(" auth ")[2] for line in lines if " account-unusable " in line]
+    assert told == [
+        'account-unusable user=carol reason="a hashed password: of hashes, only HA1 can be used"',
+        'account-unusable user=dave reason="a hash is not the 32 digits of MD5"',
+    ]
+
+
+def test_a_query_without_a_secret_is_a_fault_of_the_source(database: str) -> None:
+    flags = ["--users-sql", database, "--users-sql-query"]
+    flags += ["SELECT username FROM users WHERE username = :name", *DOMAIN]
+    with launched(*flags) as service:
+        assert run(registered(service.url, "alice", "wonderland")) == 503
+        assert run(registered(service.url, "eve", "x")) == 401
+
+
 def test_a_query_of_ones_own(tmp_path: Path, database: str) -> None:
     query = "SELECT password AS password, 'carol' AS name FROM users WHERE username = 'alice'"
     flags = ["--users-sql", database, "--users-for", "handshake", "--auth-scheme", "basic"]

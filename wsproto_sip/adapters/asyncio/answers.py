@@ -5,7 +5,8 @@ decide at once. :class:`Answers` is called with each question, asks the source, 
 answer. It bounds the time and number of questions, asks once for what several callers wait for, and
 stores accounts in the cache in which the checks look them up. A failing source is logged, and the
 answer is :class:`~wsproto_sip.auth.outcome.Unavailable`, so that requests get 503 and not a wrong
-answer.
+answer. A user with an unusable account is answered, cached and counted like an unknown one, since
+any difference would show that the name exists; the log names the user once.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ...auth.accounts import password_verifier
+from ...auth.accounts import UnusableAccount, password_verifier
+from ...auth.identity import folded_name
 from ...auth.outcome import Unavailable
 from ...auth.verifier import AccountQuestion
 from ...policy.authentication import BasicQuestion
 from ...policy.token import TokenQuestion
 from ...server.histogram import Histogram
 from ...sip.registrar.bearer import BearerQuestion
+from ..reports import report
 
 if TYPE_CHECKING:
     from ...auth.accounts import Account
@@ -42,12 +45,20 @@ _BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 #: The Retry-After for a failed source, in seconds.
 _RETRY_AFTER: Final = 5
 
+#: Unusable accounts that are remembered, so that each is logged once.
+_MOST_UNUSABLE: Final = 10_000
+
 
 class AccountSource(Protocol):
     """A source of accounts."""
 
     async def account(self, question: AccountQuestion) -> Account | None:
-        """Return an account, or ``None`` for an unknown user; raise if the source fails."""
+        """Return an account, or ``None`` for an unknown user.
+
+        Raises:
+            UnusableAccount: What is stored about the user could not match any credentials.
+            Exception: The source fails.
+        """
         ...
 
 
@@ -123,6 +134,8 @@ class Answers:
         self._tasks: dict[tuple[str, object], asyncio.Task[object]] = {}
         self._earlier: set[asyncio.Task[object]] = set()
         self._failing = False
+        #: The users with unusable accounts that were logged, the latest last.
+        self._unusable: dict[str, None] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self.seconds = Histogram(_BOUNDS)
 
@@ -148,6 +161,7 @@ class Answers:
         # New questions must not wait for answers of the earlier source.
         self._earlier |= set(self._tasks.values())
         self._tasks = {}
+        self._unusable.clear()
 
     async def __call__(self, question: object) -> object:
         """Answer a question.
@@ -192,13 +206,29 @@ class Answers:
         cache = self._cache
 
         async def find() -> Account | None:
-            account = await source.account(question)
+            try:
+                account = await source.account(question)
+            except UnusableAccount as exc:
+                account = None
+                self._tell_unusable(question.name, str(exc))
             if cache is not None:
                 cache.store(question.username, account)
             return account
 
         answer: Account | Unavailable | None = await self._ask(("account", question), find)  # type: ignore[assignment]
         return answer
+
+    def _tell_unusable(self, name: str, reason: str) -> None:
+        """Log an unusable account, unless that was done since the source was replaced."""
+        # A database may take several forms of a name for the same. Clients choose the form, and
+        # must not be able to fill the log.
+        user = folded_name(name)
+        if user in self._unusable:
+            return
+        self._unusable[user] = None
+        if len(self._unusable) > _MOST_UNUSABLE:
+            del self._unusable[next(iter(self._unusable))]
+        report("auth", logging.WARNING, "account-unusable", user=name, reason=reason)
 
     async def _ask(self, key: tuple[str, object], ask: Callable[[], Awaitable[object]]) -> object:
         """Ask a source, or wait for the same question that is already pending."""

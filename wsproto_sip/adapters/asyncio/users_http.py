@@ -11,8 +11,10 @@ and the answer is ``{"password": "…"}`` or ``{"ha1": {"MD5": "…", "SHA-256":
     ``{"question": "token", "token": "…"}``
 
 and the answer is ``{"name": "alice"}``. ``null``, ``{}`` and the status 404 mean that the user is
-unknown or the token invalid. Anything else is a failure, including redirects: what was sent to one
-service is not for another.
+unknown or the token invalid. An empty password, ``null`` in its place, and a malformed hash make
+the account unusable (:class:`~wsproto_sip.auth.UnusableAccount`): the user is refused like an
+unknown one. Anything else is a failure, including redirects: what was sent to one service is not
+for another.
 
 Connections are kept open and reused, up to a maximum. One that the service has closed meanwhile is
 replaced once. One that was idle for a while is not used again: a firewall may have forgotten it
@@ -152,6 +154,7 @@ class HttpUsers:
         Raises:
             OSError: The service cannot be reached.
             ValueError: Its answer is invalid.
+            UnusableAccount: What it has about the user cannot be compared with credentials.
         """
         found = await self._ask(
             question="account",
@@ -248,10 +251,9 @@ def _name(found: dict[str, Any], default: str) -> str:
 
 def _account(found: dict[str, Any], name: str) -> Account:
     password, hashes = found.get("password"), found.get("ha1", {})
-    if not isinstance(password, str | None) or not isinstance(hashes, dict):
+    named = "password" in found or "ha1" in found
+    if not (named and isinstance(password, str | None) and isinstance(hashes, dict)):
         raise ValueError("the answer of the service has no password or ha1")
     # The service does not have a hash that is null.
     ha1 = {Algorithm(key): str(value) for key, value in hashes.items() if value is not None}
-    if password is None and not ha1:
-        raise ValueError("the answer of the service has no password or ha1")
     return account_from(_name(found, name), password, ha1)

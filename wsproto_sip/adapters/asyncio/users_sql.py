@@ -13,8 +13,11 @@ The query is the operator's. Its parameters are ``:username``, the name in the c
 ``:name``, the user that it stands for, and ``:realm``. It returns one row, or none for an unknown
 user. These columns are used, by name: ``password``; ``ha1``, the MD5 of
 ``username:realm:password``; ``ha1_sha256``, the SHA-256 of the same; and ``name``, if the user's
-differs from the requested one. A database may take ``Alice`` for ``alice``; then the user has the
-name in the column ``username``, so that one account is one user.
+differs from the requested one. A query that returns none of the first three is a fault of the
+source; a user for whom they hold nothing that could be compared with credentials
+(:class:`~wsproto_sip.auth.UnusableAccount`) is refused like an unknown one. A database may take
+``Alice`` for ``alice``; then the user has the name in the column ``username``, so that one account
+is one user.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
-from ...auth.accounts import Account, account_from
+from ...auth.accounts import Account, UnusableAccount, account_from
 from ...auth.digest import Algorithm
 from ...auth.identity import folded_name
 
@@ -42,6 +45,8 @@ DEFAULT_QUERY: Final = "SELECT * FROM users WHERE username = :name"
 
 _Job = tuple[Mapping[str, str], "Future[list[dict[str, Any]]]"]
 _HASHES: Final = {"ha1": Algorithm.MD5, "ha1_sha256": Algorithm.SHA_256}
+#: The columns that may hold what credentials are compared with.
+_SECRETS: Final = frozenset(["password", *_HASHES])
 #: Seconds that SQLite waits for another program's lock.
 _BUSY: Final = 2.0
 #: Threads that may wait for a database in vain, for each that queries it.
@@ -181,7 +186,9 @@ class SqlUsers:
 
         Raises:
             OSError: The database does not answer.
-            ValueError: The query returned several rows, or not an account.
+            ValueError: The query returned several rows, no column with a secret, or an invalid
+                name.
+            UnusableAccount: What is stored about the user cannot be compared with credentials.
             Exception: An exception of the database's driver.
         """
         values = {
@@ -266,17 +273,20 @@ def _connector(url: str) -> Callable[[], _Connection]:
 
 
 def _account(row: Mapping[str, Any], asked: str) -> Account:
-    password = row.get("password")
-    # Columns of a fixed width (CHAR) end with spaces.
-    ha1 = {
-        algorithm: _text(row[column]).rstrip(" ")
-        for column, algorithm in _HASHES.items()
-        if row.get(column)
-    }
-    if password is None and not ha1:
+    if _SECRETS.isdisjoint(row):
         raise ValueError("the row has no column password, ha1 or ha1_sha256")
     name = _text(row.get("name") or _stored(row.get("username"), asked))
-    return account_from(name, None if password is None else _text(password), ha1)
+    try:
+        password = None if row.get("password") is None else _text(row["password"])
+        # Columns of a fixed width (CHAR) end with spaces.
+        ha1 = {
+            algorithm: _text(row[column]).rstrip(" ")
+            for column, algorithm in _HASHES.items()
+            if row.get(column)
+        }
+    except UnicodeDecodeError:
+        raise UnusableAccount("the stored secret is not UTF-8") from None
+    return account_from(name, password, ha1)
 
 
 def _stored(username: object, asked: str) -> str:
