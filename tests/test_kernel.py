@@ -351,5 +351,5 @@ def test_cut_payload_of_any_size_is_unmasked(
     # The key applies rotated after the first cut, and after the second.
     first = min(place, len(stream) - 2)
     for piece in cut(stream, (first, min(first + 8192 + more, len(stream) - 1))):
-        assert taker.take(piece, events) is None
+        assert taker.take(piece, 0, events) is None
     assert [event.data for event in events] == [data]

@@ -9,7 +9,7 @@ from wsproto_sip.sip.message.limits import DEFAULT_LIMITS, SipLimits
 
 
 def test_defaults() -> None:
-    assert DEFAULT_LIMITS.bounds == (65536, 100, 4096, 70, 1024)
+    assert DEFAULT_LIMITS.bounds == (65536, 100, 4096, 71, 1024)
     assert SipLimits() == DEFAULT_LIMITS
 
 
