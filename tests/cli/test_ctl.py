@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wsproto_sip.cli import main
+from wsproto_sip.cli import ctl, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,17 +109,90 @@ def test_a_server_that_does_not_run_is_reported(tmp_path: Path, capsys: Captured
         port = sock.getsockname()[1]
     refused = os.strerror(111) if os.name == "posix" else ""
     for option, where, reason in (
-        ("--socket", str(tmp_path / "dead"), refused),
-        ("--socket", str(tmp_path / "nowhere"), "No such file or directory"),
-        ("--url", f"http://127.0.0.1:{port}/", refused),
-        ("--fifo", str(tmp_path / "nowhere"), "No such file or directory"),
-        ("--fifo", str(tmp_path / "unread"), "the FIFO has no reader"),
+        (
+            "--socket",
+            str(tmp_path / "dead"),
+            f"{refused}; serve listens there with --ctl-socket PATH",
+        ),
+        (
+            "--socket",
+            str(tmp_path / "nowhere"),
+            "No such file or directory; serve creates it with --ctl-socket PATH",
+        ),
+        (
+            "--url",
+            f"http://127.0.0.1:{port}/",
+            f"{refused}; serve listens there with --ctl-http PORT",
+        ),
+        (
+            "--fifo",
+            str(tmp_path / "nowhere"),
+            "No such file or directory; serve creates it with --fifo PATH",
+        ),
+        (
+            "--fifo",
+            str(tmp_path / "unread"),
+            "the FIFO has no reader; serve reads it with --fifo PATH",
+        ),
         ("--fifo", str(tmp_path / "file"), "not a FIFO"),
     ):
         code, out, err = run(capsys, option, where, "ws.dump")
         assert (code, out, err) == (2, "", f"wsproto-sip: {where}: {reason}\n")
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dead", "file", "unread"]
+
+
+@pytest.mark.parametrize(("option", "call"), [("--socket", "over_socket"), ("--fifo", "over_fifo")])
+def test_a_channel_of_another_user_is_explained(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, option: str, call: str
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "not for you")
+
+    # As root, no file is forbidden.
+    monkeypatch.setattr(ctl, call, refuse)
+    code, _, err = run(capsys, option, "/run/ctl", "ws.dump")
+    assert code == 2
+    assert err == (
+        "wsproto-sip: /run/ctl: Permission denied; it is for the user that runs the server; run "
+        "ctl as that user, or use --url with the server's --ctl-http and --ctl-http-token\n"
+    )
+
+
+def test_the_channels_of_several_processes_are_named(tmp_path: Path, capsys: Captured) -> None:
+    where = str(tmp_path / "ctl")
+    with unix(tmp_path / "ctl.0"):
+        code, _, err = run(capsys, "--socket", where, "ws.dump")
+    assert code == 2
+    assert err == (
+        f"wsproto-sip: {where}: No such file or directory; with --processes, each process has "
+        f"its own, the first one {where}.0\n"
+    )
+
+
+def test_a_server_that_wants_a_token_is_explained(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "token"
+    path.write_text("t" * 16)
+    path.chmod(0o600)
+    for options, advice in (
+        ([], "--token-file names the file of the server's --ctl-http-token"),
+        (["--token-file", str(path)], "the token is not that of the server's --ctl-http-token"),
+    ):
+        listener = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with answering(listener, b"HTTP/1.1 401 \r\nContent-Length: 1\r\n\r\n-"):
+            result = run(capsys, "--url", url, *options, "ws.enable")
+        assert result == (1, "", f"wsproto-sip: 401: -; {advice}\n")
+    path.chmod(0o644)
+    for where, reason in (
+        (path, "other users may use it (mode 0644); chmod 600"),
+        (
+            tmp_path / "nowhere",
+            "No such file or directory; it has the token of the server's --ctl-http-token",
+        ),
+    ):
+        result = run(capsys, "--url", "http://127.0.0.1:9", "--token-file", str(where), "ws.dump")
+        assert result == (2, "", f"wsproto-sip: --token-file: {where}: {reason}\n")
 
 
 def test_no_answer_in_time(tmp_path: Path, capsys: Captured) -> None:
@@ -197,5 +271,5 @@ def test_watching_ends_when_the_server_does(tmp_path: Path, capsys: Captured) ->
     code, out, err = run(capsys, "--socket", where, "--watch", "0.001", "ws.statistics", "n")
     thread.join()
     assert (code, out) == (2, "n  0\n\nn  1\n\nn  2\n\n")
-    assert err == f"wsproto-sip: {where}: {os.strerror(111)}\n"
+    assert err.startswith(f"wsproto-sip: {where}: {os.strerror(111)}; serve listens there with ")
     assert len(asked) == 3

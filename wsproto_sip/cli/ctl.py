@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -47,6 +48,21 @@ _INTERVAL: Final = 2.0
 
 #: What a server says of a command that it does not have.
 _UNKNOWN: Final = ("-32601 Method not found", "500 Unknown command")
+
+#: What to do where a channel cannot be used, by the option of ``ctl`` and the kind of error.
+_MISSING: Final = {
+    "socket": "serve creates it with --ctl-socket PATH",
+    "url": "serve listens there with --ctl-http PORT",
+    "fifo": "serve creates it with --fifo PATH",
+}
+_UNUSED: Final = _MISSING | {
+    "socket": "serve listens there with --ctl-socket PATH",
+    "fifo": "serve reads it with --fifo PATH",
+}
+_FORBIDDEN: Final = (
+    "it is for the user that runs the server; run ctl as that user, or use --url with the "
+    "server's --ctl-http and --ctl-http-token"
+)
 
 #: Commands whose result is a list.
 _LISTS: Final = frozenset(["stats.get_statistics", "system.listMethods"])
@@ -149,8 +165,14 @@ def over_http(
     finally:
         connection.close()
     if response.status != 200:
+        status = f"{response.status} {response.reason}".rstrip(" ")
         detail = body[:200].decode("utf-8", "replace").rstrip("\n")
-        raise Refused(f"{response.status} {response.reason}" + (f": {detail}" if detail else ""))
+        advice = ""
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            advice = "; --token-file names the file of the server's --ctl-http-token"
+            if token is not None:
+                advice = "; the token is not that of the server's --ctl-http-token"
+        raise Refused(status + (f": {detail}" if detail else "") + advice)
     return _result(body)
 
 
@@ -306,18 +328,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    ways: list[tuple[str | None, Callable[[str, str, Sequence[str], float], Any]]] = [
-        (arguments.socket, over_socket),
-        (arguments.url, over_http),
-        (arguments.fifo, over_fifo),
-    ]
-    where, way = next((where, way) for where, way in ways if where is not None)
+    ways: dict[str, Callable[[str, str, Sequence[str], float], Any]] = {
+        "socket": over_socket,
+        "url": over_http,
+        "fifo": over_fifo,
+    }
+    option = next(name for name in ways if getattr(arguments, name) is not None)
+    where, way = getattr(arguments, option), ways[option]
     name, params = arguments.name, arguments.params
     try:
-        for option in ("timeout", "watch"):
-            seconds = getattr(arguments, option)
+        for duration in ("timeout", "watch"):
+            seconds = getattr(arguments, duration)
             if seconds is not None and not 0 < seconds < 86400:
-                raise ValueError(f"--{option}: {seconds} is not a number of seconds above 0")
+                raise ValueError(f"--{duration}: {seconds} is not a number of seconds above 0")
         if arguments.token_file is not None:
             if way is not over_http:
                 raise ValueError("--token-file: requires --url")
@@ -342,9 +365,21 @@ def _run(arguments: argparse.Namespace) -> int:
         return _fail(str(exc), 1)
     except OSError as exc:
         own = exc.strerror if exc.errno in (errno.ECONNREFUSED, errno.EINVAL) else None
-        return _fail(f"{where}: {own or reason_of(exc)}", 2)
+        return _fail(f"{where}: {own or reason_of(exc)}{_advice(option, where, exc)}", 2)
     except ValueError as exc:
         return _fail(str(exc), 2)
+
+
+def _advice(option: str, where: str, error: OSError) -> str:
+    """Return what to do about a channel that cannot be used."""
+    if isinstance(error, FileNotFoundError):
+        first = f"{where}.0"
+        if Path(first).exists():
+            return f"; with --processes, each process has its own, the first one {first}"
+        return f"; {_MISSING[option]}"
+    if isinstance(error, ConnectionRefusedError):
+        return f"; {_UNUSED[option]}"
+    return f"; {_FORBIDDEN}" if isinstance(error, PermissionError) else ""
 
 
 def _meant(name: str, ask: Callable[[str, Sequence[str]], Any]) -> str:
@@ -376,9 +411,10 @@ def _token_in(path: str) -> str:
     try:
         return read_token(path)
     except OSError as exc:
-        raise ValueError(f"{path}: {reason_of(exc)}") from None
+        advice = "it has the token of the server's --ctl-http-token"
+        raise ValueError(f"--token-file: {path}: {reason_of(exc)}; {advice}") from None
     except ValueError as exc:
-        raise ValueError(f"{path}: {exc}") from None
+        raise ValueError(f"--token-file: {path}: {exc}") from None
 
 
 def _fail(text: str, code: int) -> int:

@@ -184,12 +184,15 @@ def test_commands_and_metrics_need_the_token(tmp_path: Path) -> None:
     wrong.chmod(0o600)
     with launched("--ctl-http", "0", "--ctl-http-token", str(path)) as service:
         code, _, err = service.ctl("ws.dump", place="--url")
-        assert (code, err) == (1, "wsproto-sip: 401 : a token is required\n")
+        advice = "--token-file names the file of the server's --ctl-http-token"
+        assert (code, err) == (1, f"wsproto-sip: 401: a token is required; {advice}\n")
         code, _, err = service.ctl("--token-file", str(wrong), "ws.dump", place="--url")
-        assert (code, err) == (1, "wsproto-sip: 401 : a token is required\n")
+        advice = "the token is not that of the server's --ctl-http-token"
+        assert (code, err) == (1, f"wsproto-sip: 401: a token is required; {advice}\n")
         assert service.ctl("--token-file", str(path), "ws.dump", place="--url")[0] == 0
         code, _, err = service.ctl("--token-file", "/nowhere", "ws.dump", place="--url")
-        assert (code, err) == (2, "wsproto-sip: /nowhere: No such file or directory\n")
+        assert code == 2
+        assert err.startswith("wsproto-sip: --token-file: /nowhere: No such file or directory; ")
         where = urlsplit(service.places["--url"])
         for fields, status in (({}, 401), ({"Authorization": f"bearer {TOKEN}"}, 200)):
             connection = http.client.HTTPConnection(str(where.hostname), where.port or 0)
