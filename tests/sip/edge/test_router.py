@@ -95,6 +95,8 @@ def test_addresses_of_users_and_those_of_clients(uri: str, named: bool) -> None:
         ("sip:edge.test", True),
         ("sip:edge.test:1234", True),
         ("sip:phones.test", True),
+        # What it is towards the upstream, or the other nodes.
+        ("sip:192.0.2.100", True),
         ("sip:elsewhere.test", False),
         ("sip:sip.test.elsewhere.test", False),
         ("tel:+1", False),

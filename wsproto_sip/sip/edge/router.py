@@ -140,6 +140,7 @@ class EdgeRouter:
                 known = self._by_address.setdefault(address, upstream.name)
                 if known != upstream.name:
                     self._by_address[address] = ""
+        self._hosts = {host for host, _ in (*self._own, *self._names)}
         # The oldest are first.
         for name in list(self._far)[: -len(self._upstreams) - _RETIRED]:
             del self._far[name]
@@ -194,14 +195,13 @@ class EdgeRouter:
         return self.is_own(uri) or self.upstream_named(uri) is not None
 
     def is_for_registrar(self, uri: Uri) -> bool:
-        """Return whether the Request-URI of a REGISTER names one of our domains, or this edge.
+        """Return whether a Request-URI names one of our domains, or this edge.
 
-        Clients write the server's name there with any port, or none.
+        Clients write the server's name into a REGISTER with any port, or none.
         """
         if not isinstance(uri, SipUri):
             return False
-        names = self._own | self._names
-        return self._domains.has(uri) or uri.host_key in [host for host, _ in names]
+        return self._domains.has(uri) or uri.host_key in self._hosts
 
     def names_user(self, uri: Uri) -> bool:
         """Return whether a Request-URI names a local user or domain, not a client itself.
