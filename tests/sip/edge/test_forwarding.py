@@ -256,6 +256,20 @@ def test_a_callee_cannot_answer_for_another_dialog_of_the_caller() -> None:
     assert len(world.edge.journal.answered) == 1
 
 
+def test_a_refusal_with_another_tag_is_acknowledged_with_that_one() -> None:
+    """RFC 3261 §17.1.1.3: as after a restart of the callee, which has forgotten the dialog."""
+    world = World()
+    alice, bob = world.phone("alice"), world.phone("bob")
+    here, _ = call(alice, bob)
+    here.send("INVITE", body=SDP)
+    alice.response(100)
+    refusal = bob.request("INVITE").make_response(481)
+    refusal.replace_header("To", f"<{bob.aor}>;tag=new")
+    bob.say(refusal)
+    assert bob.request("ACK").to.tag == "new"
+    assert alice.response(481).to.tag == f"t{bob.cid}"
+
+
 @pytest.mark.parametrize("hops", [0, 1])
 def test_the_response_to_a_request_from_far_away_is_read(hops: int) -> None:
     """Its last hop with the usual Max-Forwards has 70 Vias, and adds one."""

@@ -216,6 +216,16 @@ def test_a_response_repeats_what_identifies_its_request() -> None:
         assert response.get(name.lower()) == asked.get(name.lower())
 
 
+def test_a_from_without_a_tag_stays_without() -> None:
+    """As clients older than RFC 3261 have it."""
+    asked = request(**{"from": "sip:alice@sip.test"})
+    for wrong in ("<sip:alice@sip.test>;tag=3", "<"):
+        response = asked.make_response(200)
+        response.replace_header("From", wrong)
+        restore_response(response, asked)
+        assert response.get("from") == "sip:alice@sip.test"
+
+
 def test_a_response_may_write_names_otherwise_and_add_its_own_tag() -> None:
     asked = request()
     response = asked.make_response(200, to_tag="2")

@@ -530,6 +530,9 @@ class Forwarder:
             if branch.responses >= _MAX_RESPONSES:
                 return False
             branch.responses += 1
+        elif transaction.is_invite and branch.state is not State.ACCEPTED:
+            # With To as it came (§17.1.1.3): it may lack a tag, or have another one.
+            self._follow(branch, self._follow_up("ACK", branch, response))
         restore_response(response, transaction.request)
         if response.status < 200:
             self._provisional(branch, response, now)
@@ -594,8 +597,6 @@ class Forwarder:
 
     def _failure(self, branch: Branch, response: SipResponse, now: float) -> None:
         transaction = branch.transaction
-        if transaction.is_invite and branch.state is not State.ACCEPTED:
-            self._follow(branch, self._follow_up("ACK", branch, response))
         if branch.done:
             if branch.abandoned and branch.cancel is not Cancel.SENT:
                 # Only once: over UDP it may be repeated.

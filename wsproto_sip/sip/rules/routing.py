@@ -234,18 +234,27 @@ def restore_response(response: SipResponse, request: SipRequest) -> None:
         response.replace_header("Call-ID", request.call_id)
     if response.cseq != request.cseq:
         response.replace_header("CSeq", request.cseq)
-    for name, tag in (("from", request.from_.tag), ("to", request.to.tag)):
+    for name in ("From", "To"):
         text = request.get(name) or ""
-        if tag is not None and response.get(name) != text and _tag(response, name) != tag:
-            response.replace_header(name.capitalize(), text)
+        if response.get(name) != text and not _has_same_tag(response, request, name):
+            response.replace_header(name, text)
 
 
-def _tag(response: SipResponse, name: str) -> str | None:
-    """Return the tag of From or To; ``None`` if it has none or cannot be parsed."""
+def _has_same_tag(response: SipResponse, request: SipRequest, name: str) -> bool:
+    """Return whether From or To of a response has the tag of its request.
+
+    A request outside of a dialog has none in To, and the response adds its own.
+    """
+    if name == "To":
+        tag = request.to.tag
+        if tag is None:
+            return True
+    else:
+        tag = request.from_.tag
     try:
-        return (response.from_ if name == "from" else response.to).tag
+        return (response.to if name == "To" else response.from_).tag == tag
     except SipParseError:
-        return None
+        return False
 
 
 def response_address(via: Via) -> tuple[str, int]:
