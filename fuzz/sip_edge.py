@@ -67,7 +67,7 @@ INVARIANTS: Final = Invariants(
         # Not in the list, but visible to the same harness.
         0: "No client speaks as a user that it has not proven to be, and nothing stays at the end.",
         1: "Credentials for the edge reach no other party: no client, and an upstream only with "
-        "what it may have requested. Passwords go nowhere.",
+        "a token that it may have requested. Passwords go nowhere.",
     }
 )
 
@@ -1096,7 +1096,9 @@ class World:
         for key, value, line in message.fields:
             if key in _CREDENTIALS:
                 self.seen["credentials to " + ("upstream" if party.upstream else "client")] += 1
-                requested = party.upstream is not None and key == b"authorization"
+                # A digest tells whose challenge it answers, and a token does not.
+                token = b"Bearer " in line
+                requested = party.upstream is not None and key == b"authorization" and token
                 hold(1, requested or not (_proofs(line) & self.proofs), (party.label, value))
 
     @staticmethod

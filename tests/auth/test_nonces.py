@@ -32,6 +32,16 @@ def test_nonce_from_the_future_or_from_elsewhere_is_refused() -> None:
     assert nonces.use(nonce, 1, 100.0)
 
 
+def test_an_own_nonce_is_found_in_any_text() -> None:
+    nonces = Nonces()
+    nonce, other = nonces.make(100.0), Nonces().make(100.0)
+    assert nonces.use(nonce, 1, 100.0)
+    for text in (nonce, f'Digest realm="x", nonce="{nonce}"', f"{other} nonce={nonce}"):
+        assert nonces.in_text(text)
+    for text in ("", other, nonce.upper(), f"{nonce}0", nonce[:-1], "0" * 64):
+        assert not nonces.in_text(text)
+
+
 def test_expired_nonces_leave_memory() -> None:
     nonces = Nonces(lifetime=10, capacity=100)
     for now in range(50):

@@ -135,6 +135,15 @@ def test_only_a_client_that_knows_the_password_learns_that_its_nonce_is_stale() 
         assert outcome_of(verifier, answered(replace(challenge, nonce=nonce))) == STALE
 
 
+def test_answers_are_known_by_their_nonce() -> None:
+    verifier = make()
+    nonce = verifier.challenges(0.0)[0].nonce
+    assert verifier.is_answered(f'Digest nonce="{nonce}"')
+    # The escapes of a quoted string do not change what it is.
+    assert verifier.is_answered(f'Digest realm="x, nonce="\\{nonce[:9]}\\{nonce[9:]}"')
+    assert not verifier.is_answered(f'Digest nonce="{make().challenges(0.0)[0].nonce}"')
+
+
 def test_method_is_part_of_the_proof() -> None:
     verifier = make()
     assert verifier.check(answered(verifier.challenges(0.0)[0]), "CONNECT", 0.0) == WRONG

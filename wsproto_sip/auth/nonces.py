@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Nonces"]
 
 _NONCE = re.compile(r"[0-9a-f]{64}")
+_NONCES = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 class Nonces:
@@ -76,6 +77,18 @@ class Nonces:
         head = struct.pack(">d", now) + self._entropy(8)
         return (head + self._seal(head)).hex()
 
+    def _made(self, raw: bytes) -> bool:
+        # In constant time, because the seal is all that makes a nonce ours.
+        return hmac.compare_digest(self._seal(raw[:16]), raw[16:])
+
+    def in_text(self, text: str) -> bool:
+        """Return whether a text contains a nonce of ours, of any age.
+
+        Args:
+            text: Credentials, possibly malformed.
+        """
+        return any(self._made(bytes.fromhex(nonce)) for nonce in _NONCES.findall(text))
+
     def use(self, nonce: str, count: int, now: float) -> bool:
         """Use a nonce once, after the response with it was verified.
 
@@ -90,8 +103,7 @@ class Nonces:
         if not _NONCE.fullmatch(nonce):
             return False
         raw = bytes.fromhex(nonce)
-        # In constant time, because the seal is all that makes a nonce ours.
-        if not hmac.compare_digest(self._seal(raw[:16]), raw[16:]):
+        if not self._made(raw):
             return False
         made: float = struct.unpack(">d", raw[:8])[0]
         # A nonce from the future comes from another clock, or from before ours was set back.

@@ -155,6 +155,15 @@ class DigestVerifier:
             for algorithm in self._algorithms
         ]
 
+    def is_answered(self, text: str) -> bool:
+        """Return whether credentials answer a challenge of this verifier.
+
+        Args:
+            text: The credentials, possibly malformed.
+        """
+        # Without the escapes of a quoted string.
+        return self._nonces.in_text(text.replace("\\", ""))
+
     def check(
         self,
         credentials: Credentials,

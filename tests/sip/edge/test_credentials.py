@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.sip._phones import SDP, UPSTREAM, Dialog, World, entropy
+from tests.sip._phones import SDP, UPSTREAM, Dialog, Phone, World, entropy
 from wsproto_sip.auth import Challenge, answer_challenge
 from wsproto_sip.sip.registrar.authentication import DigestAuthenticator
 
@@ -121,3 +123,32 @@ def test_what_a_client_told_another_registrar_is_of_no_use_here() -> None:
     eve.response(404)
     eve.send("MESSAGE", TARGET, sender=f"<{alice.aor}>;tag=1")
     eve.response(407)
+
+
+def proven(world: World) -> Phone:
+    """Return alice's telephone, which has given her password."""
+    alice = world.phone("alice", password="wonderland", registers=False)
+    alice.send("MESSAGE", TARGET)
+    alice.send("MESSAGE", TARGET, alice.credentials(alice.response(407), "MESSAGE", TARGET))
+    world.upstream_request()
+    return alice
+
+
+@pytest.mark.parametrize("method", ["MESSAGE", "REGISTER"])
+def test_a_server_after_the_upstream_that_challenges_in_our_name_learns_nothing(
+    method: str,
+) -> None:
+    """It passes our challenge of another client on, and would pass the answer back to us."""
+    world = server(upstream=UPSTREAM)
+    alice, eve = proven(world), world.phone("eve", registers=False)
+    eve.send("MESSAGE", TARGET, sender=f"<{alice.aor}>;tag=1")
+    challenge = ("WWW-Authenticate", eve.response(407).get("proxy-authenticate") or "")
+    uri = "sip:elsewhere.test"
+    alice.send(method, uri, *alice.registration(expires=300), to=f"<{alice.aor}>")
+    world.from_upstream(world.upstream_request().make_response(401, headers=[challenge]))
+    ours = alice.credentials(alice.response(401), method, uri)
+    # What the upstream has asked for is in the same realm.
+    theirs = ("Authorization", re.sub('nonce="[0-9a-f]*', 'nonce="0123', ours[1]))
+    fields = [ours, theirs, *alice.registration(expires=300)]
+    alice.send(method, uri, *fields, to=f"<{alice.aor}>", cseq=2)
+    assert world.upstream_request().get_all("authorization") == [theirs[1]]

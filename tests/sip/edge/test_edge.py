@@ -2101,6 +2101,8 @@ def test_an_upstream_gets_the_credentials_that_it_may_have_requested(
     if challenge is ChallengeScope.NONE:
         world = World(upstream=UPSTREAM, challenge=challenge, authenticator=authenticator())
         alice = world.phone("alice", registers=False)
-    alice.send("MESSAGE", BOB, ("Authorization", proof), ("Proxy-Authorization", proof), cseq=2)
+    # In the same realm, with a nonce of the upstream's own.
+    theirs = proof.replace('nonce="', 'nonce="0', 1)
+    alice.send("MESSAGE", BOB, ("Authorization", theirs), ("Proxy-Authorization", proof), cseq=2)
     sent = world.upstream_request()
     assert [name for name in ("authorization", "proxy-authorization") if name in sent] == left

@@ -78,13 +78,16 @@ def test_honest_steps_reach_somebody(mode: int, core: int, users: int) -> None:
 
 def relayed(world: World) -> None:
     """Let a proven user be challenged in the edge's name, and what it answers be passed on."""
-    for who in range(5):
-        world.ask(0, 1, 1, 0, 0, 0, 0, 0)
-        # 401, with a challenge that the edge has sent to some client.
-        world.answer(who, 0, 12, 0, 0, 0)
-        world.ask(0, 1, 1, 0, 0, 0, 0, 0)
-        for up in range(2):
-            world.call_in(up, 1, 0, 0, 0, 0)
+    # Tokens are sent over TLS only.
+    world.connect(0, 5, 1)
+    for caller, proof in ((0, 0), (3, 2)):
+        for who in range(6):
+            world.ask(caller, 1, 1, 0, 0, 0, 0, 0)
+            # 401, with a challenge that the edge has sent to some client.
+            world.answer(who, 0, 12, 0, 0, 0)
+            world.ask(caller, 1, 1, proof, 0, 0, 0, 0)
+            for up in range(2):
+                world.call_in(up, 1, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("core", [0, 1])

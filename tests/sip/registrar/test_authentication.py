@@ -206,6 +206,16 @@ def test_own_credentials_are_consumed() -> None:
     assert "proxy-authorization" not in alone
 
 
+def test_those_for_an_own_challenge_alone_can_be_consumed() -> None:
+    server = authenticator()
+    nonce = challenge(server.check(request(), 0.0)).nonce
+    others = [credentials("n"), "Basic x", 'Digest realm="sip.test"', "Bearer x"]
+    answers = [credentials(nonce), credentials(nonce, realm="x"), f"Digest {nonce}"]
+    both = request(*[("Authorization", text) for text in (*answers, *others)])
+    server.consume(both, "Authorization", only_answers=True)
+    assert both.get_all("authorization") == others
+
+
 def test_malformed_credentials_are_consumed() -> None:
     # Another reader may find in them what this one does not.
     both = request(*[("Authorization", text) for text in ('Digest realm="sip.test"', "Basic x")])

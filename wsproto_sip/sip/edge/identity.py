@@ -156,17 +156,16 @@ class Identities:
         A client that has proven its user sends them nevertheless, and an ACK repeats those of its
         INVITE. With those that were not used yet, the callee could speak as the caller. A digest
         does not cover the name of its field, so Authorization is as good, which a callee can
-        request with a challenge of this edge.
+        request with a challenge of this edge, and so can any server after the upstream.
 
         Args:
             request: The request as it goes on.
-            upstream: Whether it goes to the upstream, which may have requested Authorization, and
-                Proxy-Authorization if this edge does not.
+            upstream: Whether it goes to the upstream, which may have requested Authorization in the
+                same realm, and Proxy-Authorization if this edge does not.
         """
         if self.authenticator is None:
             return
-        if not upstream:
-            self.authenticator.consume(request, "Authorization")
+        self.authenticator.consume(request, "Authorization", only_answers=upstream)
         if not (upstream and self._config.challenge is ChallengeScope.NONE):
             self.authenticator.consume(request, "Proxy-Authorization")
 

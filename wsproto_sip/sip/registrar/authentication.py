@@ -225,15 +225,23 @@ class DigestAuthenticator:
         headers = tuple([(header, value) for value in values])
         return Rejection(407 if proxy else 401, detail, headers)
 
-    def consume(self, request: SipRequest, header: str = "Proxy-Authorization") -> None:
+    def consume(
+        self,
+        request: SipRequest,
+        header: str = "Proxy-Authorization",
+        *,
+        only_answers: bool = False,
+    ) -> None:
         """Remove this realm's credentials from a request to be forwarded (§22.3).
 
         Args:
             request: The request.
             header: The field that holds them.
+            only_answers: Remove only those that answer a challenge of this authenticator.
         """
         fields = request.get_all(header)
-        others = [field for field in fields if not self._is_ours(field)]
+        is_ours = self._verifier.is_answered if only_answers else self._is_ours
+        others = [field for field in fields if not is_ours(field)]
         if len(others) < len(fields):
             request.remove_header(header)
             for field in others:
