@@ -152,3 +152,43 @@ def test_a_server_after_the_upstream_that_challenges_in_our_name_learns_nothing(
     fields = [ours, theirs, *alice.registration(expires=300)]
     alice.send(method, uri, *fields, to=f"<{alice.aor}>", cseq=2)
     assert world.upstream_request().get_all("authorization") == [theirs[1]]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS"])
+def test_what_a_client_told_a_server_elsewhere_does_not_prove_who_we_talk_to(method: str) -> None:
+    """The server has a client there answer a challenge of ours, and passes the answer on to us."""
+    world = server()
+    eve = world.phone("eve", registers=False)
+    elsewhere = "sip:eve@elsewhere.test"
+    proof = ("Proxy-Authorization", unused(world, method, elsewhere))
+    eve.send(method, elsewhere, proof, sender="<sip:alice@sip.test>;tag=1")
+    eve.response(480)
+    eve.send("MESSAGE", TARGET, sender="<sip:alice@sip.test>;tag=1")
+    eve.response(407)
+
+
+@pytest.mark.parametrize("uri", [TARGET, "sip:edge.test:8080"])
+def test_one_password_is_enough_for_a_connection(uri: str) -> None:
+    world = server()
+    alice = world.phone("alice", password="wonderland", registers=False)
+    alice.ask("MESSAGE", uri)
+    alice.send("MESSAGE", TARGET)
+    alice.response(480)
+
+
+def test_a_hook_leads_users_to_other_domains() -> None:
+    users: list[str | None] = []
+    world = server(hook=lambda asked: users.append(asked.user))
+    alice = world.phone("alice", password="wonderland", registers=False)
+    assert [alice.ask("MESSAGE", "sip:eve@elsewhere.test").status for _ in range(2)] == [404] * 2
+    assert users == ["alice"] * 2
+
+
+@pytest.mark.parametrize("uri", [TARGET, "sip:eve@elsewhere.test", "tel:+1"])
+def test_an_upstream_leads_users_to_other_domains(uri: str) -> None:
+    world = server(upstream=UPSTREAM)
+    alice = world.phone("alice", password="wonderland", registers=False)
+    alice.send("MESSAGE", uri)
+    alice.send("MESSAGE", uri, alice.credentials(alice.response(407), "MESSAGE", uri))
+    alice.send("MESSAGE", uri)
+    assert [str(world.upstream_request().uri) for _ in range(2)] == [uri] * 2

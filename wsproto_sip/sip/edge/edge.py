@@ -120,7 +120,11 @@ class SipEdge:
         self._forwarder = Forwarder(
             config, router, self._outbox, key, self._upstreams, self._prober
         )
-        self._identities = Identities(config, authenticator)
+        # Through an upstream or by a hook, requests to other domains are served, too.
+        alone = registrar is not None and hook is None
+        self._identities = Identities(
+            config, authenticator, serves=router.is_for_registrar if alone else None
+        )
         if registrar is not None:
             registrar.observer = self._forwarder.journal.binding_changed
         self._parking: Parking[Passage] = Parking(self._forwarder.claim, config.answer_timeout)

@@ -12,6 +12,7 @@ it must have a known user.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...auth.outcome import Question
@@ -36,13 +37,20 @@ class Identities:
     Args:
         config: The edge's configuration.
         authenticator: Checks credentials; ``None`` if none are required.
+        serves: Tells whether requests to a URI are served; ``None`` if all may be.
 
     Attributes:
         authenticator: Checks credentials; may be replaced.
     """
 
-    def __init__(self, config: EdgeConfig, authenticator: DigestAuthenticator | None) -> None:
+    def __init__(
+        self,
+        config: EdgeConfig,
+        authenticator: DigestAuthenticator | None,
+        serves: Callable[[Uri], bool] | None = None,
+    ) -> None:
         self.authenticator = authenticator
+        self._serves = serves
         self._config = config
         self._domains = config.own_domains
 
@@ -144,7 +152,10 @@ class Identities:
                 return outcome
             if not in_dialog and (refusal := check_identity(request, self._of(outcome, sender))):
                 return refusal
-            self._remember(connection, outcome)
+            # A server elsewhere can make a client of its own send credentials for its own domain,
+            # by passing on a challenge of ours.
+            if self._serves is None or self._serves(request.uri):
+                self._remember(connection, outcome)
             return None
 
         outcome = _check(authenticator, request, connection, now, proxy=True)
