@@ -889,6 +889,8 @@ def test_history_survives_the_inflater_that_stayed(soon: None, window: int, size
         sent += message
         payload = (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
         assert subject.decompress(payload, True, None) == message
+        history = b"".join(subject._recent) or subject._history
+        assert history.endswith(sent[-(1 << window) :])
         assert len(subject._recent) < 4 * (1 << window) // 512 + 8
         assert sum(map(len, subject._recent)) < (1 << window) + 2048 + size
     # Refers to the oldest bytes that the window reaches, and arrives in pieces.
@@ -896,6 +898,24 @@ def test_history_survives_the_inflater_that_stayed(soon: None, window: int, size
     again = zlib.compressobj(wbits=-15, zdict=sent[-(1 << window) :])
     payload = (again.compress(oldest) + again.flush(zlib.Z_SYNC_FLUSH))[:-4]
     assert inflate(subject, cut(payload, [2])) == oldest
+
+
+def test_history_survives_an_inflater_that_is_taken_away(
+    soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection whose inflater another one needs goes on with the same history."""
+    monkeypatch.setattr(_deflate, "_MOST_KEPT", 1)
+    message = noise(300)
+    payloads = in_sequence([message] * 5)
+    first, second = codec(), codec()
+    for subject in (first, second):
+        for payload in payloads[:4]:
+            assert subject.decompress(payload, True, None) == message
+        assert subject._kept is not None
+    assert first._kept is None
+    # It refers to the messages before.
+    assert len(payloads[4]) < 20
+    assert first.decompress(payloads[4], True, None) == message
 
 
 def inflaters_made(counting: CountingZlib, connections: int, rounds: int) -> int:

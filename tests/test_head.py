@@ -216,6 +216,26 @@ def test_interim_heads_count_together() -> None:
         reader.feed(b"\n")
 
 
+@given(st.lists(st.integers(0, 80), max_size=4), st.sampled_from([bytes, bytearray]))
+@example([28, 29], bytearray)
+def test_any_split_of_heads_that_follow_each_other(places: list[int], form: type) -> None:
+    """A head that came in pieces does not change how the next one is read."""
+    heads = [
+        b"HTTP/1.1 103 \r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 100 \r\n\r\n",
+        b"HTTP/1.1 200 \r\n\r\n",
+    ]
+    stream = b"".join(heads)
+    reader = HeadReader(LIMITS, b"HTTP/")
+    found = []
+    for start, stop in pairwise(sorted({0, *places, len(stream)})):
+        result = reader.feed(form(stream[start:stop]))
+        while result is not None:
+            found.append(result[0])
+            result = reader.feed(result[1]) if result[1] else None
+    assert found == heads
+
+
 def test_bytes_are_looked_at_once() -> None:
     # One byte at a time: a quadratic search would not finish.
     limits = Limits(max_handshake_bytes=1 << 17, max_header_line=1 << 17)

@@ -112,15 +112,32 @@ def test_single_bytes_continue_what_came_with_a_message(make: Any) -> None:
 
 
 @both
-def test_single_bytes_after_the_end_of_input_are_ignored(make: Any) -> None:
+def test_single_byte_that_is_wrong_fails_at_once(make: Any) -> None:
+    """It could be the next byte of ASCII, for which the key has another highest bit."""
+    inbox = make()
+    for octet in frame(TEXT, b"hello world", key=b"\x00\x80\x00\x80")[:6]:
+        inbox.receive_data(bytes((octet,)))
+    inbox.receive_data(b"\xff")
+    [event] = inbox.events()
+    assert isinstance(event, CloseConnection)
+    assert event.code == 1007
+
+
+@both
+@pytest.mark.parametrize("singly", [0, 2])
+def test_single_bytes_after_the_end_of_input_are_ignored(make: Any, singly: int) -> None:
     inbox = make()
     stream = frame(TEXT, b"hello")
-    for octet in stream[:-2]:
+    inbox.receive_data(frame(BINARY, b"a") + stream[:3])
+    for octet in stream[3 : 3 + singly]:
         inbox.receive_data(bytes((octet,)))
+    assert list(inbox.events()) == [BytesMessage(b"a")]
     inbox.receive_data(None)
-    for octet in stream[-2:]:
+    held = inbox._parser.held
+    for octet in stream[3 + singly :]:
         inbox.receive_data(bytes((octet,)))
     assert list(inbox.events()) == []
+    assert inbox._parser.held == held
 
 
 @both
