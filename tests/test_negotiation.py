@@ -85,6 +85,20 @@ def test_results_are_cached_with_bounds() -> None:
     assert (read.cache_info().misses, encode.cache_info().misses) == misses
 
 
+def test_tokens_of_users_are_not_cached() -> None:
+    """Scripts in browsers pass them as sub-protocols."""
+    module._read_items.cache_clear()
+    name = b"sec-websocket-protocol"
+    for token in (b"Zm9ydHktdHdvIGlzIG5vdA", b"5e884898da28047151d0e56f8dc62927"):
+        for subprotocols in (token, b"sip,%b" % token):
+            read_offers({name: subprotocols}, LIMITS)
+    assert module._read_items.cache_info().currsize == 0
+    # Other names are not longer.
+    for subprotocols in (b"sip", b"msrp", b"graphql-transport-ws"):
+        read_offers({name: subprotocols}, LIMITS)
+    assert module._read_items.cache_info().currsize == 3
+
+
 def test_cached_results_belong_to_the_caller() -> None:
     fields = {b"sec-websocket-protocol": b"sip", b"sec-websocket-extensions": b"a; b=1"}
     for _ in range(2):
@@ -312,6 +326,12 @@ def test_nothing_accepted() -> None:
 def test_malformed_answer_of_an_extension_is_refused(answer: str) -> None:
     with pytest.raises(LocalProtocolError, match=r"^an extension wrote a malformed header: "):
         server_extensions_handshake(["a"], [Fake("a", answers=[answer])])
+
+
+@pytest.mark.parametrize("offers", [[], ["a"], ["b"]])
+def test_no_field_names_extensions_if_none_is_agreed(offers: list[str]) -> None:
+    accept = AcceptConnection(extensions=[Fake("a", answers=[None])])
+    assert write_answer(accept, offers, []) == ([], [])
 
 
 def test_subprotocol_must_have_been_offered() -> None:

@@ -87,8 +87,13 @@ RESERVED = frozenset(
 # value; errors are not. A cache has a fixed number of entries, and longer values are not cached. So
 # a flood of different values holds some hundred KiB at most, and each of them costs one insertion
 # more than without the cache.
+#
+# A script in a browser can set no other field than the sub-protocols, so some clients pass a token
+# there. A list that is long enough to hold one is not cached: 128 random bits have 22 characters.
 _CACHED: Final = 64
 _CACHED_SIZE: Final = 256
+_SUBPROTOCOLS: Final = b"sec-websocket-protocol"
+_CACHED_SUBPROTOCOLS_SIZE: Final = 21
 
 
 def read_list(
@@ -114,8 +119,9 @@ def read_list(
     value = fields.get(name)
     if value is None:
         return []
+    longest = _CACHED_SUBPROTOCOLS_SIZE if name == _SUBPROTOCOLS else _CACHED_SIZE
     # Other bytes-like values are not hashable.
-    cached = type(value) is bytes and len(value) <= _CACHED_SIZE
+    cached = type(value) is bytes and len(value) <= longest
     read = _read_items if cached else _read_items.__wrapped__
     return [*read(value, name, limits.max_list_items, check)]
 
@@ -165,7 +171,7 @@ def read_offers(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[list[str
     Raises:
         RemoteProtocolError: A list is present but empty, too long or malformed.
     """
-    subprotocols = read_list(fields, b"sec-websocket-protocol", limits, _check_subprotocols)
+    subprotocols = read_list(fields, _SUBPROTOCOLS, limits, _check_subprotocols)
     extensions = read_list(fields, b"sec-websocket-extensions", limits, _check_extensions)
     return extensions, subprotocols
 
