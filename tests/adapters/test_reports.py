@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wsproto_sip.adapters.reports import LOGGERS, Line, Reports, report
+from wsproto_sip.adapters.reports import Line, Reports
 from wsproto_sip.auth import Attempt, Failure, FailureCause, Identity
 from wsproto_sip.events import BytesMessage, Request
 from wsproto_sip.msrp.relay import journal as relay
@@ -363,23 +363,3 @@ def test_hook_is_called_regardless_of_log_levels(told: Told) -> None:
     told.reports.connection(closed_by(Cause.LOCAL), None, None)
     assert told.records == []
     assert [fact[:2] for fact in told.hooked] == [("ws", "closed")]
-
-
-def test_line_is_one_line_for_any_values(told: Told) -> None:
-    report("server", logging.INFO, "odd", text="a\nb\x1b", none=None, flag=True, number=1)
-    [record] = told.records
-    assert record.getMessage() == r'odd text="a\nb\u001b" flag=true number=1'
-
-
-@pytest.mark.usefixtures("quiet")
-def test_unwanted_report_is_not_logged(told: Told) -> None:
-    logging.getLogger("wsproto_sip").setLevel(logging.CRITICAL)
-    report("server", logging.INFO, "odd")
-    assert told.records == []
-
-
-def test_loggers_are_named_after_their_areas() -> None:
-    assert {area: logger.name for area, logger in LOGGERS.items()} == {
-        area: f"wsproto_sip.{area}"
-        for area in ("ws", "sip", "msrp", "auth", "server", "management")
-    }

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ._arguments import check_arguments
+from ._lines import Line
 
 if TYPE_CHECKING:
     import logging
@@ -76,11 +77,9 @@ class AcceptBackoff:
         self._failures += 1
         if now - self._told >= _SILENCE:
             self._told = now
-            self._logger.warning(
-                "connections cannot be accepted at the moment: %s (failures: %d)",
-                getattr(error, "strerror", None) or error,
-                self._failures,
-            )
+            reason = str(getattr(error, "strerror", None) or error)
+            fields = {"reason": reason, "failures": self._failures}
+            self._logger.warning(Line("accept-failed", fields))
         pause = self._pause
         self._pause = min(2 * pause, _LONGEST_PAUSE)
         return pause

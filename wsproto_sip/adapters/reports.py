@@ -32,7 +32,7 @@ from ..sip.edge.journal import (
     Unregistered,
     party_of,
 )
-from ._text import pair
+from ._lines import LOGGERS as _LOGGERS, Line, address_text, known, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["HOOKED", "LOGGERS", "Line", "Reports", "report"]
 
 #: The logger of each area.
-LOGGERS: Final[Mapping[str, logging.Logger]] = {
-    area: logging.getLogger(f"wsproto_sip.{area}")
-    for area in ("ws", "sip", "msrp", "auth", "server", "management")
-}
+LOGGERS: Final[Mapping[str, logging.Logger]] = _LOGGERS
 
 #: The events that a hook is called with, by area.
 HOOKED: Final = frozenset(
@@ -91,53 +88,6 @@ _MSRP: Final[Mapping[type[journal.RelayEvent], tuple[str, int]]] = {
 
 _BY_PEER: Final = frozenset([Cause.REMOTE])
 _BY_NETWORK: Final = frozenset([Cause.END_OF_INPUT])
-
-
-class Line:
-    """The message of a record.
-
-    Args:
-        event: The name of the event.
-        fields: The facts about it, by name; values are text, numbers and booleans.
-        about: The client it is about, for rate limits of the log; ``None`` for none.
-
-    Attributes:
-        event: The name of the event.
-        fields: The facts about it.
-        about: The client it is about.
-    """
-
-    __slots__ = ("about", "event", "fields")
-
-    def __init__(self, event: str, fields: Mapping[str, object], about: str | None = None) -> None:
-        self.event = event
-        self.fields = fields
-        self.about = about
-
-    def __str__(self) -> str:
-        """Format the line: the event, and ``name=value`` pairs."""
-        return " ".join([self.event, *[pair(*item) for item in self.fields.items()]])
-
-
-def report(
-    area: str, level: int, event: str, *, about: str | None = None, **fields: object
-) -> None:
-    """Log an event.
-
-    Args:
-        area: The area, a key of :data:`LOGGERS`.
-        level: A level of ``logging``.
-        event: The name of the event.
-        about: The client it is about; see :class:`Line`.
-        fields: The facts about it; ``None`` is omitted.
-    """
-    logger = LOGGERS[area]
-    if logger.isEnabledFor(level):
-        logger.log(level, Line(event, _known(fields), about))
-
-
-def _known(fields: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 class Reports:
@@ -183,12 +133,12 @@ class Reports:
             fields: The facts about it, by name; ``None`` is omitted.
             about: The client it is about, for rate limits of the log; see :class:`Line`.
         """
-        known = _known(fields)
+        facts = known(fields)
         logger = LOGGERS[area]
         if logger.isEnabledFor(level):
-            logger.log(level, Line(event, known, about))
+            logger.log(level, Line(event, facts, about))
         if self._hook is not None and (area, event) in HOOKED:
-            self._hook(area, event, known)
+            self._hook(area, event, facts)
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -221,8 +171,8 @@ class Reports:
             "opened",
             {
                 "connection": event.cid,
-                "peer": _address(peer),
-                "proxy": _address(transport) if transport != peer else None,
+                "peer": address_text(peer),
+                "proxy": address_text(transport) if transport != peer else None,
                 "outgoing": True if event.request is None else None,
                 "secure": entry is not None and entry.secure,
                 "tls": tls,
@@ -241,7 +191,7 @@ class Reports:
             "closed",
             {
                 "connection": event.cid,
-                "peer": _address((event.address, event.port)),
+                "peer": address_text((event.address, event.port)),
                 "subprotocol": event.subprotocol,
                 "identity": None if event.identity is None else event.identity.name,
                 "code": closed.code,
@@ -268,8 +218,8 @@ class Reports:
             name,
             {
                 "connection": event.cid,
-                "peer": _address(answer.peer),
-                "proxy": _address(transport) if transport != answer.peer else None,
+                "peer": address_text(answer.peer),
+                "proxy": address_text(transport) if transport != answer.peer else None,
                 "status": answer.status,
                 "reason": answer.reason or None,
                 **_request(request),
@@ -286,8 +236,8 @@ class Reports:
             "failed",
             {
                 "connection": event.cid,
-                "peer": _address(peer),
-                "proxy": _address(event.transport) if event.transport != peer else None,
+                "peer": address_text(peer),
+                "proxy": address_text(event.transport) if event.transport != peer else None,
                 "cause": closed.cause.value,
                 "seconds": round(event.traffic.age, 3),
                 "reason": closed.reason or None,
@@ -315,7 +265,7 @@ class Reports:
                 name, level = "challenged", logging.DEBUG
             about = "upstream" if peer is None else peer[0]
         if self.wants("sip", level, name):
-            shown = {"connection": event.cid, "peer": None if peer is None else _address(peer)}
+            shown = {"connection": event.cid, "peer": None if peer is None else address_text(peer)}
             self.tell("sip", level, name, shown | _sip_fields(event), about=about)
 
     def upstream(self, change: UpstreamChanged) -> None:
@@ -360,7 +310,7 @@ class Reports:
             case _:
                 fields = {"reason": event.reason}
         if self.wants("msrp", level, name):
-            shown = {"connection": event.cid, "peer": None if peer is None else _address(peer)}
+            shown = {"connection": event.cid, "peer": None if peer is None else address_text(peer)}
             about = None if peer is None else peer[0]
             self.tell("msrp", level, name, shown | fields, about=about)
 
@@ -387,13 +337,6 @@ class Reports:
                 "user": attempt.username,
             },
         )
-
-
-def _address(address: Address) -> str:
-    """Format an address and port; a Unix socket has neither."""
-    host, port = address
-    shown = f"[{host}]" if ":" in host else host
-    return shown if port is None else f"{shown}:{port}"
 
 
 def _sip_fields(event: EdgeEvent) -> dict[str, object]:

@@ -154,8 +154,8 @@ def test_failing_source_is_logged_once_and_not_cached(
 
     run(scenario())
     assert [record.getMessage() for record in caplog.records] == [
-        "the source of users is failing: OSError: down",
-        "the source of users has recovered",
+        "users-down error=OSError reason=down",
+        "users-up",
     ]
 
 
@@ -198,7 +198,7 @@ def test_slow_source_is_unavailable(caplog: pytest.LogCaptureFixture) -> None:
         assert answer == Unavailable("the source of users is failing: no answer in time", 5)
 
     run(scenario())
-    assert "TimeoutError: no answer in time" in caplog.text
+    assert 'users-down error=TimeoutError reason="no answer in time"' in caplog.text
 
 
 def test_sources_can_be_replaced() -> None:
@@ -267,5 +267,5 @@ def test_every_question_gets_an_answer(caplog: pytest.LogCaptureFixture) -> None
         assert await answer_to(broken, QUESTION) == Unavailable("the source failed", 5)
 
     run(scenario())
-    assert "AccountQuestion cannot be answered: resolve= is not given" in caplog.text
+    assert 'question-failed question=AccountQuestion reason="resolve= is not given"' in caplog.text
     assert "RuntimeError: broken" in caplog.text

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect as dial
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.peers._support import BOUND, HOST, Endpoint, connected, request, run
+from wsproto_sip.adapters._lines import Line
 from wsproto_sip.adapters.asyncio.endpoint import EndpointServer, _local, _Peer, _peer
 from wsproto_sip.auth.identity import Identity
 from wsproto_sip.auth.outcome import LATER
@@ -202,7 +203,7 @@ def test_failing_handler_closes_its_connection(caplog: pytest.LogCaptureFixture)
 
     with caplog.at_level(logging.ERROR):
         run(scenario())
-    assert caplog.messages == ["connection 2: the handler failed"]
+    assert caplog.messages == ["handler-failed connection=2"]
 
 
 def test_handler_may_fail_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +218,7 @@ def test_handler_may_fail_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
             await running.closed()
 
     run(scenario())
-    assert caplog.messages == ["connection 1: the handler failed"] * 2
+    assert caplog.messages == ["handler-failed connection=1"] * 2
 
 
 def test_peer_that_breaks_the_handler_cannot_fill_the_log(
@@ -238,7 +239,7 @@ def test_peer_that_breaks_the_handler_cannot_fill_the_log(
             assert [type(event) for _, event in running.events] == [Opened, TextMessage, Closed]
 
     run(scenario())
-    assert caplog.messages == ["connection 1: the handler failed"]
+    assert caplog.messages == ["handler-failed connection=1"]
 
 
 # -- admission ------------------------------------------------------------------------------------
@@ -522,14 +523,19 @@ def test_two_hundred_connections_leak_nothing() -> None:
 # -- admission ------------------------------------------------------------------------------------
 
 
-def test_connection_above_the_maximum_is_dropped() -> None:
+def test_connection_above_the_maximum_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with serving(EndpointConfig(max_per_address=1)) as running:
             async with dial(url(running)), connected(running.port) as client:
                 assert await gone(client.reader)
             assert len(running.endpoint.registry) in (0, 1)
 
-    run(scenario())
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    [told] = [record.msg for record in caplog.records]
+    assert isinstance(told, Line)
+    assert (told.event, told.about, list(told.fields)) == ("turned-away", HOST, ["peer", "reason"])
+    assert str(told.fields["peer"]).startswith(f"{HOST}:")
 
 
 @pytest.mark.parametrize(
@@ -599,7 +605,10 @@ def test_proxy_headers_that_do_not_come_are_bounded(caplog: pytest.LogCaptureFix
 
     with caplog.at_level(logging.INFO):
         run(scenario())
-    assert "127.0.0.1 refused: too many PROXY headers have not come yet" in caplog.messages
+    reason = 'reason="too many PROXY headers have not come yet"'
+    [told] = [line for line in caplog.messages if line.startswith("proxy-refused ")]
+    assert told.startswith("proxy-refused proxy=127.0.0.1:")
+    assert told.endswith(reason)
 
 
 def test_local_command_keeps_the_proxys_address() -> None:
@@ -639,7 +648,9 @@ def test_missing_proxy_header_is_an_error(caplog: pytest.LogCaptureFixture) -> N
 
     with caplog.at_level(logging.INFO):
         run(scenario())
-    assert caplog.messages == [f"{HOST}: not a PROXY protocol header"]
+    [told] = caplog.messages
+    assert told.startswith(f"proxy-refused proxy={HOST}:")
+    assert told.endswith(' reason="not a PROXY protocol header"')
 
 
 def test_late_proxy_header_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -705,7 +716,7 @@ def test_proxy_header_comes_before_tls() -> None:
     run(scenario())
 
 
-def test_failed_tls_handshake_ends_the_connection() -> None:
+def test_failed_tls_handshake_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with serving(tls=SERVER_TLS) as running:
             async with connected(running.port) as client:
@@ -714,7 +725,13 @@ def test_failed_tls_handshake_ends_the_connection() -> None:
             [closed] = await running.closed()
             assert not closed.opened
 
-    run(scenario())
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    [told] = [record.msg for record in caplog.records if record.name == "wsproto_sip.ws"]
+    assert isinstance(told, Line)
+    assert (told.event, told.about) == ("tls-failed", HOST)
+    assert list(told.fields) == ["connection", "peer", "reason"]
+    assert str(told.fields["peer"]).startswith(f"{HOST}:")
 
 
 @pytest.mark.parametrize("end", ["deadline", "client", "close"])
@@ -944,7 +961,7 @@ def test_connecting_trusts_only_the_systems_certificates() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "host.invalid"])
-def test_refused_connection_is_reported(host: str) -> None:
+def test_refused_connection_is_reported(host: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with serving() as running:
             running.endpoint.connect(f"ws://{host}/", running.clock())
@@ -952,7 +969,11 @@ def test_refused_connection_is_reported(host: str) -> None:
             [closed] = await running.closed()
             assert (closed.opened, closed.closed.cause) == (False, Cause.END_OF_INPUT)
 
-    run(scenario())
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    [told] = caplog.messages
+    address = host if ":" in host else f"{host}:80"
+    assert told.startswith(f"connect-failed connection=1 address={address} reason=")
 
 
 def test_connecting_has_the_handshake_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_unknown_peer_is_refused(caplog: pytest.LogCaptureFixture) -> None:
             assert relay.relay.connections == 0
 
     run(scenario())
-    assert "is not a peer" in caplog.text
+    assert 'link-refused address=127.0.0.1 reason="it is not a peer"' in caplog.text
 
 
 async def _end_of(reader: asyncio.StreamReader) -> None:
@@ -206,7 +206,7 @@ def test_unreachable_peer_is_reported(host: str, caplog: pytest.LogCaptureFixtur
             assert (failed.message_id, failed.status) == (message, 408)
 
     run(scenario())
-    assert "peer bob: " in caplog.text
+    assert "link-down relay=bob reason=" in caplog.text
 
 
 def test_silent_peer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -223,7 +223,7 @@ def test_silent_peer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
             assert (await alice.until(MessageFailed)).status == 408
 
     run(scenario())
-    assert "peer bob: no answer" in caplog.text
+    assert 'link-down relay=bob reason="no answer"' in caplog.text
 
 
 def test_closed_connection_to_a_peer_is_reopened() -> None:
@@ -592,7 +592,9 @@ def test_nodes_are_verified(caplog: pytest.LogCaptureFixture, checks: bool) -> N
             assert (await alice.until(MessageFailed)).status == 408
 
     run(scenario())
-    assert ("certificate verify failed" if checks else "has no certificate of other") in caplog.text
+    assert (
+        "certificate verify failed" if checks else "it has no certificate of other"
+    ) in caplog.text
 
 
 def test_certificate_of_a_node_names_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -609,7 +611,7 @@ def test_certificate_of_a_node_names_it(caplog: pytest.LogCaptureFixture) -> Non
             assert nodes.relays["n1"].relay.connections == 0
 
     run(scenario())
-    assert "refused: 127.0.0.1 has no certificate of a node" in caplog.text
+    assert 'link-refused address=127.0.0.1 reason="it has no certificate of a node"' in caplog.text
 
 
 def test_node_has_to_be_in_a_network(caplog: pytest.LogCaptureFixture) -> None:
@@ -623,7 +625,7 @@ def test_node_has_to_be_in_a_network(caplog: pytest.LogCaptureFixture) -> None:
             assert nodes.relays["n1"].relay.connections == 0
 
     run(scenario())
-    assert "refused: 127.0.0.1 is not in a network of the nodes" in caplog.text
+    assert 'link-refused address=127.0.0.1 reason="it is not in a network' in caplog.text
 
 
 def test_connections_of_nodes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -635,7 +637,7 @@ def test_connections_of_nodes_are_bounded(caplog: pytest.LogCaptureFixture) -> N
             writer.close()
 
     run(scenario())
-    assert "node at 127.0.0.1: too many connections" in caplog.text
+    assert 'link-refused address=127.0.0.1 reason="too many connections"' in caplog.text
 
 
 @pytest.mark.parametrize("verifies", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, None])

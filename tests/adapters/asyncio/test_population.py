@@ -260,7 +260,7 @@ def test_lost_bus_is_listened_to_again(reports: bool, caplog: pytest.LogCaptureF
 
     with caplog.at_level(logging.INFO, "wsproto_sip.management"):
         run(scenario())
-    assert ("commands of other nodes do not arrive: lost" in caplog.text) == reports
+    assert ("nodes-unheard reason=lost" in caplog.text) == reports
 
 
 def test_answer_that_cannot_be_sent_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -268,7 +268,7 @@ def test_answer_that_cannot_be_sent_is_dropped(caplog: pytest.LogCaptureFixture)
         async with servers("one", "two") as (bus, _):
             await bus.publish("cmd:two", encode_calls([RpcCall("ws.enable", [], id="one 1")]))
             bus.broken = True
-            while "no answer to another node" not in caplog.text:  # noqa: ASYNC110
+            while "no-answer node=one reason=" not in caplog.text:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
     with caplog.at_level(logging.INFO, "wsproto_sip.management"):

@@ -287,7 +287,7 @@ def test_names_are_looked_up_again(
         await until(lambda: used[-1] == ["sip:127.0.0.1:5071"])
         table.answers.clear()
         # What was known stays.
-        await until(lambda: "stay as they were" in caplog.text)
+        await until(lambda: "upstreams-unchanged reason=" in caplog.text)
         assert used[-1] == ["sip:127.0.0.1:5071"]
         await upstreams.close()
         # Without a name there is nothing to look up.
@@ -421,7 +421,7 @@ def test_a_reload_takes_other_upstreams(tmp_path: Path) -> None:
         ):
             write(f"sip:{HOST}:{second.port}", f"sip:{HOST}:{first.port};priority=1")
             assert await asyncio.to_thread(service.reload) == "Settings reloaded"
-            await said(service, f"upstreams from now on: sip:{HOST}:{second.port}, ")
+            await said(service, f'upstreams-changed upstreams="sip:{HOST}:{second.port}, ')
             alice.send("MESSAGE", "sip:core@sip.test", body=b"moved")
             await alice.response(200)
             assert messages()[-1] == b"moved"
@@ -469,7 +469,7 @@ def test_upstreams_whose_place_is_not_known_yet_are_tried_again(
         upstreams.keep(use)
         given = settings("sip:core.test;transport=udp", upstream_local="192.0.2.1")
         upstreams.change(given, use)
-        await until(lambda: "stay as they were" in caplog.text)
+        await until(lambda: "upstreams-unchanged reason=" in caplog.text)
         assert not used
         table.answers["SRV__sip__udp_core_test"] = Answer([Srv(1, 1, 5071, "127.0.0.1")], 60.0)
         await until(lambda: used)
@@ -482,7 +482,7 @@ def test_upstreams_whose_place_is_not_known_yet_are_tried_again(
         await upstreams.close()
 
     run(scenario())
-    assert "upstreams from now on: sip:127.0.0.2:5060" in caplog.text
+    assert "upstreams-changed upstreams=sip:127.0.0.2:5060" in caplog.text
 
 
 def test_a_reload_reads_the_certificates_for_upstreams_again(files: dict[str, str]) -> None:

@@ -476,13 +476,13 @@ def test_clients_get_an_error_in_time_if_the_service_fails_or_hangs() -> None:
             key = 'wsproto_sip_user_questions_total{kind="account",outcome="failed"}'
             assert counted[key] == 3
             lines = service.stop()[1]
-        failure = "ValueError: the service has answered with status 500"
-        failing = [line for line in lines if " auth the source of users" in line]
+        failure = "the service has answered with status 500"
+        failing = [line for line in lines if " auth users-" in line]
         assert [line.partition(" ")[2] for line in failing] == [
-            f"error auth the source of users is failing: {failure}",
-            "warning auth the source of users has recovered",
-            "error auth the source of users is failing: TimeoutError: no answer in time",
-            "warning auth the source of users has recovered",
+            f'error auth users-down error=ValueError reason="{failure}"',
+            "warning auth users-up",
+            'error auth users-down error=TimeoutError reason="no answer in time"',
+            "warning auth users-up",
         ]
         refused = [line for line in lines if " refused " in line]
         assert all("status=503" in line for line in refused)
@@ -615,10 +615,10 @@ def test_a_database_is_asked(tmp_path: Path, database: str) -> None:
         connection.rollback()
         assert run(registered(service.url, "alice", "new")) == 200
         lines = service.stop()[1]
-    failing = [line.partition(" auth ")[2] for line in lines if "the source of users" in line]
+    failing = [line.partition(" auth ")[2] for line in lines if " auth users-" in line]
     assert failing == [
-        "the source of users is failing: OperationalError: database is locked",
-        "the source of users has recovered",
+        'users-down error=OperationalError reason="database is locked"',
+        "users-up",
     ]
 
 

@@ -25,7 +25,7 @@ from ...policy.authentication import BasicQuestion
 from ...policy.token import TokenQuestion
 from ...server.histogram import Histogram
 from ...sip.registrar.bearer import BearerQuestion
-from ..reports import report
+from .._lines import report, report_failure
 
 if TYPE_CHECKING:
     from ...auth.accounts import Account
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ...auth.identity import Identity
 
 __all__ = ["AccountSource", "Answers", "IdentitySource", "Resolve", "answer_to"]
-
-_logger = logging.getLogger("wsproto_sip.auth")
 
 Resolve = Callable[[object], Awaitable[object]]
 """Answers a question: :class:`Answers`, or any async function."""
@@ -81,12 +79,19 @@ async def answer_to(resolve: Resolve | None, question: object) -> object:
         The answer; an :class:`~wsproto_sip.auth.outcome.Unavailable` if there is no answer.
     """
     if resolve is None:
-        _logger.error("%s cannot be answered: resolve= is not given", type(question).__name__)
+        report(
+            "auth",
+            logging.ERROR,
+            "question-failed",
+            about="question-failed",
+            question=type(question).__name__,
+            reason="resolve= is not given",
+        )
         return Unavailable("no source of users is configured")
     try:
         return await resolve(question)
-    except Exception:
-        _logger.exception("%s was not answered", type(question).__name__)
+    except Exception as exc:
+        report_failure("auth", "question-failed", exc, question=type(question).__name__)
         return Unavailable("the source failed", _RETRY_AFTER)
 
 
@@ -257,7 +262,7 @@ class Answers:
             # Log the failure and the recovery once each, so that clients cannot fill the log.
             if not self._failing:
                 self._failing = True
-                _logger.error("the source of users is failing: %s: %s", type(exc).__name__, reason)
+                report("auth", logging.ERROR, "users-down", error=type(exc).__name__, reason=reason)
             self.counts[kind, "failed"] += 1
             return Unavailable(f"the source of users is failing: {reason:.200}", _RETRY_AFTER)
         finally:
@@ -265,5 +270,5 @@ class Answers:
         self.counts[kind, "unknown" if answer is None else "found"] += 1
         if self._failing:
             self._failing = False
-            _logger.warning("the source of users has recovered")
+            report("auth", logging.WARNING, "users-up")
         return answer

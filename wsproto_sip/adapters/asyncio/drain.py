@@ -7,11 +7,11 @@ performs them.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...server.drain import Drain, DrainStep
+from .._lines import report_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .endpoint import EndpointServer
 
 __all__ = ["stop"]
-
-_logger = logging.getLogger("wsproto_sip.server")
 
 #: Seconds between two looks at unfinished handshakes.
 _LOOK: Final = 0.05
@@ -100,8 +98,8 @@ class _Stop:
         async def watched() -> None:
             try:
                 await coroutine
-            except Exception:
-                _logger.exception("a step of stopping failed")
+            except Exception as exc:
+                report_failure("server", "stopping-failed", exc)
             done()
             self._woken.set()
 

@@ -27,6 +27,7 @@ from ...policy.proxy_protocol import ProxyHeaderParser
 from ...server.events import AdmissionPending, CapacityError, Closed, UnknownConnectionError
 from ...session.lifecycle import TransportAction
 from ...utilities import LocalProtocolError, RemoteProtocolError
+from .._lines import LOGGERS, address_text, report, report_failure
 from .._listening import as_address, open_listener, peer_of, place_of, unlink
 from .answers import answer_to
 from .dial import ATTEMPT_DELAY, dial
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EndpointServer"]
 
-_logger = logging.getLogger("wsproto_sip.ws")
 
 #: Bytes of one read.
 _READ_SIZE: Final = 256 * 1024
@@ -166,7 +166,7 @@ class EndpointServer:
         else:
             sockets = [given]
         listener = Listener(
-            lambda: _Peer(self, tls() if callable(tls) else tls), sockets, _logger, {}
+            lambda: _Peer(self, tls() if callable(tls) else tls), sockets, LOGGERS["ws"], {}
         )
         self._listeners.append(listener)
         if accept:
@@ -267,8 +267,8 @@ class EndpointServer:
             return
         try:
             self._handler(cid, event)
-        except Exception:
-            _logger.exception("connection %d: the handler failed", cid)
+        except Exception as exc:
+            report_failure("ws", "handler-failed", exc, connection=cid)
             # The connection may have ended already.
             with suppress(UnknownConnectionError):
                 self.endpoint.close(
@@ -330,7 +330,15 @@ class EndpointServer:
             await on_socket(lambda: _Peer(self, None, connect.cid), sock, options)
             opened = True
         except (OSError, ValueError) as exc:
-            _logger.info("connection %d: %s", connect.cid, exc)
+            report(
+                "ws",
+                logging.INFO,
+                "connect-failed",
+                about=connect.host,
+                connection=connect.cid,
+                address=address_text((connect.host, connect.port)),
+                reason=str(exc),
+            )
         finally:
             del self._connecting[connect.cid]
             if not opened:
@@ -460,8 +468,7 @@ class _Peer(StreamProtocol):
             server.pump()
         elif server.proxies is not None and peer[0] in server.proxies:
             if not server.announce(self):
-                _logger.info("%s refused: too many PROXY headers have not come yet", peer[0])
-                self.transport.abort()
+                self._refuse_proxy("too many PROXY headers have not come yet")
                 return
             self._proxy = ProxyHeaderParser()
             if self._tls is not None:
@@ -476,7 +483,14 @@ class _Peer(StreamProtocol):
         try:
             self.cid = server.endpoint.accept(peer, server.now(), secure=secure, local=local)
         except CapacityError as exc:
-            _logger.info("%s", exc)
+            report(
+                "ws",
+                logging.INFO,
+                "turned-away",
+                about=peer[0],
+                peer=address_text(peer),
+                reason=str(exc),
+            )
             self.transport.abort()
             return
         server.entered(self.cid, self)
@@ -493,7 +507,17 @@ class _Peer(StreamProtocol):
         try:
             transport = await server.loop.start_tls(raw, self, context, server_side=True)
         except OSError as exc:
-            _logger.info("connection %s: TLS failed: %s", self.cid, exc)
+            entry = server.endpoint.registry.get(cast("int", self.cid))
+            peer = _peer(raw) if entry is None else entry.peer
+            report(
+                "ws",
+                logging.INFO,
+                "tls-failed",
+                about=peer[0],
+                connection=self.cid,
+                peer=address_text(peer),
+                reason=str(exc),
+            )
             transport = None
         except asyncio.CancelledError:
             raw.abort()
@@ -548,8 +572,7 @@ class _Peer(StreamProtocol):
         try:
             header = parser.feed(data)
         except RemoteProtocolError as exc:
-            _logger.info("%s: %s", _peer(self.transport)[0], exc)
-            self.transport.abort()
+            self._refuse_proxy(str(exc))
             return b""
         if header is None:
             return b""
@@ -564,6 +587,19 @@ class _Peer(StreamProtocol):
             local = (header.local_address, header.local_port)
         self._enter(peer, local, self._secure if header.secure is None else header.secure)
         return parser.trailing
+
+    def _refuse_proxy(self, reason: str) -> None:
+        """Drop a proxy's connection whose client is not known."""
+        proxy = _peer(self.transport)
+        report(
+            "ws",
+            logging.INFO,
+            "proxy-refused",
+            about=proxy[0],
+            proxy=address_text(proxy),
+            reason=reason,
+        )
+        self.transport.abort()
 
     # -- the end -----------------------------------------------------------------------------------
 

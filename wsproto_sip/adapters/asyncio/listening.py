@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .._lines import Line
 from .._listening import AcceptBackoff
 
 if TYPE_CHECKING:
@@ -239,4 +240,4 @@ class Listener:
         elif (error := opening.exception()) is not None:
             # It is disconnected already, or did not send TLS.
             sock.close()
-            self._logger.debug("a connection could not be opened: %s", error)
+            self._logger.debug(Line("opening-failed", {"reason": str(error)}, "listener"))

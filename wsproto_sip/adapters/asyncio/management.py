@@ -34,6 +34,7 @@ from ...server.management.mi_fifo import (
     encode_reply,
     make_reply,
 )
+from .._lines import LOGGERS, report, report_failure
 from .._listening import AcceptBackoff
 from .listening import listen
 
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     Anywhere = Callable[[str, Params], Awaitable[Result]]
 
 __all__ = ["Channel", "FifoChannel", "SocketChannel", "StreamChannel", "answered", "executor"]
-
-_logger = logging.getLogger("wsproto_sip.management")
 
 #: Bytes of one message.
 MAX_MESSAGE: Final = 64 * 1024
@@ -153,6 +152,11 @@ def _check_directory(path: Path) -> None:
         raise PermissionError(errno.EACCES, f"others may write to the directory of {path}")
 
 
+def _tell_unanswered(fifo: str, reason: str) -> None:
+    """Log that a client gets no answer."""
+    report("management", logging.WARNING, "no-answer", about="fifo", fifo=fifo, reason=reason)
+
+
 class FifoChannel:
     """Commands through a FIFO: the text form of the module's guide (§6), and JSON-RPC 2.0 in lines.
 
@@ -170,7 +174,7 @@ class FifoChannel:
         self._execute = execute
         self._parser = FifoParser()
         self._fd = -1
-        self._backoff = AcceptBackoff(_logger)
+        self._backoff = AcceptBackoff(LOGGERS["management"])
         self._pause: asyncio.TimerHandle | None = None
         self._replies: set[asyncio.Task[None]] = set()
 
@@ -238,7 +242,9 @@ class FifoChannel:
                 self._pause = loop.call_later(seconds, self._listen_again)
                 return
             self._fd = -1
-            _logger.error("the FIFO %s is gone: %s", self._path, exc)
+            report(
+                "management", logging.ERROR, "fifo-gone", fifo=str(self._path), reason=exc.strerror
+            )
         else:
             self._backoff.succeeded()
         os.close(ended)
@@ -254,7 +260,8 @@ class FifoChannel:
         if name is None or not reply:
             return
         if name == self._path.name or len(self._replies) >= MAX_CLIENTS:
-            _logger.warning("no answer to the FIFO %s", name)
+            own = name == self._path.name
+            _tell_unanswered(name, "it is not for answers" if own else "too many answers wait")
             return
         task = asyncio.get_running_loop().create_task(self._answer(name, reply))
         self._replies.add(task)
@@ -283,7 +290,7 @@ class FifoChannel:
                     except BlockingIOError:
                         await asyncio.sleep(0.02)
         except (OSError, TimeoutError) as exc:
-            _logger.warning("no answer to the FIFO %s: %s", name, str(exc) or "it has no reader")
+            _tell_unanswered(name, exc.strerror or "it has no reader")
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -340,7 +347,7 @@ class StreamChannel:
             reader = asyncio.StreamReader(MAX_MESSAGE, loop)
             return asyncio.StreamReaderProtocol(reader, self.connected, loop)
 
-        self._listener = await listen(protocol, sockets, _logger)
+        self._listener = await listen(protocol, sockets, LOGGERS["management"])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until its end.
@@ -361,13 +368,14 @@ class StreamChannel:
         try:
             await self.serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
-            _logger.info("a client is gone: %s", str(exc) or "it took too long")
+            reason = str(exc) or "it took too long"
+            report("management", logging.INFO, "client-gone", about="client", reason=reason)
             writer.transport.abort()
         except asyncio.CancelledError:
             # The channel is being closed. asyncio would log the cancelled task as an error.
             writer.transport.abort()
-        except Exception:
-            _logger.exception("a command failed")
+        except Exception as exc:
+            report_failure("management", "command-failed", exc)
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
@@ -382,7 +390,8 @@ class StreamChannel:
         now = asyncio.get_running_loop().time()
         if now - self._told >= _SILENCE:
             self._told = now
-            _logger.warning("too many clients: the one that was idle longest is dropped")
+            reason = "too many clients; it was idle longest"
+            report("management", logging.WARNING, "client-dropped", reason=reason)
 
     def answered(self) -> None:
         """Record that the client of this task was answered: others are dropped before it."""

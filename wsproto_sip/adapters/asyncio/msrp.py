@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ...msrp.relay.config import node_hop
 from ...sip.rules.certificate import names_domain
 from .._addresses import canonical
+from .._lines import LOGGERS, report
 from .answers import answer_to
 from .listening import listen, open_sockets
 from .transport import StreamProtocol
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from .listening import Listener
 
 __all__ = ["MsrpService"]
-
-_logger = logging.getLogger("wsproto_sip.msrp")
 
 #: Bytes in a transport's buffer above which it counts as full.
 _FULL: Final = 32 * 1024
@@ -134,7 +133,7 @@ class MsrpService:
                 if known != name:
                     raise ValueError(f"peers {known} and {name} have the same address")
         sockets = await open_sockets(host, port, reuse_port=reuse_port)
-        self._listeners.append(await listen(lambda: _Link(self), sockets, _logger))
+        self._listeners.append(await listen(lambda: _Link(self), sockets, LOGGERS["msrp"]))
         return [sock.getsockname()[:2] for sock in sockets]
 
     async def listen_for_nodes(
@@ -170,7 +169,7 @@ class MsrpService:
         self._accepting = tls
         options = {} if tls is None else {"ssl": lambda: self._accepting}
         self._listeners.append(
-            await listen(lambda: _NodeLink(self, networks), sockets, _logger, **options)
+            await listen(lambda: _NodeLink(self, networks), sockets, LOGGERS["msrp"], **options)
         )
         return [sock.getsockname()[:2] for sock in sockets]
 
@@ -296,9 +295,22 @@ class MsrpService:
                     lambda: _Link(self, name, certified), host, port, **tls
                 )
         except (OSError, ValueError) as exc:
-            _logger.info("peer %s: %s", name, str(exc) or "no answer")
+            self.tell_link(logging.INFO, "link-down", name, str(exc) or "no answer")
             self.application.link_failed(name, self.now())
             self.settle()
+
+    def tell_link(self, level: int, event: str, name: str, reason: str) -> None:
+        """Log an event of the link with a peer or a node.
+
+        Args:
+            level: A level of ``logging``.
+            event: The name of the event.
+            name: The peer or node.
+            reason: The reason.
+        """
+        kind = "node" if name in self._nodes else "relay"
+        fields: dict[str, Any] = {kind: name, "reason": reason}
+        report("msrp", level, event, about=name, **fields)
 
     def name_of(self, address: str) -> str | None:
         """Return the peer with an address."""
@@ -326,6 +338,11 @@ class MsrpService:
         self._links.pop(link.number, None)
         if not self._transports:
             self._empty.set()
+
+
+def _tell_refused(level: int, address: str, reason: str) -> None:
+    """Log that a connection was not from where links come from."""
+    report("msrp", level, "link-refused", about=address, address=address, reason=reason)
 
 
 class _Link(StreamProtocol):
@@ -357,16 +374,18 @@ class _Link(StreamProtocol):
         if name is None and address:
             name = service.name_of(str(address[0]))
         if name is None:
-            _logger.info("refused: %s is not a peer", address)
+            refused = "" if address is None else str(address[0])
+            _tell_refused(logging.INFO, refused, "it is not a peer")
             self._drop_transport()
             return
         application, now = service.application, service.now()
         if self._certified is not None and not self._is_certified(self._certified):
-            _logger.warning("%s has no certificate of %s", name, self._certified)
+            reason = f"it has no certificate of {self._certified}"
+            service.tell_link(logging.WARNING, "link-refused", name, reason)
             self._drop_transport()
             application.link_failed(name, now)
         elif not self._enter(application.link_opened(name, now)):
-            _logger.info("peer %s: too many connections", name)
+            service.tell_link(logging.INFO, "link-refused", name, "too many connections")
             if self._name is not None:
                 application.link_failed(name, now)
         service.settle()
@@ -463,11 +482,11 @@ class _NodeLink(_Link):
         # A transport that has ended already has no address.
         address = str((transport.get_extra_info("peername") or ("",))[0])
         if self._networks is not None and address not in self._networks:
-            _logger.warning("refused: %s is not in a network of the nodes", address)
+            _tell_refused(logging.WARNING, address, "it is not in a network of the nodes")
             self._drop_transport()
         elif service.node_tls_name is not None and not self._is_certified(service.node_tls_name):
-            _logger.warning("refused: %s has no certificate of a node", address)
+            _tell_refused(logging.WARNING, address, "it has no certificate of a node")
             self._drop_transport()
         elif not self._enter(service.application.node_link_opened(service.now(), address)):
-            _logger.warning("node at %s: too many connections", address)
+            _tell_refused(logging.WARNING, address, "too many connections")
         service.settle()

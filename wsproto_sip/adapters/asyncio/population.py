@@ -28,6 +28,7 @@ from ...server.management.jsonrpc import (
 )
 from ...server.management.population import errand_of, explained, is_for_others
 from ...utilities import RemoteProtocolError
+from .._lines import report
 from ..backoff import Backoff
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bus", "BusError", "PopulationCommands"]
 
-_logger = logging.getLogger("wsproto_sip.management")
-
 #: Seconds that the other servers may take to answer.
 TIMEOUT: Final = 1.0
 #: Bytes of a command, and of an answer.
@@ -48,7 +47,6 @@ _MAX_CALL: Final = 64 * 1024
 _MAX_ANSWER: Final = 1024 * 1024
 #: The id of a call: the name of the server that asks, and a number.
 _ID: Final = re.compile(r"([ -~]{1,100}) ([0-9]{1,18})")
-_IGNORED: Final = "a command that is not from another node was ignored"
 _NOT_HERE: Final = ApplicationFault(403, "Not for other nodes")
 _UNREACHABLE: Final = ApplicationFault(503, "The other nodes cannot be reached")
 
@@ -193,7 +191,7 @@ class PopulationCommands:
                 async for channel, data in self._bus.listen(channels):
                     self._take(channel, data)
             except BusError as exc:
-                _logger.info("commands of other nodes do not arrive: %s", exc)
+                report("management", logging.INFO, "nodes-unheard", about="bus", reason=str(exc))
             await asyncio.sleep(backoff.failed(loop.time(), at_least=0.05))
 
     def _take(self, channel: str, data: bytes) -> None:
@@ -204,7 +202,7 @@ class PopulationCommands:
         call = batch.items[0]
         match = _ID.fullmatch(call.id) if isinstance(call.id, str) else None
         if batch.batch or match is None:
-            _logger.warning(_IGNORED)
+            _tell_ignored("command-ignored", "it is not from another node")
             return
         task = asyncio.ensure_future(self._obey(match[1], batch))
         self._tasks.add(task)
@@ -214,7 +212,7 @@ class PopulationCommands:
         if asker not in self._others() and self._meet is not None:
             await self._meet()
         if asker not in self._others():
-            _logger.warning(_IGNORED)
+            _tell_ignored("command-ignored", "it is not from another node")
             return
         await self._reply(f"answer:{asker}", answer(batch, self._execute_for_others))
 
@@ -227,13 +225,14 @@ class PopulationCommands:
         try:
             await self._publish(channel, reply)
         except CommandError as exc:
-            _logger.info("no answer to another node: %s", exc)
+            node = channel.removeprefix("answer:")
+            report("management", logging.INFO, "no-answer", about=node, node=node, reason=str(exc))
 
     def _answered(self, data: bytes) -> None:
         try:
             replies = decode_replies(data, max_bytes=_MAX_ANSWER)
         except RemoteProtocolError as exc:
-            _logger.warning("an answer of another node was ignored: %s", exc)
+            _tell_ignored("answer-ignored", str(exc))
             return
         for reply in replies:
             match = _ID.fullmatch(reply.id) if isinstance(reply.id, str) else None
@@ -246,3 +245,8 @@ class PopulationCommands:
             if error is not None:
                 outcome = CommandError(ApplicationFault(error.code, error.message), error.data)
             future.set_result(outcome)
+
+
+def _tell_ignored(event: str, reason: str) -> None:
+    """Log a message of the bus that cannot be used."""
+    report("management", logging.WARNING, event, about="bus", reason=reason)

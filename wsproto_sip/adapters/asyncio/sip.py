@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from ...sip.edge.actions import AskQuestion, HookFailed, ResetUpstream, SendToUpstream
 from ...sip.edge.config import check_upstreams
 from ...sip.edge.hook import Failed, HookRequest
+from .._lines import report, report_failure
 from .answers import answer_to
 from .sip_upstream import UpstreamLinks
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .endpoint import EndpointServer
 
 __all__ = ["SipService"]
-
-_logger = logging.getLogger("wsproto_sip.sip")
 
 
 class SipService:
@@ -314,7 +313,7 @@ class SipService:
                 if self._ask is None or not self._ask(question, partial(self._answered, number)):
                     self._server.spawn(self._answer(number, question))
             elif isinstance(action, HookFailed):
-                _logger.error("%s got 500", action.method, exc_info=action.error)
+                report_failure("sip", "hook-failed", action.error, method=action.method)
             elif isinstance(action, SendToUpstream):
                 links.send(action.upstream, action.data, action.link)
             elif isinstance(action, ResetUpstream):
@@ -326,8 +325,10 @@ class SipService:
         if self.on_upstream is not None:
             self.on_upstream(change)
             return
-        state = "in service" if change.in_service else "out of service"
-        _logger.warning("upstream %s is %s: %s", change.upstream, state, change.reason)
+        event = "upstream-up" if change.in_service else "upstream-down"
+        report(
+            "sip", logging.WARNING, event, upstream=change.upstream, reason=change.reason or None
+        )
 
     def _keep_time(self) -> None:
         """Be there again at the application's next deadline."""

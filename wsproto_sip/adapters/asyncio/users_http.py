@@ -12,8 +12,8 @@ and the answer is ``{"password": "…"}`` or ``{"ha1": {"MD5": "…", "SHA-256":
 
 and the answer is ``{"name": "alice"}``. ``null``, ``{}`` and the status 404 mean that the user is
 unknown or the token invalid. An empty password, ``null`` in its place, and a malformed hash make
-the account unusable (:class:`~wsproto_sip.auth.UnusableAccount`): the user is refused like an
-unknown one. Anything else is a failure, including redirects: what was sent to one service is not
+the account unusable (:class:`~wsproto_sip.auth.accounts.UnusableAccount`): the user is refused like
+an unknown one. Anything else is a failure, including redirects: what was sent to one service is not
 for another.
 
 Connections are kept open and reused, up to a maximum. One that the service has closed meanwhile is

@@ -15,9 +15,9 @@ user. These columns are used, by name: ``password``; ``ha1``, the MD5 of
 ``username:realm:password``; ``ha1_sha256``, the SHA-256 of the same; and ``name``, if the user's
 differs from the requested one. A query that returns none of the first three is a fault of the
 source; a user for whom they hold nothing that could be compared with credentials
-(:class:`~wsproto_sip.auth.UnusableAccount`) is refused like an unknown one. A database may take
-``Alice`` for ``alice``; then the user has the name in the column ``username``, so that one account
-is one user.
+(:class:`~wsproto_sip.auth.accounts.UnusableAccount`) is refused like an unknown one. A database may
+take ``Alice`` for ``alice``; then the user has the name in the column ``username``, so that one
+account is one user.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from ...adapters._lines import report
 from ...adapters._tls import client_context, server_context
 from ...adapters.asyncio.dns import DnsResolver, find
 from ...sip.edge.config import Upstream
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from ...adapters.asyncio.dns import Resolver
 
 __all__ = ["Site", "UpstreamSet", "free_port", "local_of", "site_of", "sites_of", "upstream_tls"]
-
-_logger = logging.getLogger("wsproto_sip.sip")
 
 #: Value for datagrams of any size.
 _MAX_DATAGRAM: Final = 65535
@@ -298,7 +297,7 @@ class UpstreamSet:
             except OSError as exc:
                 self.ttl = min(self.ttl, _AFTER_FAILURE)
                 failure = SettingsError(f"--upstream: {word}: {reason_of(exc)}")
-                _logger.info("upstream %s: %s", word, exc)
+                report("sip", logging.INFO, "link-not-found", upstream=word, reason=str(exc))
         if not found and failure is not None:
             raise failure
         return list(found.values())
@@ -401,11 +400,11 @@ class UpstreamSet:
                 await use(upstreams)
                 if at_once:
                     names = ", ".join(upstream.name for upstream in upstreams)
-                    _logger.warning("upstreams from now on: %s", names)
+                    report("sip", logging.WARNING, "upstreams-changed", upstreams=names)
                 at_once = False
             except (OSError, SettingsError) as exc:
                 # Old results are better than none.
-                _logger.warning("upstreams stay as they were: %s", exc)
+                report("sip", logging.WARNING, "upstreams-unchanged", reason=str(exc))
                 self.ttl = _AFTER_FAILURE
                 if at_once:
                     await asyncio.sleep(_AFTER_FAILURE)
