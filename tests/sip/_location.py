@@ -151,6 +151,12 @@ class Cluster:
                     else:
                         world.do(world.edge.upstream_failed(world.now, upstream=target))
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass at all nodes."""
+        for world in self.worlds.values():
+            world.wait(seconds)
+        self.run()
+
     def stop(self, name: str) -> None:
         """Kill a node; the others learn of it when a link fails."""
         world = self.worlds.pop(name)

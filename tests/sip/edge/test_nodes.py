@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.sip._location import Cluster
 from tests.sip._phones import SDP, Dialog, Phone
+from wsproto_sip.adapters.backoff import Backoff
 from wsproto_sip.sip import SipRequest
 from wsproto_sip.sip.edge.hook import HookRequest
 
@@ -171,6 +174,48 @@ def test_a_node_that_is_killed() -> None:
     cluster.run()
     assert [alice.response().status for _ in range(2)] == [100, 480]
     assert bob.heard == []
+
+
+@pytest.mark.parametrize("pause", [b"\0", b"\x80", b"\xff"], ids=["no pause", "half", "longest"])
+@pytest.mark.parametrize("end", ["stops", "is killed", "is killed and forgotten"])
+def test_a_client_of_a_node_that_goes_away_is_at_another_one_within_five_seconds(
+    end: str, pause: bytes
+) -> None:
+    """From the end of its connection to the answer to its REGISTER, whatever the store knows."""
+    cluster = Cluster("one", "two", "three")
+    alice = cluster.phone("three", "alice")
+    before = cluster.phone("one", "bob", outbound="urn:uuid:1")
+    here = cluster.worlds["two"]
+    # As reconnect() has it, for a client that has been connected for a while.
+    backoff = Backoff(entropy=lambda size: pause * size)
+    backoff.opened(here.now)
+    cluster.wait(30.0)
+    ended = here.now
+    if end == "stops":
+        before.hang_up()
+        cluster.run()
+        assert cluster.location.bindings(BOB) == []
+    cluster.stop("one")
+    if end == "is killed":
+        # The entry of the node has not expired yet: its bindings count as if it still ran.
+        cluster.location.stopped.clear()
+    cluster.wait(backoff.failed(ended))
+    after = Phone(here, "bob", registers=False, outbound="urn:uuid:1")
+    # It is the same flow of the same instance (RFC 5626 §4.2).
+    after.params = before.params
+    fields = after.registration(expires=300)
+    after.send("REGISTER", "sip:sip.test", *fields, to=f"<{after.aor}>")
+    cluster.run()
+    after.response(200)
+    assert here.now - ended < 5.0
+    # Calls reach it there alone, and nothing is tried at the node that is gone.
+    alice.send("INVITE", BOB)
+    cluster.run()
+    alice.response(100)
+    after.answer(after.request("INVITE"), 486)
+    cluster.run()
+    alice.response(486)
+    assert [binding.node for binding in cluster.location.bindings(BOB)] == [here.node]
 
 
 def test_a_node_that_is_killed_while_it_rings() -> None:
