@@ -857,11 +857,11 @@ def test_busy_connection_makes_no_new_inflaters(counted: CountingZlib) -> None:
     for payload in payloads[100:200]:
         assert subject.decompress(payload, True, None) == SIP
     assert counted.made == made
-    # After a message that arrives in pieces, another one stays.
+    # From the second message after one that arrives in pieces, another one stays.
     assert inflate(subject, cut(payloads[200], [5])) == SIP
     for payload in payloads[201:]:
         assert subject.decompress(payload, True, None) == SIP
-    assert counted.made == made + 2
+    assert counted.made == made + 3
 
 
 @pytest.mark.parametrize("large", [bytes(100_000), noise(5000)])
@@ -900,10 +900,9 @@ def test_history_survives_the_inflater_that_stayed(soon: None, window: int, size
     assert inflate(subject, cut(payload, [2])) == oldest
 
 
-def test_history_survives_an_inflater_that_is_taken_away(
-    soon: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_history_survives_an_inflater_that_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection whose inflater another one needs goes on with the same history."""
+    stay_soon(monkeypatch)
     monkeypatch.setattr(_deflate, "_MOST_KEPT", 1)
     message = noise(300)
     payloads = in_sequence([message] * 5)
@@ -961,6 +960,86 @@ def test_inflaters_that_stay_are_limited(monkeypatch: pytest.MonkeyPatch) -> Non
         assert tracemalloc.get_traced_memory()[0] < 10_000
     finally:
         tracemalloc.stop()
+
+
+def test_inflater_that_stays_holds_the_history_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_deflate, "_keepers", deque())
+    payloads = in_sequence([noise(20_000), noise(20_000, 2), SIP, SIP, SIP])
+    tracemalloc.start()
+    try:
+        subject = codec()
+        for payload in payloads:
+            subject.decompress(payload, True, None)
+        assert subject._kept is not None
+        # The history, and the inflater with its window.
+        assert tracemalloc.get_traced_memory()[0] < 33_000 + 45_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_message_brings_no_other_inflater_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every second message starts over, it would have to be made for each of the others."""
+    monkeypatch.setattr(_deflate, "_CHEAP_HISTORY", 0)
+    monkeypatch.setattr(_deflate, "_keepers", deque())
+    subject = codec()
+    payloads = in_sequence([SIP] * 20)
+    for payload in payloads[:5]:
+        subject.decompress(payload, True, None)
+    assert subject._kept is not None
+    for first, second in zip(payloads[5::2], payloads[6::2], strict=False):
+        # It has no output.
+        assert subject.decompress(b"\x00", True, None) == b""
+        assert subject._kept is None
+        assert subject.decompress(first, True, None) == SIP
+        assert subject._kept is None
+        assert subject.decompress(second, True, None) == SIP
+        assert subject._kept is not None
+
+
+def test_messages_that_start_over_leave_the_history_whole(soon: None) -> None:
+    """To divide it costs more than such a message, of which a peer may send many."""
+    subject = codec()
+    for payload in in_sequence([SIP] * 3):
+        subject.decompress(payload, True, None)
+    # It has no output.
+    subject.decompress(b"\x00", True, None)
+    history = subject._history
+    for _ in range(4):
+        subject.decompress(b"\x00", True, None)
+        assert subject._history is history
+    assert history == SIP * 3
+
+
+def test_connection_that_loses_its_own_inflaters_takes_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_deflate, "_MOST_KEPT", 2)
+    monkeypatch.setattr(_deflate, "_keepers", deque())
+    steady, varied = codec(), codec()
+    payloads = in_sequence([SIP] * 60)
+    for payload in payloads[:40]:
+        for subject in (steady, varied):
+            subject.decompress(payload, True, None)
+    inflater = steady._kept
+    assert inflater is not None
+    for payload in payloads[40:]:
+        assert varied.decompress(payload, True, None) == SIP
+        if varied._kept is not None:
+            varied.decompress(b"\x00", True, None)
+    assert steady._kept is inflater
+
+
+def test_inflaters_are_limited_after_some_were_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_soon(monkeypatch)
+    monkeypatch.setattr(_deflate, "_MOST_KEPT", 2)
+    subjects = [codec() for _ in range(5)]
+    payloads = in_sequence([SIP] * 30)
+    for turn in range(6):
+        for subject in subjects:
+            for payload in payloads[5 * turn : 5 * turn + 5]:
+                assert subject.decompress(payload, True, None) == SIP
+            assert subject._kept is not None
+            assert sum(other._kept is not None for other in subjects) <= 2
 
 
 # -- compressing -----------------------------------------------------------------------------------

@@ -201,6 +201,7 @@ class DeflateCodec:
         "_inflater",
         "_kept",
         "_last",
+        "_listed",
         "_recent",
         "_room",
         "_sure",
@@ -219,13 +220,15 @@ class DeflateCodec:
         # Receiving a message in pieces: its inflater, the bytes waiting for it, the compressed
         # bytes taken and the inflated bytes returned so far, and the final blocks seen.
         self._inflater: _Decompress | None = None
-        # An inflater that has seen the whole history. Another codec may take it away at any time.
+        # An inflater that has seen the whole history. Another codec may take it away at any time,
+        # as long as this one is listed among those that have one.
         self._kept: _Decompress | None = None
-        # Then the history is in these messages, the first of which is needed only until the others
-        # have no room left in the window.
+        # Once it has taken a message, the history is in these, the first of which is needed only
+        # until the others have no room left in the window.
         self._recent = _NONE
         self._room = 0
         self._last = 0
+        self._listed = False
         self._held = bytearray()
         self._taken = 0
         self._given = 0
@@ -308,7 +311,7 @@ class DeflateCodec:
                         payload += end
                         size = len(payload)
                         if size < self._sure and (budget is None or size <= budget):
-                            recent = self._recent
+                            recent = self._recent or self._divide()
                             if size < _PIECE and len(recent) > 1 and len(recent[-1]) < _PIECE:
                                 recent[-1] += payload
                             else:
@@ -321,8 +324,10 @@ class DeflateCodec:
                             return payload
                 except zlib.error:
                     pass
-            # Everything else starts over.
+            # Everything else starts over. One message does not bring another inflater that stays:
+            # where others come all the time, it would cost more than it saves.
             self._recall()
+            self._last = 0
         history = self._history
         # How far the message may still inflate, and whether the ratio is what limits it.
         room = _UNBOUNDED if budget is None or budget > _UNBOUNDED else budget
@@ -370,24 +375,37 @@ class DeflateCodec:
         last, self._last = self._last, next(_turns)
         if self._last - last > _MOST_KEPT:
             return None
-        history, self._history = bytes(self._history), bytearray()
-        pieces = (history[at : at + _SLICE] for at in range(0, len(history), _SLICE))
-        self._recent = deque(pieces)
-        self._room = self._inflate_window - len(history) + len(self._recent[0])
-        kept = zlib.decompressobj(-self._inflate_bits, history)
+        kept = zlib.decompressobj(-self._inflate_bits, self._history)
         self._kept = kept
+        if self._listed:
+            # It had lost the last one itself, and no other has to go.
+            return kept
+        self._listed = True
         _keepers.append(ref(self))
         if len(_keepers) > _MOST_KEPT:
             oldest = _keepers.popleft()()
             if oldest is not None:
+                oldest._listed = False
                 oldest._kept = None
         return kept
+
+    def _divide(self) -> deque[bytes]:
+        """Divide the history, so that messages can follow it; an inflater has stayed."""
+        history = bytes(self._history)
+        # The inflater refers to the object.
+        self._history.clear()
+        pieces = (history[at : at + _SLICE] for at in range(0, len(history), _SLICE))
+        self._recent = recent = deque(pieces)
+        self._room = self._inflate_window - len(history) + len(recent[0])
+        return recent
 
     def _recall(self) -> None:
         """Make the history from the messages that the inflater which stayed has seen."""
         self._kept = None
-        self._history += b"".join(self._recent)[-self._inflate_window :]
-        self._recent = _NONE
+        if self._recent:
+            history = self._history = bytearray().join(self._recent)
+            del history[: -self._inflate_window]
+            self._recent = _NONE
 
     def _remember(self, payload: bytes) -> None:
         """Add to the history, which is never longer than the window."""
