@@ -24,6 +24,9 @@ Clients that cannot be told apart affect each other: clients with the same addre
 header fields are not trusted, say) that have not logged in yet have to wait while an attacker
 guesses from there. IPv6 addresses are counted by their /64, which is what one subscriber has.
 
+Nothing is shared: each :class:`Throttle` counts for itself, and so does each process of a server
+and each node of a population.
+
 This module does not read a clock. All tables are bounded; if one is full, the least important
 entries are dropped.
 """

@@ -359,7 +359,7 @@ class Settings:
         _SLOWDOWNS,
         "failed logins of a user from an address before attempts are delayed, by one second and "
         "then twice as long each time up to the longest delay; seconds after which a failure is "
-        "forgiven",
+        "forgiven; each process and each node counts failed logins for itself",
         restart=True,
     )
     guess_connection: str = _option(
