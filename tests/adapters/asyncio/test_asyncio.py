@@ -761,16 +761,33 @@ class TestCallbacks:
             for _ in range(3):
                 others = asyncio.get_running_loop().create_future()
                 asyncio.get_running_loop().call_soon(others.set_result, None)
-                error: ConnectionClosedError | None = None
-                try:
-                    await CALLS[call](connection)
-                except ConnectionClosedError as exc:
-                    error = exc
-                # Only a loop over messages ends without an error, if the end is in order.
-                assert (error is None) == (call == "for" and code == b"\x03\xe8")
-                assert error is None or error.event is connection.closed
-                assert error is None or error.__suppress_context__ or error.__context__ is None
+                for _ in range(2):
+                    error: ConnectionClosedError | None = None
+                    try:
+                        await CALLS[call](connection)
+                    except ConnectionClosedError as exc:
+                        error = exc
+                    # Only a loop over messages ends without an error, if the end is in order.
+                    assert (error is None) == (call == "for" and code == b"\x03\xe8")
+                    assert error is None or error.event is connection.closed
+                    assert error is None or error.__suppress_context__ or error.__context__ is None
                 assert others.done()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("call", sorted(CALLS))
+    def test_call_after_the_end_under_a_timeout_of_0(self, call: str) -> None:
+        """A program that polls is told of the end, whatever others were told before."""
+
+        async def scenario() -> None:
+            connection, _ = opened()
+            receive(connection, frame(0x88, b"\x0f\xa1"))
+            connection.connection_lost(None)
+            for _ in range(3):
+                with pytest.raises(ConnectionClosedError):
+                    async with asyncio.timeout(0):
+                        await CALLS[call](connection)
+                await asyncio.sleep(0)
 
         run(scenario())
 

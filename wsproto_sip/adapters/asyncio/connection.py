@@ -9,8 +9,9 @@ timer, for the next deadline.
 
 Cancelling is safe at every ``await``: a message is returned or stays, and is sent or is not.
 
-The end of a connection is reported only after the loop has had a turn. A program that ignores it
-and calls again, forever, then delays other connections but does not stop them.
+The end of a connection is reported at once, also under a timeout of 0, but only once in a turn of
+the loop. A program that ignores it and calls again, forever, then delays other connections but does
+not stop them.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
     # Python stores up to 29 attributes compactly, and the driver has 25.
     __slots__ = (
         "_due",
+        "_end_reported",
         "_full",
         "_loop",
         "_lost",
@@ -103,6 +105,8 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
         self._full = False
         # Messages sent since a sender last gave the loop a turn.
         self._unwaited = 0
+        # Whether the end was reported in this turn of the loop.
+        self._end_reported = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -200,9 +204,16 @@ class Connection(StreamProtocol, asyncio.Protocol, Driver["asyncio.Future[float]
             await self._receiver
 
     async def _end(self) -> ConnectionClosedError:
-        """Return the end of the connection, after a turn of the loop."""
-        await asyncio.sleep(0)
+        """Return the end of the connection, in another turn of the loop than the last time."""
+        if self._end_reported:
+            await asyncio.sleep(0)
+        else:
+            self._end_reported = True
+            self._loop.call_soon(self._allow_report)
         return self._closed_error()
+
+    def _allow_report(self) -> None:
+        self._end_reported = False
 
     def _check_receiver(self) -> None:
         if self._receiver.waiting:
