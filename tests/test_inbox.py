@@ -24,11 +24,12 @@ def pure(base: type = Inbox, parser: type[FrameParser] = FrameParser, **options:
 
         def _queue(self, events: list[Any]) -> None:
             self._backlog = [*(self._backlog or ()), *events]
+            self._pending = self._drain()
 
         def _drain(self) -> Iterator[Any]:
             while self._backlog:
                 yield self._backlog.pop(0)
-            self._backlog = None
+            self._backlog, self._pending = None, iter(())
 
     return Listing(parser(False, Limits(), whole_messages=True, **options))
 

@@ -36,8 +36,7 @@ class Inbox:
         self._parser = parser
         self._receive: Callable[[BytesLike], list[Event]] = parser.receive
         self._ended = False
-        # The iterator that events() continues: the events of the last read, unless there is a
-        # backlog.
+        # What events() returns: an iterator over the events of the last read, or over the backlog.
         self._pending: Iterator[Event] = iter(())
         self._backlog: deque[Event] | None = None
         # The parser's, after a read without events.
@@ -87,14 +86,10 @@ class Inbox:
             An iterator. Receiving more bytes may end it; the next one continues. The last event of
             a connection is a ``CloseConnection``.
         """
-        return self._pending if self._backlog is None else self._drain()
+        return self._pending
 
     def _queue(self, events: list[Event]) -> None:
         """Let events wait in the backlog."""
-        raise NotImplementedError
-
-    def _drain(self) -> Iterator[Event]:
-        """Yield the waiting events."""
         raise NotImplementedError
 
 

@@ -780,10 +780,7 @@ class KernelInbox:
             An iterator. Receiving more bytes may end it; the next one continues. The last event of
             a connection is a ``CloseConnection``.
         """
-        return self._pending if self._backlog is None else self._drain()
+        return self._pending
 
     def _queue(self, events: list[Any]) -> None:
-        raise NotImplementedError
-
-    def _drain(self) -> Any:
         raise NotImplementedError

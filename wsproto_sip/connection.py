@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from ._implementation import PARSER
 from ._masking import KeySource
@@ -24,7 +24,7 @@ from .states import TRANSITIONS, ConnectionState, ConnectionType, Step
 from .utilities import LocalProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ._inbox import Inbox as INBOX
     from .extensions import Extension
@@ -72,6 +72,28 @@ def arrange_extensions(
             if len(in_use) == 1:
                 return in_use, extension, []
     return in_use, None, in_use
+
+
+class _Waiting:
+    """The iterator over the events of a connection that wait in its backlog.
+
+    A caller may close an iterator of its own around it, or hold several: all state is kept in the
+    connection.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._connection._next_waiting()
+        if event is None:
+            raise StopIteration
+        return event
 
 
 class Connection(INBOX):
@@ -194,26 +216,27 @@ class Connection(INBOX):
             if not events and self._parser.closed:
                 return
             self._backlog = deque(self._pending)
+            self._pending = _Waiting(self)
         self._backlog += events
 
-    def _drain(self) -> Iterator[Event]:
-        """Yield the waiting events, then those of the parser as it continues; update the state.
-
-        A caller may close this generator, or hold several: all state is kept in the connection.
-        """
+    def _next_waiting(self) -> Event | None:
+        """Take the next waiting event, or the parser's as it continues; update the state."""
         parser = self._parser
         while self._backlog is not None:
             if self._backlog:
-                event = self._backlog.popleft()
+                event: Event = self._backlog.popleft()
                 if type(event) is CloseConnection:
+                    # Always the last one.
+                    self._backlog, self._pending = None, iter(())
                     self._closed_by(event)
-                yield event
-            elif parser.paused:
+                return event
+            if parser.paused:
                 self._backlog += parser.receive(b"")
             elif self._ended and not parser.closed:
                 self._backlog += parser.end_of_input()
             else:
-                self._backlog = None
+                self._backlog, self._pending = None, iter(())
+        return None
 
     def _closed_by(self, event: CloseConnection) -> None:
         # A frame cannot carry 1006: it is the end of input.
