@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from wsproto_sip._masking import (
     set_default,
     short_header,
     singles,
+    unmask_run,
 )
 from wsproto_sip._parser import FrameParser
 from wsproto_sip.events import BytesMessage
@@ -180,6 +182,17 @@ def test_long_lengths_have_no_entry() -> None:
     assert [second for second in range(256) if MASKED[second] is None] == [*range(128), 254, 255]
     assert len(SHORT) == INTEGER_LIMIT
     assert len(MASKED) == 256
+
+
+@given(size=st.integers(0, 125), count=st.integers(1, 20), seed=st.integers(0, 100))
+def test_run_of_frames_is_unmasked_as_each_of_them(size: int, count: int, seed: int) -> None:
+    entropy = random.Random(seed)
+    expected, run = [], b""
+    for _ in range(count):
+        key, payload = entropy.randbytes(4), entropy.randbytes(size)
+        expected.append(payload)
+        run += entropy.randbytes(2) + key + masked(payload, key)
+    assert unmask_run(run, size, count) == tuple(expected)
 
 
 @given(key=keys, count=st.integers(0, 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import tracemalloc
 import zlib
@@ -362,15 +363,94 @@ def test_runs_of_fragments_give_the_same_as_single_frames(whole: bool, data: st.
         "text_as_bytes": data.draw(st.booleans()),
         "max_frames": data.draw(st.sampled_from([None, 1, 2, 3])),
     }
+    compare(stream, data.draw(cuttings(len(stream))), limits, options)
+
+
+def compare(
+    stream: bytes, places: Iterable[int], limits: Limits, options: dict[str, Any]
+) -> tuple[FrameParser, list[Event]]:
+    """Parse a stream in two ways; return the fast parser and the events."""
     fast, slow = Parser(False, limits, **options), slow_parser(limits, **options)
-    for piece in cut(stream, data.draw(cuttings(len(stream)))):
-        assert fast.receive(piece) == slow.receive(piece)
+    events: list[Event] = []
+    for piece in cut(stream, places):
+        events += slow.receive(piece)
+        found = fast.receive(piece)
         while slow.paused:
             assert fast.paused
-            assert fast.receive(b"") == slow.receive(b"")
+            events += slow.receive(b"")
+            found += fast.receive(b"")
+        assert found == events[len(events) - len(found) :]
         assert (fast.paused, fast.closed, fast.failed) == (False, slow.closed, slow.failed)
         if not slow.failed:
             assert (fast.controls, fast.fragments) == (slow.controls, slow.fragments)
+    return fast, events
+
+
+def run_of(opcode: int, payloads: Iterable[bytes], seed: int, *, fin: bool = True) -> bytes:
+    """Return masked frames of one kind, each with a key of its own."""
+    keys = random.Random(seed)
+    return b"".join(frame(opcode, sent, fin=fin, key=keys.randbytes(4)) for sent in payloads)
+
+
+@both_modes
+@given(data=st.data())
+def test_runs_of_alike_frames_give_the_same_as_single_frames(
+    whole: bool, data: st.DataObject
+) -> None:
+    alike = st.tuples(
+        st.sampled_from([TEXT, TEXT, BINARY, CONTINUATION]),
+        st.sampled_from([0, 1, 2, 3, 4, 7, 16, 30, 125]),
+        st.integers(0, 45),
+        st.integers(0, 2000),
+    )
+    parts = []
+    for opcode, size, count, odd in data.draw(st.lists(alike, max_size=5)):
+        payloads = [bytes([32 + number]) * size for number in range(count)]
+        if odd < count:
+            payloads[odd] = data.draw(st.sampled_from([b"\xff" * size, b"", b"other"]))
+        if opcode == CONTINUATION:
+            run = run_of(CONTINUATION, payloads, odd, fin=False)
+            parts += [frame(TEXT, b"begin", fin=False), run, frame(CONTINUATION, b"end")]
+        else:
+            parts.append(run_of(opcode, payloads, odd))
+    stream = b"".join(parts)
+    limits = data.draw(
+        st.sampled_from([OPEN, OPEN, Limits(max_fragments=20), Limits(max_message_size=140)])
+    )
+    options: dict[str, Any] = {
+        "whole_messages": whole,
+        "text_as_bytes": data.draw(st.booleans()),
+        "max_frames": data.draw(st.sampled_from([None, 1, 4, 5, 17, 40])),
+    }
+    compare(stream, data.draw(cuttings(len(stream))), limits, options)
+
+
+@both_modes
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_client_that_sends_many_frames_of_one_size(opcode: int, whole: bool) -> None:
+    payloads = [b"%020d" % number for number in range(1000)]
+    options = {"whole_messages": whole}
+    alike = compare(run_of(opcode, payloads, 1), (), OPEN, options)[1]
+    assert [event.data for event in alike] == (  # type: ignore[attr-defined]
+        [payload.decode() for payload in payloads] if opcode == TEXT else payloads
+    )
+    if implementation == "pure":
+        # They are unmasked together.
+        mixed = [payload[number % 2 :] for number, payload in enumerate(payloads)]
+        steps = [
+            steps_of(FrameParser(False, OPEN, **options), [run_of(opcode, sent, 1)])  # type: ignore[arg-type]
+            for sent in (payloads, mixed)
+        ]
+        assert steps[0] < steps[1] * 0.6
+
+
+def test_wrong_text_in_a_run_ends_it_there() -> None:
+    payloads = [b"%020d" % number for number in range(100)]
+    payloads[50] = b"\xff" * 20
+    parser, events = compare(run_of(TEXT, payloads, 1), (), OPEN, {"whole_messages": True})
+    assert parser.failed
+    assert len(events) == 51
+    assert isinstance(events[-1], CloseConnection)
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -5,7 +5,8 @@ whole. Up to ``INTEGER_LIMIT`` bytes it becomes one big integer, and so does the
 multiplication with ``0x00000001_00000001_…``. That repeats whole keys; if the size is not a
 multiple of four, the excess bytes are cut off: from the product if it is short, otherwise from the
 result, because a shift copies a number byte by byte and a slice does not. In the result they have
-to come after the payload, which they do in little-endian numbers.
+to come after the payload, which they do in little-endian numbers. Several frames of one size become
+one integer together: see :func:`unmask_run`.
 
 Larger payloads are masked by exchanging every fourth byte through a translation table of 256 bytes,
 four times with the four bytes of the key: linear, and faster than any arithmetic on long integers.
@@ -47,6 +48,7 @@ __all__ = [
     "set_default",
     "short_header",
     "singles",
+    "unmask_run",
 ]
 
 #: Payloads shorter than this are masked as one integer (crossover measured on CPython 3.11 to 3.13,
@@ -182,6 +184,47 @@ def fast_frames(
     if _plugged_in:
         return _UNMASKED, 0x80, 6, 6, limit, _plugged_in[0]
     return MASKED if limit >= 125 else _UNMASKED, 0x80, 6, 6, limit, None
+
+
+@lru_cache(maxsize=256)
+def _run(size: int, count: int) -> tuple[int, tuple[int, ...], int, Any]:
+    """Return what :func:`unmask_run` needs.
+
+    Returns:
+        The bits of the keys; by how many bits to shift in order to repeat them over the payloads;
+        how many bytes the result has; and the unpacker of its payloads.
+    """
+    words = (size + 3) // 4
+    total = 6 + size
+    keys = int.from_bytes((b"\x00\x00\xff\xff\xff\xff" + bytes(size)) * count, "little")
+    repeated, steps = 1, []
+    while repeated < words:
+        step = min(repeated, words - repeated)
+        steps.append(32 * step)
+        repeated += step
+    unpack = Struct("<" + f"6x{size}s" * count).unpack_from
+    return keys, tuple(steps), count * total + 4, unpack
+
+
+def unmask_run(frames: bytes, size: int, count: int) -> tuple[bytes, ...]:
+    """Return the payloads of several masked frames of one size, unmasked.
+
+    All of them become one integer, and so do their keys, which are left where they are and repeated
+    by shifting: what a frame costs is then mostly the making of its payload.
+
+    Args:
+        frames: The frames, one after the other.
+        size: The size of each payload in bytes, less than 126.
+        count: How many frames there are.
+    """
+    keys, steps, length, unpack = _run(size, count)
+    block = int.from_bytes(frames, "little")
+    # The last repetition of a key may reach into the next header.
+    mask = (block & keys) << 32
+    for step in steps:
+        mask |= mask << step
+    payloads: tuple[bytes, ...] = unpack((block ^ mask).to_bytes(length, "little"))
+    return payloads
 
 
 def rotate_key(key: bytes, count: int) -> bytes:

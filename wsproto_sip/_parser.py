@@ -1,11 +1,11 @@
 """The receive loop: bytes in, events out (RFC 6455 §5).
 
 Theory of operation. Most frames are whole messages that lie completely in one read. The loop in
-:meth:`FrameParser.receive` takes those without calling any function of ours, a run of fragments
-with one call, and other plain frames with one call each. Everything else goes through
-:meth:`FrameParser._frame`, which checks the header as far as it has arrived, so that a wrong byte
-fails the connection before the next one is needed. Three things can be unfinished between two
-reads:
+:meth:`FrameParser.receive` takes those without calling any function of ours, a run of them that
+have one size, or of fragments, with one call, and other plain frames with one call each. Everything
+else goes through :meth:`FrameParser._frame`, which checks the header as far as it has arrived, so
+that a wrong byte fails the connection before the next one is needed. Three things can be unfinished
+between two reads:
 
 - a header, a control frame or a short message: its bytes (131 at most) are held;
 - the payload of a data frame: it is unmasked, inflated, checked as UTF-8 and delivered (streaming)
@@ -22,6 +22,7 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from functools import lru_cache, partial
 from itertools import islice, repeat
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ._frames import (
@@ -51,6 +52,7 @@ from ._masking import (
     rotate_key,
     short_header,
     singles,
+    unmask_run,
 )
 from .events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from .extensions import InflateError
@@ -58,7 +60,7 @@ from .frame_protocol import CloseReason, Opcode, ParseFailed, parse_close
 from .limits import HONEST_FRAGMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .extensions import Extension, PerMessageDeflate
     from .limits import Limits
@@ -84,12 +86,30 @@ _NOT_ASCII: Final = [None] * 128
 _BINARY_SINGLE: Final = (_new_bytes, _OCTETS)
 _TEXT_SINGLE: Final = (_new_text, [*map(chr, range(128)), *_NOT_ASCII])
 _OCTETS_SINGLE: Final = (_new_text, [*_OCTETS[:128], *_NOT_ASCII])
+
+
+def _checked(text: bytes) -> bytes:
+    text.isascii() or text.decode()
+    return text
+
+
+# How to make the event of a whole message, and its data of the payload, by the kind of the frame.
+_HOW_TO_DELIVER: Final[dict[int, tuple[Any, Any]]] = {
+    KIND_TEXT: (_new_text, bytes.decode),
+    KIND_BINARY: (_new_bytes, None),
+    KIND_OCTETS: (_new_text, _checked),
+}
+_NO_WAY: Final = (None, None)
 _NO_KEY: Final = bytes(4)
 _NO_OCTETS: Final = bytearray()  # never added to
 _NEVER: Final = 1 << 64  # larger than any frame
 _ENDLESS: Final = repeat(0)
 #: Fewer bytes than this in a read suggest that they arrive one by one.
 FEW: Final = 16
+# How many short frames with the same first two bytes are taken at once, and after how many bytes
+# without such a run the next one is looked for.
+_RUNS: Final = (16, 4)
+_NEXT_LOOK: Final = 1024
 # How many bytes of a payload are held raw before they are put aside, where they are counted.
 _HELD: Final = 1024
 
@@ -111,6 +131,47 @@ def _rules(
         _NEVER if limits.max_frame_size is None else limits.max_frame_size,
         text_as_bytes,
     )
+
+
+def _take_alike(
+    data: bytes,
+    pos: int,
+    most: int,
+    turns: Iterator[object],
+    begun: int,
+    take: Callable[[tuple[bytes, ...]], None],
+) -> int:
+    """Unmask the short frames at ``pos`` that have the same first two bytes, many at once.
+
+    Args:
+        data: The received bytes.
+        pos: Where the first frame starts.
+        most: How many frames may be taken.
+        turns: Yields an item for each frame that may be taken.
+        begun: How many items it has yielded for them.
+        take: Takes payloads.
+
+    Returns:
+        Where the next frame starts.
+    """
+    total = data[pos + 1] - 0x80 + 6
+    end = len(data)
+    for count in _RUNS:
+        span = count * total
+        while pos + span <= end and count <= most:
+            frames = data[pos : pos + span]
+            if frames[::total] != frames[:1] * count or frames[1::total] != frames[1:2] * count:
+                break
+            if turns is not _ENDLESS:
+                if length_hint(turns) + begun < count:
+                    break
+                for _ in islice(turns, count - begun):
+                    pass
+                begun = 0
+            take(unmask_run(frames, total - 6, count))
+            pos += span
+            most -= count
+    return pos
 
 
 class FrameParser:
@@ -250,21 +311,23 @@ class FrameParser:
                 self.kept, self.harmless = _NO_OCTETS, NOTHING
         events: list[Event] = []
         pos, turns = 0, self._rules[0]
+        if turns is not _ENDLESS:
+            turns = iter(turns)
         self._inflated = 0
         try:
             if self._unfinished:
                 self._unfinished = self.paused = self.halted = False
                 if self._remaining:
                     pos = self._continue(data, events)
-                    # A payload that this call completes counts as its first frame.
-                    turns = turns if self._remaining else islice(turns, 1, None)
+                    if not self._remaining:
+                        # A payload that this call completes counts as its first frame.
+                        next(turns)
             end = len(data)
             table, mask_bit, header, least, fast_limit, mask = self._fast
             last = end - least
             kinds = self._kinds
             payload: bytes | bytearray
-            if turns is not _ENDLESS:
-                turns = iter(turns)
+            look = pos
             for _ in turns:
                 # Ordinary data frames that are complete and within the limits. Every other case,
                 # and every error, is left to _frame.
@@ -277,6 +340,15 @@ class FrameParser:
                         if masked is not None:
                             total, unpack, repunit, shift, size = masked
                             stop = pos + total
+                            if pos > look and stop < last:
+                                # Not the first frame of the read, and not the last.
+                                look = pos + _NEXT_LOOK
+                                if data[stop] == first and data[stop + 1] == octet:
+                                    stop = self._take_messages(data, pos, turns, events)
+                                    if stop > pos:
+                                        pos = look = stop
+                                        continue
+                                    stop = pos + total
                             if stop <= end:
                                 key, payload = unpack(data, pos)
                                 key = key * repunit >> shift if shift else key * repunit
@@ -591,6 +663,33 @@ class FrameParser:
         self._begin_frame(first, size)
         self._payload(payload, True, first >= 0x80, events)
 
+    def _take_messages(
+        self, data: bytes, pos: int, turns: Iterator[object], events: list[Event]
+    ) -> int:
+        """Take the short whole messages at ``pos`` whose frames have the same first two bytes.
+
+        Args:
+            data: The received bytes.
+            pos: Where the first frame starts.
+            turns: Yields an item for each frame that may be taken, and has done so for the first.
+            events: The list to append events to.
+
+        Returns:
+            Where the next frame starts; ``pos`` if there are too few.
+        """
+        new_event, convert = _HOW_TO_DELIVER.get(self._kinds[data[pos]], _NO_WAY)
+        if new_event is None:
+            return pos
+
+        def deliver(payloads: Iterable[Any]) -> None:
+            for piece in map(convert, payloads) if convert else payloads:
+                event = new_event()
+                event.data = piece
+                event.frame_finished = event.message_finished = True
+                events.append(event)
+
+        return _take_alike(data, pos, len(data), turns, 1, deliver)
+
     def _take_fragments(
         self, data: bytes, pos: int, turns: Iterator[object], events: list[Event]
     ) -> int:
@@ -616,20 +715,33 @@ class FrameParser:
         whole, text, as_octets = self._whole, self._opcode == Opcode.TEXT, self._rules[4]
         kind: Any = TextMessage if text else BytesMessage
         room = self._max_message - self._wire
-        most = self._rules[2] + self._wire // HONEST_FRAGMENT - self._fragments
-        parts = []
+        left = self._rules[2] + self._wire // HONEST_FRAGMENT - self._fragments
+        parts: list[bytes] = []
         first = 0
-        for _ in range(min(most, end)):
-            if first or pos > last:
-                break
+        look = pos
+        while left > 0 and pos <= last and not first:
             following = data[pos]
-            masked = MASKED[data[pos + 1]]
+            octet = data[pos + 1]
+            masked = MASKED[octet]
             if masked is None or (following and following != 0x80):
                 break
             total, unpack, repunit, shift, size = masked
             stop = pos + total
             if stop > end or size > room:
                 break
+            if whole and pos >= look and stop < last and not following:
+                look = pos + _NEXT_LOOK
+                if data[stop] == following and data[stop + 1] == octet:
+                    most = min(left, room // size) if size else left
+                    before = len(parts)
+                    stop = _take_alike(data, pos, most, turns, 0, parts.extend)
+                    if stop > pos:
+                        taken = len(parts) - before
+                        left -= taken
+                        room -= taken * size
+                        pos = look = stop
+                        continue
+                    stop = pos + total
             if turns is not _ENDLESS:
                 for _ in turns:
                     break
@@ -640,6 +752,7 @@ class FrameParser:
             payload = (_from_bytes(payload) ^ key).to_bytes(size)
             parts.append(payload)
             pos = stop
+            left -= 1
             room -= size
             first = following
             if whole or first:
