@@ -19,9 +19,14 @@ from typing import Any, NamedTuple
 
 import wsproto_sip
 from benchmarks._harness import DeliveryError
+from benchmarks._least import receiver
 from benchmarks._picows import feed, open_picows
 from benchmarks._wire import Message, Workload, client_frames
 from wsproto_sip import masking
+from wsproto_sip.events import BytesMessage, TextMessage
+
+#: The column of what pure Python has to take at least.
+LEAST = "least"
 
 
 class Tally(NamedTuple):
@@ -187,6 +192,43 @@ def load_ours_with_another_mask() -> list[Candidate]:
                 "wsproto_sip", _whole_messages, mask=speedups.apply_mask, whole_messages=True
             ),
             ours=True,
+        )
+    ]
+
+
+def _least() -> Callable[[Workload], Receive]:
+    def connect(workload: Workload) -> Receive:
+        generator = receiver()
+        next(generator)
+        take = generator.send
+
+        def receive(reads: Sequence[bytes], size_of: SizeOf) -> Tally:
+            texts = binaries = size = 0
+            for read in reads:
+                for event in take(read):
+                    kind = type(event)
+                    if kind is TextMessage:
+                        texts += 1
+                        size += size_of(event.data)
+                    elif kind is BytesMessage:
+                        binaries += 1
+                        size += size_of(event.data)
+                    else:
+                        raise _unexpected(event)
+            return Tally(texts, binaries, size)
+
+        return receive
+
+    return connect
+
+
+def load_least() -> list[Candidate]:
+    return [
+        Candidate(
+            LEAST,
+            "the generator of _least.py: unmasks, joins, inflates, decodes and makes the events of "
+            "this package, from its tables, and checks nothing",
+            _least(),
         )
     ]
 
@@ -480,6 +522,7 @@ def load_picows() -> list[Candidate]:
 
 PEERS: dict[str, Callable[[], list[Candidate]]] = {
     "wsproto_sip + C XOR": load_ours_with_another_mask,
+    LEAST: load_least,
     "wsproto": load_wsproto,
     "websockets": load_websockets,
     "websockets pure": load_websockets_pure,

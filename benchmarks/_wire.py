@@ -170,6 +170,7 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         return list(chunks(b"".join(frames), READ_SIZE))
 
     short = [plain_text(number, 20) for number in count(4000)]
+    mixed = [plain_text(number, 8 + number * 37 % 89) for number in count(3000)]
     medium = [plain_text(number, 125) for number in count(2000)]
     sip590 = [invite(number, 590) for number in count(1600)]
     sip800 = [invite(number, 800) for number in count(1200)]
@@ -183,6 +184,7 @@ def workloads(scale: float = 1.0) -> list[Workload]:
     return [
         Workload("text-20", "20 B text", short, reads(short_frames)),
         Workload("text-20-each", "20 B text, one frame per read", short, short_frames),
+        Workload("text-mixed", "8 to 96 B text", mixed, reads(client_frames(mixed))),
         Workload("text-125", "125 B text", medium, reads(client_frames(medium))),
         Workload("sip-590", "590 B SIP text", sip590, reads(sip590_frames)),
         Workload("sip-590-each", "590 B SIP, one frame per read", sip590, sip590_frames),

@@ -6,9 +6,10 @@ Run from the root of the repository::
     python -m benchmarks.performance --rounds 1 --folder /tmp/figures
 
 Theory of operation: each benchmark runs in a separate process and leaves its figures as JSON; the
-page shows the median of the rounds' ratios, ours divided by the peer's. If the compiled engine was
-built in the tree, ``receive`` and ``send`` run a second time with it; the first run forces the pure
-one.
+page shows the median of the rounds' ratios, ours divided by the peer's. A second table has the
+goals of receiving in pure Python, and what the least possible code takes in their place. If the
+compiled engine was built in the tree, ``receive`` and ``send`` run a second time with it; the first
+run forces the pure one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks._receivers import LEAST
 from wsproto_sip import implementation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +112,18 @@ def table(report: Report, ours: str, peers: Sequence[str]) -> list[str]:
     return lines
 
 
+def goals_and_least(report: Report, ours: str) -> list[str]:
+    """Return a report's goals beside our figures and the least possible, in Markdown."""
+    lines = ["| ours / | goal | now | least possible |", "|---|---|---|---|"]
+    for goal in report["goals"]:
+        samples, peer = report["samples"][goal["workload"]], goal["peer"]
+        now, least = ratio(samples, ours, peer), ratio(samples, LEAST, peer)
+        if goal["ours"] == ours and now is not None and least is not None:
+            bound = f"{goal['at_most']:g}"
+            lines.append(f"| {goal['workload']} / {peer} | {bound} | {now:.2g} | {least:.2g} |")
+    return lines
+
+
 def plot(report: Report, ours: str, peers: Sequence[str], path: Path) -> None:
     """Draw a table's ratios as bars, one group per workload."""
     import matplotlib as mpl
@@ -162,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     ("wsproto", "websockets C", "aiohttp C"),
                     options.folder / "receive.svg",
                 )
+                least = "\n".join(goals_and_least(report, ours))
+                options.folder.joinpath("least.md").write_text(f"{least}\n", encoding="utf-8")
             lines += ["", f"**{title}**", "", *table(report, ours, peers)]
     text = "\n".join(lines)
     options.folder.joinpath("performance.md").write_text(f"{text}\n", encoding="utf-8")
