@@ -291,6 +291,9 @@ _REPEATED: Final = frozenset(b"from to call-id cseq".split())
 _CREDENTIALS: Final = (b"authorization", b"proxy-authorization")
 #: What makes credentials usable: the digest, or the token.
 _PROOF: Final = re.compile(rb'response="([0-9a-f]{32,64})"|Bearer ([!-~]+)')
+_PLAIN_NAME: Final = re.compile(rb"[a-z0-9._-]+")
+#: The users in credentials.
+_NAMED: Final = re.compile(rb'username="([a-z]+)"|Bearer ([a-z]+)~')
 _SIGHT: Final = re.compile(rb"(?<![A-Za-z0-9_-])" + _TOKEN + rb"(?![A-Za-z0-9_-])")
 
 # -- what parties say ------------------------------------------------------------------------------
@@ -318,6 +321,7 @@ LENGTHS: Final = (
 ODD: Final = (
     "",
     "Subject: x\r\n Content-Length: 0\r\n",
+    "Subject: \r\n a \r\n\t b \r\n",
     "P-Asserted-Identity: <sip:alice@sip.test>\r\n",
     "Path: <sip:203.0.113.9;lr>\r\n",
     "Record-Route: <sip:203.0.113.9;lr>\r\n",
@@ -332,6 +336,7 @@ ODD: Final = (
     "P-Preferred-Identity: <sip:alice@sip.test>\r\n",
     "Subject: \u00e9\u2028\x85\r\n",
     "Content_Length: 0\r\n",
+    "C~ntact: <sip:x@203.0.113.9>\r\n",
     "Subject:\r\n",
     "X-A: \x01\r\n",
     "X-A: a\rb\r\n",
@@ -371,6 +376,8 @@ class Party:
     asked: dict[tuple[bytes, bytes, bytes], Read] = field(default_factory=dict)
     #: The edge's branches on requests that it was sent.
     got: set[bytes] = field(default_factory=set)
+    #: The Contacts that it has registered, without parameters.
+    contacts: set[bytes] = field(default_factory=set)
     #: Call-IDs of its calls.
     calls: set[bytes] = field(default_factory=set)
     inbox: list[Read] = field(default_factory=list)
@@ -525,8 +532,8 @@ class World:
         said = None
         if message is not None:
             said = Said(party, message, framed)
-            if mark := message.one(b"x-mark"):
-                self.said[mark].append(said)
+            # Damage may have taken the mark away.
+            self.said[message.one(b"x-mark")].append(said)
             if message.is_request:
                 party.asked[message.name] = message
                 if message.start.upper().startswith((b"CANCEL ", b"ACK ")):
@@ -642,6 +649,8 @@ class World:
             for contact in request.all(b"contact"):
                 text = params(contact).get(b"expires", b"")
                 seconds = int(text) if text.isdigit() and not self.raw else 7200
+                # With damage, it may be another client's.
+                party.contacts.add(uri_in(contact).split(b";")[0])
                 if seconds:
                     party.bound[aor] = max(party.bound.get(aor, 0), self.now + seconds)
                 elif not any(party.contact.encode() in value for value in reply.all(b"contact")):
@@ -939,6 +948,9 @@ class World:
             data = data[:at] + data[at + 1 + byte % 40 :]
         # A client that sends credentials in another field, or for another realm, gives them away.
         self.proofs -= _proofs(other.sent[-1 - which % len(other.sent)])
+        # They prove their user again: a token does, and a digest that was not needed.
+        for match in _NAMED.finditer(data):
+            party.proven.add(match[1] or match[2])
         self._say(party, data, raw=True)
 
     def call_in(self, up: int, method: int, token: int, alias: int, odd: int, frame: int) -> None:
@@ -1067,14 +1079,12 @@ class World:
         hold(55, not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", head), data)
         self._note_tokens(message)
         self._keeps_credentials(party, message, data)
-        mark = message.one(b"x-mark")
-        if mark:
+        # What the edge itself says has neither.
+        if (mark := message.one(b"x-mark")) or message.body:
             said = self.said.get(mark)
-            hold(52, said, ("a mark from nowhere", data))
+            hold(52, said, ("a message from nowhere", data))
             assert said is not None
             self._derived(party, message, said)
-        else:
-            hold(52, not message.body, ("a body from nowhere", data))
         if message.is_request:
             hold(55, OWN_VIA.fullmatch(message.all(b"via")[0]), data)
             party.got.add(branch_of(message.all(b"via")[0]))
@@ -1139,7 +1149,7 @@ class World:
                 for said in reversed(candidates)
                 if said.message.is_request == message.is_request
                 and said.message.body == message.body
-                and _untouched(said.message) == _untouched(message)
+                and _untouched(said.message, party) == _untouched(message, party)
                 and _repeats(said.message, message, party)
             ),
             None,
@@ -1210,8 +1220,7 @@ class World:
             if party.bound.get(aor, 0) > self.now - 1:
                 self.seen["reached by name"] += 1
                 return
-            contact = party.contact.encode().split(b";")[0]
-            if uri == contact and any(when > self.now - 1 for when in party.bound.values()):
+            if uri in party.contacts and any(when > self.now - 1 for when in party.bound.values()):
                 self.seen["reached by contact"] += 1
                 return
         if any(party in owners for gruu, owners in self.gruus.items() if gruu in came.uri):
@@ -1241,14 +1250,24 @@ def _proofs(data: bytes) -> set[bytes]:
     return {digest or token for digest, token in _PROOF.findall(data)}
 
 
-def _untouched(message: Read) -> list[bytes]:
-    """Return the lines that are not edited; a fold is a space, as a stream requires (§7.3.1)."""
+def _untouched(message: Read, party: Party) -> list[bytes]:
+    """Return the lines that are not edited; a fold is a space, as a stream requires (§7.3.1).
+
+    Fields that Kamailio cannot read, because of their names, do not reach an upstream.
+    """
     edited = _EDITED | _TRUSTED | (frozenset() if message.is_request else _REPEATED)
-    return [_unfolded(raw) for key, _, raw in message.fields if key not in edited]
+    return [
+        _unfolded(raw)
+        for key, _, raw in message.fields
+        if key not in edited and (party.upstream is None or _PLAIN_NAME.fullmatch(key))
+    ]
 
 
 def _unfolded(raw: bytes) -> bytes:
-    return re.sub(rb"[ \t]*\r\n[ \t]+", b" ", raw).rstrip(b" ") if b"\r" in raw else raw
+    if b"\r" not in raw:
+        return raw
+    name, _, value = raw.partition(b":")
+    return name + b": " + re.sub(rb"\r\n[ \t]+", b" ", value).strip(b" \t")
 
 
 def _repeats(came: Read, message: Read, party: Party) -> bool:

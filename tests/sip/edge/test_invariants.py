@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fuzz.invariants import BrokenInvariant
-from fuzz.sip_edge import INVARIANTS, STEPS, World, drive
+from fuzz.sip_edge import INVARIANTS, ODD, STEPS, World, drive
 from wsproto_sip.sip.edge import pipelines
 
 
@@ -112,6 +112,16 @@ def test_credentials_that_go_on_are_noticed(
     with pytest.raises(BrokenInvariant) as caught:
         relayed(World(0, core, 1))
     assert caught.value.number == 1
+
+
+@pytest.mark.parametrize("core", [0, 1])
+def test_odd_fields_break_no_invariant(core: int) -> None:
+    world = World(0, core, 0)
+    world.register(1, 1, 0, 0, 0)
+    for odd in range(len(ODD)):
+        world.ask(0, 1, 1, 0, 0, odd, 0, 0)
+    world.finish()
+    assert world.seen["delivered to " + ("upstream" if core else "client")]
 
 
 def test_each_invariant_has_its_sentence() -> None:
