@@ -373,13 +373,14 @@ def compare(
     fast, slow = Parser(False, limits, **options), slow_parser(limits, **options)
     events: list[Event] = []
     for piece in cut(stream, places):
-        events += slow.receive(piece)
-        found = fast.receive(piece)
+        found = slow.receive(piece)
+        assert fast.receive(piece) == found
+        events += found
         while slow.paused:
             assert fast.paused
-            events += slow.receive(b"")
-            found += fast.receive(b"")
-        assert found == events[len(events) - len(found) :]
+            found = slow.receive(b"")
+            assert fast.receive(b"") == found
+            events += found
         assert (fast.paused, fast.closed, fast.failed) == (False, slow.closed, slow.failed)
         if not slow.failed:
             assert (fast.controls, fast.fragments) == (slow.controls, slow.fragments)
@@ -442,6 +443,24 @@ def test_client_that_sends_many_frames_of_one_size(opcode: int, whole: bool) -> 
             for sent in (payloads, mixed)
         ]
         assert steps[0] < steps[1] * 0.6
+
+
+@both_modes
+@pytest.mark.parametrize("count", [4, 16, 20, 21])
+def test_run_ends_where_frames_of_another_kind_or_size_begin(count: int, whole: bool) -> None:
+    runs = [(TEXT, 7), (BINARY, 7), (TEXT, 7), (TEXT, 9), (BINARY, 20), (BINARY, 0), (TEXT, 0)]
+    stream = b"".join(
+        run_of(opcode, [bytes([48 + number]) * size for number in range(count)], size)
+        for opcode, size in runs
+    )
+    for max_frames in (None, 16, 40):
+        options = {"whole_messages": whole, "max_frames": max_frames}
+        assert len(compare(stream, (), OPEN, options)[1]) == count * len(runs)
+    fragments = b"".join(
+        run_of(CONTINUATION, [b"x" * size] * count, size, fin=False) for size in (7, 9, 7, 0, 1)
+    )
+    stream = frame(BINARY, b"", fin=False) + fragments + frame(CONTINUATION, b"y") + stream
+    compare(stream, (), OPEN, {"whole_messages": whole})
 
 
 def test_wrong_text_in_a_run_ends_it_there() -> None:

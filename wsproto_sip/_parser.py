@@ -154,13 +154,14 @@ def _take_alike(
     Returns:
         Where the next frame starts.
     """
-    total = data[pos + 1] - 0x80 + 6
+    first, second = data[pos : pos + 1], data[pos + 1 : pos + 2]
+    total = second[0] - 0x80 + 6
     end = len(data)
     for count in _RUNS:
         span = count * total
         while pos + span <= end and count <= most:
             frames = data[pos : pos + span]
-            if frames[::total] != frames[:1] * count or frames[1::total] != frames[1:2] * count:
+            if frames[::total] != first * count or frames[1::total] != second * count:
                 break
             if turns is not _ENDLESS:
                 if length_hint(turns) + begun < count:
