@@ -227,7 +227,7 @@ def load_least() -> list[Candidate]:
         Candidate(
             LEAST,
             "the generator of _least.py: unmasks, joins, inflates, decodes and makes the events of "
-            "this package, from its tables, and checks nothing",
+            "this package, with its tables, and checks only that compressed messages are complete",
             _least(),
         )
     ]
