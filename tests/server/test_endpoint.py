@@ -827,6 +827,18 @@ class TestCommands:
         Client(server, 2.0)
         assert len(server) == 2
 
+    def test_drained_endpoint_cannot_be_enabled(self) -> None:
+        server = endpoint()
+        server.execute(DrainCommand(0), 1.0)
+        told = "this server has been drained; restart it"
+        with pytest.raises(CommandError, match=f"503 WebSockets are disabled: {told}"):
+            server.execute(EnableCommand(), 1.0)
+        with pytest.raises(CommandError, match=f"400 Failed to set the variable: {told}"):
+            server.execute(SetSettingCommand("websocket", "enabled", 1), 1.0)
+        # Disabling it changes nothing, and is not an error.
+        assert server.execute(DisableCommand(), 1.0) == EmptyResult()
+        assert server.execute(SetSettingCommand("websocket", "enabled", 0), 1.0) == EmptyResult()
+
     def test_connect(self) -> None:
         server = endpoint(max_connections=1)
         result = server.execute(ConnectCommand("ws://example.com", "sip"), 1.0)

@@ -562,8 +562,12 @@ class EndpointMachine(RuleBasedStateMachine):
     @rule(command=st.sampled_from([DisableCommand(), EnableCommand(), EnableCommand()]))
     def switch(self, command: Command) -> None:
         before = len(self.live)
-        assert self.endpoint.execute(command, self.now) == EmptyResult()
-        self.lets_in = isinstance(command, EnableCommand) and self.drained_by == inf
+        if isinstance(command, EnableCommand) and self.drained_by < inf:
+            with pytest.raises(CommandError, match="drained"):
+                self.endpoint.execute(command, self.now)
+        else:
+            assert self.endpoint.execute(command, self.now) == EmptyResult()
+            self.lets_in = isinstance(command, EnableCommand)
         assert len(self.live) == before
 
     @rule(cid=st.integers(-1, 200))

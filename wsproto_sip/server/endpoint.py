@@ -123,6 +123,8 @@ _CLOSABLE: Final = frozenset(
 #: States in which a connection has not started to end.
 _STAYING: Final = frozenset([ConnectionState.CONNECTING, ConnectionState.OPEN])
 
+#: The answer to a command that would undo draining: success would promise connections.
+_DRAINING: Final = "this server has been drained; restart it"
 #: Seconds until a connection that stays while the endpoint drains is checked again.
 _STAY_SECONDS: Final = 1.0
 
@@ -816,6 +818,8 @@ class Endpoint:
                     self.send(command.id, frame, now)
                 except LocalProtocolError as exc:
                     raise CommandError(Fault.SENDING_FAILED, str(exc)) from exc
+            case EnableCommand() if self.draining:
+                raise CommandError(Fault.DISABLED, _DRAINING)
             case DisableCommand() | EnableCommand():
                 self.enabled = isinstance(command, EnableCommand)
             case ConnectCommand():
@@ -865,6 +869,8 @@ class Endpoint:
         keepalive, value = self.config.session.keepalive, command.value
         try:
             match command.group, command.name:
+                case "websocket", "enabled" if value == 1 and self.draining:
+                    raise CommandError(Fault.SETTING_FAILED, _DRAINING)
                 case "websocket", "enabled" if value in (0, 1):
                     self.enabled = bool(value)
                 case "websocket", "keepalive_interval":

@@ -255,7 +255,7 @@ class DisableCommand:
 
 @dataclass(frozen=True, slots=True)
 class EnableCommand:
-    """``ws.enable``: accept new handshakes again."""
+    """``ws.enable``: accept new handshakes again; an error after :class:`DrainCommand`."""
 
 
 @dataclass(frozen=True, slots=True)
