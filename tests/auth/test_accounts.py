@@ -43,6 +43,8 @@ def test_file_is_parsed() -> None:
         ("alice:$2y$05$abc", "a hashed password: of hashes, only HA1 can be used"),
         ("alice:$apr1$abc", "a hashed password: of hashes, only HA1 can be used"),
         ("alice:{SHA}abc=", "a hashed password: of hashes, only HA1 can be used"),
+        (f"alice:{REALM}:$2y$05$abc", "after the realm, not the 32 or 64 digits of a hash"),
+        (f"alice:{REALM}:{MD5[1:]}", "after the realm, not the 32 or 64 digits of a hash"),
         (f"bob:other:{SHA}", "the hash is for realm 'other', not 'the realm'"),
         ("known:again", "duplicate user: known"),
         (f"known:{REALM}:{SHA}", "duplicate user: known"),

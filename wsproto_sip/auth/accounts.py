@@ -133,6 +133,9 @@ def _take(line: str, realm: str, accounts: dict[str, Account]) -> None:
     known = accounts.get(name)
     match = _HA1.fullmatch(secret)
     if match is None:
+        if secret.startswith(f"{realm}:"):
+            # A mistyped hash would be the password.
+            raise ValueError("after the realm, not the 32 or 64 digits of a hash")
         _check_plain(secret)
         if known is not None:
             raise ValueError(f"duplicate user: {name}")
