@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from tests.cli._service import Service
 
-DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+SCALE_OUT = ROOT / "docs" / "howto" / "scale-out.md"
 #: Another address of this machine, to tell clients apart from the proxy.
 CLIENT = "127.0.0.2"
 
@@ -61,6 +64,15 @@ def adapted(path: Path, **changes: str) -> str:
     return text
 
 
+def block(start: str) -> str:
+    """Return the block of the page on several nodes that starts with these words."""
+    found = re.search(
+        rf"```text\n({re.escape(start)}.*?)```", SCALE_OUT.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found is not None, start
+    return found[1]
+
+
 @contextmanager
 def server(folder: Path, header: str) -> Iterator[Service]:
     """Yield the server of deploy/serve.toml, as an echo."""
@@ -75,6 +87,7 @@ def server(folder: Path, header: str) -> Iterator[Service]:
         },
     )
     text = "\n".join(line for line in text.splitlines() if not line.startswith("sip-"))
+    text += '\nready = "/ready"\n'
     (folder / "serve.toml").write_text(text, encoding="utf-8")
     with launched("--config", str(folder / "serve.toml"), port=False) as service:
         yield service

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli._service import Dialed, status_of
+from tests.cli._service import HANGS, Dialed, status_of
 
-from ._proxies import CLIENT, DEPLOY, adapted, certificate, free_port, program, running, server
+from ._proxies import (
+    CLIENT,
+    DEPLOY,
+    adapted,
+    block,
+    certificate,
+    free_port,
+    program,
+    running,
+    server,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -63,13 +73,22 @@ class Proxied:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[Proxied]:
+def nginx(folder: Path, nodes: list[Path] | None = None) -> Iterator[Proxied]:
     path = program("nginx")
     tls, plain, secure = certificate(folder), free_port(), free_port()
+    changes = {"unix:/run/wsproto-sip/ws": f"unix:{folder}/ws"}
+    if nodes is not None:
+        upstream = block("upstream wsproto_sip")
+        for number, node in enumerate(nodes, 1):
+            upstream = upstream.replace(f"10.0.0.{number}:8080", f"unix:{node}/ws")
+        changes = {
+            "upstream wsproto_sip {\n    server unix:/run/wsproto-sip/ws;\n}\n": upstream,
+            "proxy_next_upstream off;\n": block("proxy_next_upstream"),
+        }
     site = adapted(
         DEPLOY / "nginx" / "wsproto-sip.conf",
+        **changes,
         **{
-            "unix:/run/wsproto-sip/ws": f"unix:{folder}/ws",
             "listen 80;": f"listen 127.0.0.1:{plain};",
             "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
             "/etc/wsproto-sip/tls": str(folder),
@@ -87,7 +106,8 @@ def nginx(folder: Path) -> Iterator[Proxied]:
         encoding="utf-8",
     )
     command = [path, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
-    with server(folder, "x-forwarded-for") as service, running(command, plain) as proxy:
+    home = folder if nodes is None else nodes[0]
+    with server(home, "x-forwarded-for") as service, running(command, plain) as proxy:
         yield Proxied(
             service,
             proxy,
@@ -99,13 +119,20 @@ def nginx(folder: Path) -> Iterator[Proxied]:
 
 
 @contextmanager
-def haproxy(folder: Path) -> Iterator[Proxied]:
+def haproxy(folder: Path, nodes: list[Path] | None = None) -> Iterator[Proxied]:
     path = program("haproxy")
     tls, plain, secure = certificate(folder), free_port(), free_port()
+    changes = {"unix@/run/wsproto-sip/ws": f"unix@{folder}/ws"}
+    if nodes is not None:
+        config = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+        backend = block("backend wsproto_sip")
+        for number, node in enumerate(nodes, 1):
+            backend = backend.replace(f"10.0.0.{number}:8080", f"unix@{node}/ws")
+        changes = {config[config.index("\nbackend wsproto_sip") :]: f"\n{backend}"}
     text = adapted(
         DEPLOY / "haproxy" / "haproxy.cfg",
+        **changes,
         **{
-            "unix@/run/wsproto-sip/ws": f"unix@{folder}/ws",
             "bind :80\n": f"bind 127.0.0.1:{plain}\n",
             "bind :443 ssl": f"bind 127.0.0.1:{secure} ssl",
             "/etc/wsproto-sip/tls": str(folder),
@@ -114,7 +141,8 @@ def haproxy(folder: Path) -> Iterator[Proxied]:
     (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
     # With a master process, as Debian's unit starts it.
     command = [path, "-W", "-db", "-f", str(folder / "haproxy.cfg")]
-    with server(folder, "proxy-protocol") as service, running(command, plain) as proxy:
+    home = folder if nodes is None else nodes[0]
+    with server(home, "proxy-protocol") as service, running(command, plain) as proxy:
         yield Proxied(
             service,
             proxy,
@@ -126,6 +154,7 @@ def haproxy(folder: Path) -> Iterator[Proxied]:
 
 
 PROXIES = {"nginx": nginx, "haproxy": haproxy}
+HEADERS = {"nginx": "x-forwarded-for", "haproxy": "proxy-protocol"}
 
 
 @pytest.fixture(params=PROXIES)
@@ -182,6 +211,37 @@ def test_reloading_under_load_loses_no_connection(proxied: Proxied) -> None:
             clients.append(stack.enter_context(proxied.dial(secure=True)))
             echoed(f"after {round_}")
         assert len(proxied.service.call("ws.dump")["connections"]) == MANY + 3
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_node_that_leaves_costs_no_client_a_handshake(name: str, tmp_path: Path) -> None:
+    nodes = [tmp_path / "one", tmp_path / "two"]
+    for node in nodes:
+        node.mkdir()
+    with (
+        server(nodes[1], HEADERS[name]) as other,
+        PROXIES[name](tmp_path, nodes) as proxied,
+        ExitStack() as stack,
+    ):
+
+        def dialled() -> list[Dialed]:
+            return [stack.enter_context(proxied.dial()) for _ in range(4)]
+
+        def connections() -> list[int]:
+            found = [proxied.service, other]
+            return [len(service.call("ws.dump")["connections"]) for service in found]
+
+        dialled()
+        assert connections() == [2, 2]
+        # It has the fewest connections then, and would be chosen for each new one.
+        proxied.service.call("drain", 0)
+        dialled()
+        assert connections() == [0, 6]
+        proxied.service.process.terminate()
+        proxied.service.process.wait(HANGS)
+        for client in dialled():
+            client.send("hello")
+            assert client.recv() == "hello"
 
 
 @pytest.mark.parametrize(
