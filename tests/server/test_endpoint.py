@@ -1051,6 +1051,24 @@ class TestDrain:
         with pytest.raises(CapacityError):
             server.connect("ws://a", 1.0)
 
+    def test_handshakes_are_answered_after_draining(self) -> None:
+        server = endpoint()
+        server.drain(0.0, 10.0)
+        late = Client(server, 10.0, shake_hands=False)
+        # Its request takes a while, and it is not dropped meanwhile.
+        assert closed(server.handle_timeout(11.0)) == []
+        late.session.send(Request(host="example.com", target="/"), 12.0)
+        late.exchange(12.0)
+        assert isinstance(late.received[0], RejectConnection)
+        assert late.received[0].status_code == 503
+        silent = Client(server, 20.0, shake_hands=False)
+        deadline = server.next_deadline()
+        assert deadline == 30.0
+        server.handle_timeout(deadline)
+        [output] = server.take_output()
+        assert output.cid == silent.cid
+        assert b" 408 " in output.data
+
     def test_closing_connections_are_left_alone(self) -> None:
         server = endpoint()
         closing, answering, refused = Client(server), Client(server), Client(server)

@@ -240,7 +240,8 @@ class Endpoint:
         entry = self.registry.add(session, peer, local, secure, now)
         self._set_deadline(entry)
         drained_by = self._schedule.drained_by
-        if drained_by is not None:
+        # Later ones are answered with 503; what bounds them is the time for their handshake.
+        if drained_by is not None and now < drained_by:
             self._schedule.set_leaving(entry.cid, drained_by)
         return entry.cid
 
