@@ -221,7 +221,10 @@ class Results:
             parts.append(table(self.goals_table(goals)))
         if self.missing:
             missing = [f"not measured: {line}" for line in self.missing]
-            parts.append("\n".join([*missing, "pip install -e '.[bench]' brings the peers"]))
+            # Other lines are on what a peer cannot do.
+            if any("No module named" in line for line in missing):
+                missing.append("pip install -e '.[bench]' brings the peers")
+            parts.append("\n".join(missing))
         return "\n\n".join(parts)
 
     def _measured(self, candidate: str) -> bool:

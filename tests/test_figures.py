@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import figures
+from benchmarks._harness import Results
 
 STATISTICS = base64.b64encode(
     b"""tests/sip/test_a.py::test_property:
@@ -29,6 +30,20 @@ def report(*cases: tuple[str, str, str], properties: str = "") -> str:
         for where, name, inside in cases
     ]
     return f"<testsuites><testsuite>{properties}{''.join(lines)}</testsuite></testsuites>"
+
+
+@pytest.mark.parametrize(
+    ("missing", "hint"),
+    [
+        ("picows (ModuleNotFoundError: No module named 'picows')", True),
+        ("picows on 800 B deflate (has no permessage-deflate)", False),
+    ],
+)
+def test_benchmark_says_how_to_install_a_peer(missing: str, hint: bool) -> None:
+    results = Results("receiving", {"ours": "us"}, ["ours"], [missing])
+    rendered = results.render([], markdown=False)
+    assert f"not measured: {missing}" in rendered
+    assert ("pip install -e '.[bench]'" in rendered) == hint
 
 
 def test_page_is_generated_from_its_data() -> None:
