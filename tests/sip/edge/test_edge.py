@@ -867,6 +867,32 @@ def test_stranger_registers_no_user_at_the_upstream() -> None:
     assert not world.upstream
 
 
+@both_modes
+def test_a_client_cannot_answer_a_register(mode: EdgeMode) -> None:
+    """Its sender would be registered, without the upstream."""
+    world = World(mode, upstream=UPSTREAM)
+    eve = world.phone("eve", registers=False)
+    eve.send("INVITE", "sip:bob@sip.test")
+    eve.response(100)
+    invite = world.upstream_request()
+    contact = ("Contact", "<sip:bob@192.0.2.200>")
+    world.from_upstream(invite.make_response(200, to_tag="b", headers=[contact]))
+    route = eve.response(200).record_routes[-1]
+    uri = "sip:sip.test"
+    if mode is ALIAS:
+        (own,) = invite.contacts or []
+        assert isinstance(own.uri, SipUri)
+        uri = str(SipUri("sip.test", None, None, own.uri.params))
+    eve.send(
+        "REGISTER", uri, *[("Route", str(route))] * 2, *eve.registration(expires=300),
+        to="<sip:alice@sip.test>", call_id=invite.call_id,
+    )  # fmt: skip
+    eve.response(403)
+    eve.send("MESSAGE", "tel:+1")
+    eve.response(403)
+    assert world.quiet()
+
+
 def test_within_a_dialog_the_connection_is_known() -> None:
     world, alice, bob = pair(ALIAS, digest=True)
     world.edge.authenticator = None

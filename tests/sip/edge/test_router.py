@@ -125,32 +125,6 @@ def test_a_register_for_another_registrar_is_refused() -> None:
     stranger.response(403)
 
 
-@both_modes
-def test_a_client_cannot_answer_a_register(mode: EdgeMode) -> None:
-    """Its sender would be registered, without the upstream."""
-    world = World(mode, upstream=UPSTREAM)
-    eve = world.phone("eve", registers=False)
-    eve.send("INVITE", "sip:bob@sip.test")
-    eve.response(100)
-    invite = world.upstream_request()
-    contact = ("Contact", "<sip:bob@192.0.2.200>")
-    world.from_upstream(invite.make_response(200, to_tag="b", headers=[contact]))
-    route = eve.response(200).record_routes[-1]
-    uri = "sip:sip.test"
-    if mode is ALIAS:
-        (own,) = invite.contacts or []
-        assert isinstance(own.uri, SipUri)
-        uri = str(SipUri("sip.test", None, None, own.uri.params))
-    eve.send(
-        "REGISTER", uri, *[("Route", str(route))] * 2, *eve.registration(expires=300),
-        to="<sip:alice@sip.test>", call_id=invite.call_id,
-    )  # fmt: skip
-    eve.response(403)
-    eve.send("MESSAGE", "tel:+1")
-    eve.response(403)
-    assert world.quiet()
-
-
 def test_own_vias() -> None:
     assert router().is_own_via(Via("WS", "EDGE.test", 8080))
     assert router().is_own_via(Via("UDP", "192.0.2.100", 5080))
