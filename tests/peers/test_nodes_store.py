@@ -110,7 +110,15 @@ async def reached(one: SocketPhone, other: SocketPhone, seconds: float) -> None:
                 asyncio.ensure_future(one.response()),
                 asyncio.ensure_future(other.message()),
             }
-            done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, rest = await asyncio.wait(
+                waiting, timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                # It went where the other was until a moment ago: the news of a registration at one
+                # node reaches the next one after the response.
+                for each in rest:
+                    each.cancel()
+                continue
             (first,) = [each.result() for each in done]
             if isinstance(first, SipRequest):
                 other.answer(first, 200)
